@@ -1,0 +1,46 @@
+# `make run` and `make test` are all that is needed after a clone: they make the environment when it is missing or stale.
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= outputs
+ARGS ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: help install run test lint types sweep ui wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## the environment, in .venv
+
+run: $(STAMP)  ## one run; ARGS='strategy=finetune backbone=resnet50' changes it
+	$(VENV)/bin/python -m tlx $(ARGS)
+
+test: $(STAMP)  ## all tests
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## format and style
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+types: $(STAMP)  ## static types
+	$(VENV)/bin/mypy
+
+sweep: $(STAMP)  ## two strategies by two backbones
+	$(VENV)/bin/python -m tlx -m strategy=feature_extraction,finetune backbone=efficientnet_lite0,small_cnn $(ARGS)
+
+ui: $(STAMP)  ## MLflow's pages on what has run, at http://127.0.0.1:5000
+	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(OUTPUT))/mlflow.db --host 127.0.0.1 --port 5000
+
+wheel: $(STAMP)  ## a wheel with all of conf/, in dist/
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## what was made, but not outputs/
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

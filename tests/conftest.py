@@ -1,0 +1,34 @@
+"""What every test may ask for: the real data where it is at hand, and a process that runs tlx as a user does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+Tlx = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("TLX_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not here ({folder}); set TLX_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def tlx(tmp_path: Path) -> Tlx:
+    """Runs `python -m tlx …` in an empty folder, as a user does, and returns the finished process."""
+
+    def run(*args: str, cwd: Path = tmp_path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", **environment}
+        return subprocess.run(
+            [sys.executable, "-m", "tlx", *args], cwd=cwd, env=env, capture_output=True, text=True, check=False
+        )
+
+    return run

@@ -1,0 +1,178 @@
+"""Labelled images and their splits: which image trains, which chooses, which is measured. No torch here.
+
+A reader (`tlx.datasets`) lists what is there as `Parts`; `split` makes the three sets of a run of it, reads every
+image once, and says what cannot be read before anything is trained.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tlx.errors import RequestError
+from tlx.images import Images, Labels, read_all
+
+if TYPE_CHECKING:
+    from tlx.config import Dataset
+
+__all__ = ["Data", "Images", "Parts", "split"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set as its reader found it: the parts it comes in, nothing split or limited yet.
+
+    `skipped`: (path, reason) of files that were left out on purpose. `source`: where the data is from, in words.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    val: Images | None = None
+    test: Images | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three sets of a run. Validation chooses; the test set chooses nothing.
+
+    `skipped`: (path, reason) of every file that was left out. `fingerprint`: sha256 in hex over split, name, label
+    and content of every image and the class list.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    val: Images
+    test: Images
+    skipped: tuple[tuple[str, str], ...]
+    fingerprint: str
+    source: str = ""
+
+
+def split(parts: Parts, common: "Dataset", seed: int) -> Data:
+    """The three sets of a run: stratified, and the same for the same seed.
+
+    The test set is the test part; where there are two parts only, the second; where there is one, `test_fraction` of
+    it. Validation is the validation part, or `val_fraction` of what trains. Then `per_class` and `limit` are taken
+    (a larger one holds the smaller), and every image left is read: what cannot be decoded is an error or, with
+    `on_error: skip`, left out and listed, never replaced.
+
+    Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
+    """
+    train, val, test = parts.train, parts.val, parts.test
+    if test is None and val is not None:
+        val, test = None, val
+    needed = 2 + (val is None and test is None)
+    _enough(parts, train, needed)
+    if test is None:
+        train, test = _cut(train, common.test_fraction, seed, salt=0)
+    if val is None:
+        train, val = _cut(train, common.val_fraction, seed, salt=1)
+    if common.per_class is not None:
+        train = _few(train, common.per_class, seed, parts.classes)
+    limits = (common.limit.train, common.limit.val, common.limit.test)
+    sets = {
+        name: images
+        if limit is None or limit >= len(images)
+        else images.subset(np.sort(_order(images.labels, seed)[:limit]))
+        for name, images, limit in zip(("train", "val", "test"), (train, val, test), limits, strict=True)
+    }
+    _complete(sets["train"], parts.classes, f"dataset.limit.train={common.limit.train}")
+    total = sum(map(len, sets.values()))
+    sets, unreadable = read_all(sets)
+    if unreadable and common.on_error == "fail":
+        raise _unreadable(unreadable, total)
+    _complete(sets["train"], parts.classes, f"dataset.on_error=skip ({_listed(unreadable)})")
+    for part, images in sets.items():
+        if not len(images):
+            raise RequestError(f"dataset: no readable image is left in the {part} set; skipped: {_listed(unreadable)}")
+    fingerprint, skipped = _fingerprint(sets, parts.classes), parts.skipped + unreadable
+    return Data(parts.name, parts.classes, **sets, skipped=skipped, fingerprint=fingerprint, source=parts.source)
+
+
+def _ranks(labels: Labels, seed: int, salt: int = 2) -> Labels:
+    """Each image's place in its class's own shuffled order, from 0."""
+    ranks = np.empty_like(labels)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranks[members] = np.random.default_rng([seed, salt, int(label)]).permutation(len(members))
+    return ranks
+
+
+def _order(labels: Labels, seed: int) -> Labels:
+    """An order of the images of which every beginning is stratified (each class within one of its share)."""
+    counts = np.bincount(labels)
+    share = (_ranks(labels, seed) + 0.5) / counts[labels]
+    ties = np.random.default_rng([seed, 3]).permutation(len(counts))
+    return np.lexsort((ties[labels], share))
+
+
+def _cut(images: Images, fraction: float, seed: int, salt: int) -> tuple[Images, Images]:
+    """(the rest, `fraction` of the images): stratified by largest remainders, at least one of a class on both sides."""
+    counts = np.bincount(images.labels)
+    shares = counts * fraction
+    taken = np.floor(shares).astype(np.int64)
+    missing = round(fraction * len(images)) - int(taken.sum())
+    taken[np.argsort(taken - shares, kind="stable")[: max(missing, 0)]] += 1
+    taken = np.clip(taken, np.minimum(1, counts), np.maximum(counts - 1, 0))
+    chosen = _ranks(images.labels, seed, salt) < taken[images.labels]
+    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+
+
+def _few(images: Images, per_class: int, seed: int, classes: Sequence[str]) -> Images:
+    counts = np.bincount(images.labels, minlength=len(classes))
+    least = int(counts.argmin())
+    if counts[least] < per_class:
+        raise RequestError(
+            f"dataset.per_class={per_class}: class '{classes[least]}' has {counts[least]} training images; "
+            f"at most {counts[least]}"
+        )
+    return images.subset(np.flatnonzero(_ranks(images.labels, seed) < per_class))
+
+
+def _enough(parts: Parts, train: Images, needed: int) -> None:
+    counts = np.bincount(train.labels, minlength=len(parts.classes))
+    for label in np.flatnonzero(counts < needed):
+        members = np.flatnonzero(train.labels == label)
+        where = f" ({Path(train.files[members[0]]).parent})" if len(members) else ""
+        number = f"{counts[label]} image{'s' * (counts[label] != 1)}"
+        uses = "training, validation and test" if needed > 2 else "training and validation"
+        raise RequestError(
+            f"dataset: class '{parts.classes[label]}' has {number}{where}; at least {needed} are needed, one each for {uses}"
+        )
+
+
+def _complete(train: Images, classes: Sequence[str], key: str) -> None:
+    counts = np.bincount(train.labels, minlength=len(classes))
+    if counts.min() == 0:
+        raise RequestError(
+            f"{key}: leaves class '{classes[int(counts.argmin())]}' without a training image; "
+            f"each of the {len(classes)} classes needs one"
+        )
+
+
+def _unreadable(bad: Sequence[tuple[str, str]], total: int) -> RequestError:
+    path, reason = bad[0]
+    more = "" if len(bad) == 1 else f", and {len(bad) - 1} more"
+    return RequestError(
+        f"{path}: cannot be read as an image ({reason}){more} of {total} files; repair or remove what is broken, or "
+        "leave it out with dataset.on_error=skip"
+    )
+
+
+def _listed(bad: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(path for path, _ in bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def _fingerprint(sets: Mapping[str, Images], classes: Sequence[str]) -> str:
+    whole = hashlib.sha256("\0".join(classes).encode())
+    for split_name, images in sets.items():
+        for name, label, digest in zip(images.names, images.labels, images.digests(), strict=True):
+            whole.update(f"\n{split_name}\0{name}\0{label}\0{digest}".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()

@@ -1,0 +1,105 @@
+"""Files to pixels: any image a person may have becomes uint8 RGB, upright (numpy and Pillow only: no torch)."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+Pixels = NDArray[np.uint8]
+
+# Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
+# be handed to Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "MPO", "TGA", "ICO")
+MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A bomb is refused below by its size; Pillow's own warning about it would be a second message. What it warns about
+# in a file's metadata does not touch the pixels. (Filters, not catch_warnings: that one is not safe in threads.)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class UnreadableImage(ValueError):
+    """The bytes are not an image that can be decoded whole; the message is the reason."""
+
+
+def decode(data: bytes | Path) -> Pixels:
+    """The picture in a file or in its bytes, the way a person sees it.
+
+    Any mode becomes RGB (transparency over white, 16 bit scaled down, the first frame of an animation) and the EXIF
+    orientation is applied. Returns uint8 [H, W, 3]; raises `UnreadableImage` where the data is truncated, is no
+    image, or would unpack to more than 100 million pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+            image.load()
+            upright = _upright(image)
+            return np.array(_rgb(upright), dtype=np.uint8)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        empty = not (data if isinstance(data, bytes) else data.stat().st_size)
+        raise UnreadableImage("the file is empty" if empty else "not an image, or of an unknown format") from None
+    # What Pillow's decoders raise on damaged data; MemoryError and programming errors pass.
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
+        raise UnreadableImage(_reason(error)) from error
+    except (struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
+        raise UnreadableImage(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    # Damaged EXIF data is no reason to lose the picture.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Warning):
+        return image
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        return _eight_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        whole = image.convert("RGBA")
+        white = Image.new("RGBA", whole.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, whole).convert("RGB")
+    if image.mode == "LAB":  # the one mode that Pillow's convert() does not take to RGB
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return cast("Image.Image", ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits: integers are 0..65535; floats 0..1, or 0..255 where any is above 1."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        values = np.nan_to_num(values)
+        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        scale = 1 / 257
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8), mode="L")

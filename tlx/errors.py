@@ -1,0 +1,17 @@
+"""What a user did wrong, in one line: every room may raise it, `__main__` prints it and leaves with 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RequestError(Exception):
+    """The request cannot be carried out as it was given: a value, a file, a name (exit code 2).
+
+    The message is one line that says what, where, which value, and what would be right.
+    """
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the valid name nearest to `word`, or nothing where none is near."""
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" (did you mean '{found[0]}'?)" if found else ""

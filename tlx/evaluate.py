@@ -1,0 +1,98 @@
+"""What a network's answers are worth: loss, accuracy with its interval, per-class figures."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tlx.rows import Rows, as_input, in_order
+from tlx.runtime import autocast
+
+BATCH = 32
+
+
+def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
+    """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device."""
+    net.eval()
+    found = []
+    with torch.no_grad(), autocast(rows.y.device, precision):
+        for x, _ in rows.batches(in_order(len(rows.y), BATCH), epoch=0):
+            found.append(net(as_input(x, precision)).float())
+    return torch.cat(found)
+
+
+def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a proportion after Wilson (1927), within [0, 1]; never empty, also for 0 or n of n."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, spread = correct / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How answers compare with labels.
+
+    Attributes:
+        loss: mean cross-entropy, nats.
+        accuracy: share of images whose most probable class is the label, 0..1.
+        interval: its 95 % Wilson interval.
+        confusion: counts, label × prediction.
+        per_class: precision, recall, f1 (0..1; 0 where undefined) and images of each class.
+        predictions, probabilities: of each image, the most probable class and its probability.
+    """
+
+    loss: float
+    accuracy: float
+    interval: tuple[float, float]
+    confusion: list[list[int]]
+    per_class: dict[str, dict[str, float]]
+    predictions: list[int]
+    probabilities: list[float]
+
+    def metrics(self) -> dict[str, Any]:
+        """The figures of the test set under the names of `summary.json`."""
+        return {
+            "test_accuracy": self.accuracy,
+            "test_accuracy_interval": list(self.interval),
+            "test_loss": self.loss,
+            "per_class": self.per_class,
+            "confusion": self.confusion,
+        }
+
+
+def scores(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """Compares answers (logits `[N, classes]`) with labels (int64 `[N]`)."""
+    answers, labels = answers.cpu(), labels.cpu()
+    probabilities, predictions = answers.softmax(1).max(1)
+    k, n = len(classes), len(labels)
+    confusion = torch.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
+    right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+
+    def ratio(a: Tensor, b: Tensor) -> list[float]:
+        return [float(x) for x in torch.where(b > 0, a / b.clamp(min=1), torch.zeros(k))]
+
+    columns = zip(
+        classes,
+        ratio(right, of_prediction),
+        ratio(right, of_label),
+        ratio(2 * right, of_label + of_prediction),
+        of_label.tolist(),
+        strict=True,
+    )
+    correct = int(right.sum())
+    return Scores(
+        loss=float(functional.cross_entropy(answers, labels)),
+        accuracy=correct / n,
+        interval=wilson(correct, n),
+        confusion=confusion.tolist(),
+        per_class={c: {"precision": p, "recall": r, "f1": f, "images": m} for c, p, r, f, m in columns},
+        predictions=predictions.tolist(),
+        probabilities=probabilities.tolist(),
+    )

@@ -1,0 +1,177 @@
+"""Images that are decoded on demand, and the one pass in which all of them are read. No torch here."""
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from tlx.decoding import Pixels, UnreadableImage, decode
+
+Labels = NDArray[np.int64]
+Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
+MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
+CHUNK = 32  # images a task of the reading threads
+
+log = logging.getLogger("tlx")
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """Reads image i from its file."""
+
+    paths: tuple[str, ...]
+
+    def __call__(self, index: int) -> bytes:
+        return Path(self.paths[index]).read_bytes()
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Image i of an array in memory: uint8 [N, H, W, 3]."""
+
+    pixels: Pixels
+
+    def __call__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+@dataclass
+class _Budget:
+    """Bytes that may still be kept, counted by all reading threads together."""
+
+    left: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, size: int) -> bool:
+        with self.lock:
+            if size > self.left:
+                return False
+            self.left -= size
+            return True
+
+
+class Store:
+    """Where a part's pixels come from, what is known of them, and those that are kept; shared by its subsets."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+        self.kept: dict[int, Pixels] = {}
+        self.digests: dict[int, str] = {}
+
+    def pixels(self, row: int) -> Pixels:
+        kept = self.kept.get(row)
+        return _decoded(self.read(row)) if kept is None else kept
+
+    def check(self, row: int, budget: _Budget) -> str | None:
+        """Reads, hashes and decodes an image; the reason why that fails, or None."""
+        try:
+            content = self.read(row)
+            pixels = _decoded(content)
+        except UnreadableImage as error:
+            return str(error)
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        self.digests[row] = _digest(content)
+        if row not in self.kept and budget.take(pixels.nbytes):
+            self.kept[row] = pixels
+        return None
+
+    def digest(self, row: int) -> str:
+        if row not in self.digests:
+            self.digests[row] = _digest(self.read(row))
+        return self.digests[row]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "kept": {}}  # a worker process decodes for itself
+
+
+def _decoded(content: "bytes | Pixels") -> Pixels:
+    return decode(content) if isinstance(content, bytes) else content
+
+
+def _digest(content: "bytes | Pixels") -> str:
+    raw = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
+    return hashlib.blake2b(raw, digest_size=20).hexdigest()
+
+
+class Images:
+    """One split: labelled images, decoded on demand. Picklable; `decode` may be called from many threads.
+
+    `files`: the path of each image, or `<split>/<index>` where there is no file. `names`: the same without the
+    part that depends on where the data lies. `labels`: int64 [N], positions in the data set's class list.
+    """
+
+    def __init__(
+        self, files: Sequence[str], labels: Iterable[int], read: Read, names: Sequence[str] | None = None
+    ) -> None:
+        self.files = tuple(files)
+        self.names = self.files if names is None else tuple(names)
+        self.labels: Labels = np.fromiter(labels, dtype=np.int64)
+        if not len(self.files) == len(self.names) == len(self.labels):
+            raise ValueError(f"{len(self.files)} files, {len(self.names)} names and {len(self.labels)} labels")
+        self.store = Store(read)
+        self.rows: Labels = np.arange(len(self.files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def decode(self, index: int) -> Pixels:
+        """Image `index` as uint8 [H, W, 3], RGB. Raises `UnreadableImage`. Not to be written to: it may be kept."""
+        return self.store.pixels(int(self.rows[index]))
+
+    def subset(self, indices: Iterable[int]) -> "Images":
+        """The images at `indices`, in that order; what is kept of them is shared."""
+        chosen = np.fromiter(indices, dtype=np.int64)
+        result = object.__new__(Images)
+        result.files = tuple(self.files[i] for i in chosen)
+        result.names = tuple(self.names[i] for i in chosen)
+        result.labels, result.rows, result.store = self.labels[chosen], self.rows[chosen], self.store
+        return result
+
+    def digests(self) -> list[str]:
+        """A digest of each image's content (the file's bytes, or the pixels where there is no file): 40 hex digits."""
+        return [self.store.digest(int(row)) for row in self.rows]
+
+    def release(self) -> None:
+        """Lets go of the decoded pixels that were kept (of the whole part, its other subsets included)."""
+        self.store.kept.clear()
+
+
+def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
+    """Reads, hashes and decodes every image once, in threads, and keeps the pixels while a quarter of the free memory
+    holds them.
+
+    Returns the sets without what cannot be read, and (path, reason) of each such file.
+    """
+    budget = _Budget(MEMORY_SHARE * psutil.virtual_memory().available)
+    total = sum(map(len, sets.values()))
+    if total > 5_000:
+        log.info("reading %s images", f"{total:,}")
+
+    def check(images: Images, start: int) -> list[tuple[int, str]]:
+        rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
+        results = ((index, images.store.check(row, budget)) for index, row in rows)
+        return [(index, reason) for index, reason in results if reason is not None]
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    good, bad = {}, []
+    with ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
+        pending = {
+            name: [threads.submit(check, images, start) for start in range(0, len(images), CHUNK)]
+            for name, images in sets.items()
+        }
+        for name, images in sets.items():
+            failed = dict(pair for task in pending[name] for pair in task.result())
+            bad += [(images.files[index], reason) for index, reason in failed.items()]
+            good[name] = images.subset(i for i in range(len(images)) if i not in failed) if failed else images
+    return good, tuple(bad)

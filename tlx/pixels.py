@@ -1,0 +1,197 @@
+"""Decoded pixels to network input: the evaluation view, random views, and the normalisation in the network."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from tlx.decoding import UnreadableImage, decode
+from tlx.errors import RequestError, nearest
+
+__all__ = ["Normalize", "Preprocessing", "ShearZoom", "UnreadableImage", "decode", "random_view"]
+
+INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST_EXACT,  # what Pillow calls nearest
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input; one object for evaluation, prediction and export.
+
+    `input_size`: side of the network's input, pixels. `resize`: the short side is brought to this, pixels, or None:
+    both sides to `input_size`. `crop`: side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values
+    in [0, 1]. `interpolation`: bilinear, bicubic or nearest. Raises `RequestError` where these contradict each other.
+    """
+
+    input_size: int
+    resize: int | None
+    crop: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        size = self.input_size
+        if size < 1:
+            raise RequestError(f"backbone.input_size={size}: must be at least 1 pixel")
+        if self.interpolation not in INTERPOLATIONS:
+            hint = nearest(self.interpolation, INTERPOLATIONS)
+            raise RequestError(f"backbone.interpolation={self.interpolation}: one of {', '.join(INTERPOLATIONS)}{hint}")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise RequestError(f"backbone.{key}={list(values)}: needs three values: red, green, blue")
+        if min(self.std) <= 0:
+            raise RequestError(f"backbone.std={list(self.std)}: every value must be above 0")
+        if self.resize is None and self.crop is not None:
+            raise RequestError(f"backbone.crop={self.crop}: resize=squash takes no crop; set backbone.crop=null")
+        if self.resize is not None and self.crop is not None and self.crop > self.resize:
+            raise RequestError(f"backbone.crop={self.crop}: must not be above backbone.resize={self.resize}")
+        if self.crop not in (None, size):
+            raise RequestError(f"backbone.crop={self.crop}: must be backbone.input_size={size}, or null for no crop")
+        if self.crop is None and self.resize not in (None, size):
+            raise RequestError(
+                f"backbone.resize={self.resize} without a crop: must be backbone.input_size={size}, or squash; "
+                f"or set backbone.crop={size}"
+            )
+
+    def view(self, image: Tensor) -> Tensor:
+        """The one deterministic view of an image: uint8 [3, H, W] to uint8 [3, input_size, input_size].
+
+        Raises `RequestError` for an image that is not square where neither a crop nor squash makes it so.
+        """
+        mode = INTERPOLATIONS[self.interpolation]
+        size = [self.input_size, self.input_size] if self.resize is None else [self.resize]
+        result: Tensor = F.resize(image, size, interpolation=mode, antialias=True)
+        if self.crop is not None:
+            result = F.center_crop(result, [self.crop, self.crop])
+        height, width = result.shape[-2:]
+        if height != width:
+            raise RequestError(
+                f"backbone.crop=null leaves an image of {width} x {height} pixels: "
+                f"set backbone.crop={self.input_size} or backbone.resize=squash"
+            )
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+class Normalize(nn.Module):
+    """Pixels to what the network was trained on: the first module of every network.
+
+    uint8 or float [N, 3, S, S] in 0..255 to float32 of the same shape, `(x / 255 - mean) / std` a channel. Mean and
+    std are no part of the state dict, so that its keys stay the original network's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 or float [N, 3, S, S] in 0..255 to float32 [N, 3, S, S]."""
+        return (x.float() / 255 - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        """Mean and std, in a printed network."""
+        return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
+
+
+# Every way in which torch draws on the CPU and that takes a generator (`_` at the end: in place).
+_FUNCTIONS = (
+    "rand randn randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson binomial "
+    "_sample_dirichlet _standard_gamma"
+)
+_METHODS = "uniform_ normal_ random_ bernoulli bernoulli_ exponential_ cauchy_ geometric_ log_normal_ multinomial"
+_RANDOM = frozenset([getattr(torch, f) for f in _FUNCTIONS.split()] + [getattr(Tensor, m) for m in _METHODS.split()])
+
+
+class _Draws(TorchFunctionMode):
+    """Within it everything that torch draws in this thread comes from one generator.
+
+    torchvision's transforms draw from torch's global generator, which all threads share: seeding it for each image
+    would disturb the dropout of a network that trains meanwhile in another thread, and be disturbed by it.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _RANDOM and kwargs.get("generator") is None:
+            kwargs = {**kwargs, "generator": self.generator}
+        return func(*args, **kwargs)
+
+
+def random_view(
+    image: Tensor, transforms: Sequence[Callable[[Tensor], Tensor]], *, seed: int, epoch: int, index: int
+) -> Tensor:
+    """The image after the transforms, in order, whose draws come only from `(seed, epoch, index)`.
+
+    uint8 [3, H, W] to what the last transform gives (uint8 [3, H', W']). Whatever torch draws inside (all of
+    torchvision's transforms) is covered; the global generators are neither read nor moved, and threads do not
+    disturb each other.
+    """
+    if not transforms:
+        return image
+    key = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+    with _Draws(generator):
+        for transform in transforms:
+            image = transform(image)
+    return image
+
+
+class ShearZoom(nn.Module):
+    """Shears along x and zooms each axis by its own factor about the centre; edges are replicated, not filled.
+
+    `degrees`: the shear is drawn from ±degrees. `scale`: (low, high) of the factor by which each axis is stretched.
+    uint8 or float [..., C, H, W] in and out, same shape. torchvision has neither a zoom per axis nor replicated edges.
+    """
+
+    def __init__(self, degrees: float, scale: Sequence[float]) -> None:
+        super().__init__()
+        if degrees < 0 or degrees >= 90:
+            raise RequestError(f"augmentation: ShearZoom degrees={degrees} must be in 0..90 (90 excluded)")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise RequestError(f"augmentation: ShearZoom scale={list(scale)} must be [low, high] with 0 < low <= high")
+        self.degrees, self.scale = float(degrees), (float(scale[0]), float(scale[1]))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 or float [..., C, H, W] to the same dtype and shape."""
+        low, high = self.scale
+        zoom_x, zoom_y = (low + (high - low) * torch.rand(2)).tolist()
+        angle = torch.deg2rad(self.degrees * (2 * torch.rand(()) - 1))
+        height, width = image.shape[-2:]
+        # From output to input coordinates, both -1..1 over the image: the inverse of the stretch, in pixels' aspect.
+        shear = float(torch.sin(angle)) * height / width
+        theta = torch.tensor([[1 / zoom_x, -shear / zoom_y, 0.0], [0.0, float(torch.cos(angle)) / zoom_y, 0.0]])
+        batch = image.reshape(-1, *image.shape[-3:])
+        grid = nn.functional.affine_grid(theta.expand(len(batch), 2, 3), list(batch.shape), align_corners=False)
+        moved = nn.functional.grid_sample(
+            batch.float(), grid.to(image.device), mode="bilinear", padding_mode="border", align_corners=False
+        )
+        if not image.is_floating_point():
+            moved = moved.round().clamp(0, 255)
+        return moved.to(image.dtype).reshape(image.shape)

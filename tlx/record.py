@@ -1,0 +1,252 @@
+"""A run's folder and its MLflow run: what is written when, and how a run ends whatever happens."""
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from tlx.config import Config
+from tlx.data import Data, Images
+from tlx.errors import RequestError
+from tlx.runtime import atomic, unwritable
+from tlx.tracking import Tracker
+
+if TYPE_CHECKING:
+    from tlx.evaluate import Scores
+    from tlx.model import Prediction
+    from tlx.solvers import Progress
+
+log = logging.getLogger("tlx")
+
+
+@dataclass
+class Summary:
+    """What a run found; the content of `summary.json`, and the folder it lies in."""
+
+    folder: Path
+    status: str = "running"  # finished | failed | interrupted
+    error: str = ""
+    command: str = ""
+    identity: str = ""
+    mlflow_run_id: str = ""
+    test_accuracy: float | None = None  # 0..1
+    test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
+    accuracy_before_training: float | None = None  # of the test set
+    test_loss: float | None = None  # nats
+    val_accuracy: float | None = None  # in the best epoch
+    best_epoch: int | None = None  # from 1, over all phases
+    epochs: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total
+    images_per_second: float | None = None  # in training
+    classes: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)  # train, val, test
+    skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
+    precision: str = ""
+    device: str = ""
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)  # label × prediction
+    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
+    source: str | None = None  # the folder of the source task's run
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
+
+
+class Record:
+    """Keeps what a run says: files in its folder, whole or absent, and the same in MLflow.
+
+    Nothing is written before `open`, so that a wrong request leaves nothing behind.
+    """
+
+    def __init__(self, folder: Path, tracker: Tracker, command: str, *, within_sweep: bool = False) -> None:
+        self.folder, self.tracker, self.within_sweep = folder, tracker, within_sweep
+        self.summary = Summary(folder, command=command)
+        self.rows: list[dict[str, Any]] = []
+        self.opened = False
+        self._log: logging.Handler | None = None
+
+    def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
+        """Makes the folder and the MLflow run. `known`: values of the summary that are there before training."""
+        self.folder = self.summary.folder = _new_folder(self.folder, reuse=self.within_sweep)
+        self.opened = True
+        for key, value in known.items():
+            setattr(self.summary, key, value)
+        self._log = logging.FileHandler(self.folder / "tlx.log", encoding="utf-8")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(self._log)
+        tree = dataclasses.asdict(config)
+        self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
+        self.write("plan.json", json.dumps(plan, indent=1))
+        tags = {"tlx.identity": self.summary.identity, "tlx.command": self.summary.command}
+        if self.summary.source is not None:
+            found = json.loads((Path(self.summary.source) / "summary.json").read_text(encoding="utf-8"))
+            tags["tlx.source"] = found["mlflow_run_id"]
+        self.tracker.start(name, tree, tags)
+        self.tracker.dataset(data.name, data.fingerprint, data.source, self.summary.images, data.classes)
+        for file in ("config.yaml", "plan.json"):
+            self.tracker.artifact(self.folder / file)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Keeps an epoch."""
+        self.rows.append(dict(row))
+        self.summary.epochs = row["epoch"]
+        try:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise unwritable(self.folder / "metrics.jsonl", error) from error
+        log.debug("%s", row)
+        self.tracker.metrics({key: value for key, value in row.items() if key != "epoch"}, row["epoch"])
+
+    def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None:
+        """Keeps what the test set said: `before` training, after a phase of that name, or `after` all.
+
+        Every look is logged; `table` writes the predictions too.
+        """
+        low, high = scores.interval
+        log.info("test set, %s: accuracy %.4f [%.4f, %.4f], loss %.4f", when, scores.accuracy, low, high, scores.loss)
+        figures = {"test_accuracy": scores.accuracy, "test_accuracy_interval": [low, high], "test_loss": scores.loss}
+        if when == "before":
+            self.summary.accuracy_before_training = scores.accuracy
+            self.tracker.metrics({"accuracy_before_training": scores.accuracy}, 0)
+        elif when == "after":
+            for key, value in figures.items():
+                setattr(self.summary, key, value)
+            self.summary.per_class, self.summary.confusion = scores.per_class, scores.confusion
+            logged = {"test_accuracy": scores.accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
+            self.tracker.metrics({**logged, "test_loss": scores.loss}, self.summary.epochs)
+        else:
+            self.summary.after[when] = figures
+            self.tracker.metrics({f"test_accuracy_after_{when}": scores.accuracy}, self.summary.epochs)
+        if table:
+            self._predictions("predictions.csv" if when == "after" else f"predictions-{when}.csv", scores, images)
+
+    def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None:
+        """Keeps the pictures, the model and the summary of a run that is through."""
+        summary = self.summary
+        best = next(row for row in self.rows if row["epoch"] == progress.best_epoch)
+        summary.best_epoch, summary.val_accuracy = best["epoch"], best["val_accuracy"]
+        summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
+        self._pictures(scores, images)
+        self.tracker.artifact(self.folder / "model")
+        self.tracker.artifact(self.folder / "metrics.jsonl")
+        summary.status, summary.seconds, summary.mlflow_run_id = "finished", seconds, self.tracker.run_id
+        self._summary()
+
+    def samples(self, predictions: Sequence["Prediction"]) -> None:
+        """Keeps what was predicted for images that were drawn for it."""
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(["file", "prediction", "probability"])
+        table.writerows([p.file, p.prediction, f"{p.probability:.6f}"] for p in predictions)
+        self.write("samples.csv", text.getvalue())
+        self.tracker.artifact(self.folder / "samples.csv")
+        self.tracker.artifact(self.folder / "samples")
+
+    def write(self, name: str, text: str) -> None:
+        """A text file of the run's folder, whole or not at all."""
+        with atomic(self.folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def ending(self, name: str) -> Iterator[None]:
+        """However the block ends, the folder and MLflow say so, and nothing stays open.
+
+        `name`: what MLflow calls a sweep's job that fails before it begins.
+        """
+        try:
+            yield
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt)
+            self.summary.status = "interrupted" if killed else "failed"
+            self.summary.error = " ".join(str(error).split()) or type(error).__name__
+            if not self.opened and self.within_sweep and not killed:
+                self.tracker.start(name, {}, {"tlx.command": self.summary.command})
+            self._leave(isinstance(error, RequestError) or killed)
+            self.tracker.finish("KILLED" if killed else "FAILED", self.summary.error)
+            raise
+        else:
+            self.tracker.finish("FINISHED")
+        finally:
+            if self._log is not None:
+                log.removeHandler(self._log)
+                self._log.close()
+
+    def _leave(self, nothing_done: bool) -> None:
+        """A folder that says how the run ended, or none where no epoch was done."""
+        if not self.opened:
+            return
+        if nothing_done and not self.rows:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        self.summary.mlflow_run_id = self.tracker.run_id
+        try:
+            self._summary()
+        except RequestError as unwritten:  # the disk is full: the first error is the one to tell
+            log.warning("%s", unwritten)
+
+    def _summary(self) -> None:
+        self.write("summary.json", json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False))
+        self.tracker.artifact(self.folder / "summary.json")
+
+    def _predictions(self, file: str, scores: "Scores", images: Images) -> None:
+        text, classes = io.StringIO(), self.summary.classes
+        table = csv.writer(text)
+        table.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
+        answers = zip(images.files, images.labels.tolist(), scores.predictions, scores.probabilities, strict=True)
+        for sample, (path, label, predicted, probability) in enumerate(answers):
+            correct = int(predicted == label)
+            table.writerow([sample, path, classes[label], classes[predicted], f"{probability:.6f}", correct])
+        self.write(file, text.getvalue())
+        self.tracker.artifact(self.folder / file)
+
+    def _pictures(self, scores: "Scores", images: Images) -> None:
+        import numpy as np
+
+        from tlx import report
+
+        classes, labels = self.summary.classes, images.labels.tolist()
+        mistakes_first = sorted(
+            range(len(labels)), key=lambda i: (scores.predictions[i] == labels[i], -scores.probabilities[i])
+        )
+        shown = mistakes_first[: report.GRID]
+        report.curves(self.rows, self.folder / "curves.png")
+        report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
+        report.predictions(
+            [images.decode(i) for i in shown],
+            [labels[i] for i in shown],
+            [scores.predictions[i] for i in shown],
+            [scores.probabilities[i] for i in shown],
+            classes,
+            self.folder / "predictions.png",
+        )
+        for name in ("curves", "confusion", "predictions"):
+            self.tracker.artifact(self.folder / f"{name}.png", "plots")
+
+
+def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:
+    return sum(summary.images["train"] / row["images_per_second"] for row in rows)
+
+
+def _new_folder(folder: Path, *, reuse: bool) -> Path:
+    """`folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run."""
+    number = 1
+    while True:
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=reuse)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise unwritable(path, error) from error

@@ -1,0 +1,291 @@
+"""The process that writes into MLflow: it takes messages on its input, one JSON object a line, and answers on its output.
+
+A process of its own because importing MLflow and creating its database are seconds of Python under the interpreter's
+lock (measured: they double the time that importing torch takes beside them), because imports that run in two threads at
+once can deadlock, and because it outlives the run: one that is killed is closed here, and not left RUNNING. It is
+started by path and imports nothing of tlx; MLflow is imported when the first run is opened.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+Message = dict[str, Any]
+RETRY = 10.0  # seconds until a store that failed is tried again
+SAMPLE = 2.0  # seconds between two samples of the machine's load; later 1 % of the run's time so far
+ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
+
+
+def reachable(uri: str, timeout: float) -> str | None:
+    """Why the server at `uri` does not answer within `timeout` seconds, or None where it does.
+
+    Decided in a thread: looking up a name has no time limit of its own.
+    """
+    reason = [f"no answer within {timeout:g} s"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout):
+                reason.clear()
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (502, 503, 504):  # a proxy that answers for a server which does not
+                reason[0] = f"HTTP {error.code}"
+            else:
+                reason.clear()
+        except urllib.error.URLError as error:
+            reason[0] = str(error.reason)
+        except (OSError, ValueError) as error:
+            reason[0] = str(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout + 0.3)
+    return reason[0] if reason else None
+
+
+class Store:
+    """One MLflow store, opened once; several processes may open (and create) it at the same time."""
+
+    def __init__(self, uri: str, artifacts: str | None) -> None:
+        self.uri = uri
+        self.artifacts = artifacts
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    def client(self) -> "MlflowClient":
+        """Connects; creates the database where there is none."""
+        if self._client is None:
+            from mlflow import MlflowClient
+
+            if self.uri.startswith("sqlite:///"):
+                from filelock import FileLock
+
+                file = Path(self.uri.removeprefix("sqlite:///"))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(file.with_name(f".{file.name}.lock"), timeout=300):
+                    # MLflow tries for 100 s to open a file that cannot be opened: asked first
+                    with contextlib.closing(sqlite3.connect(file)) as database:
+                        database.execute("SELECT count(*) FROM sqlite_master")
+                    self._client = MlflowClient(self.uri)
+            else:
+                self._client = MlflowClient(self.uri)
+        return self._client
+
+    def experiment(self, name: str) -> str:
+        """Its id; created, or brought back where somebody has deleted it, because the name stays taken."""
+        from mlflow.exceptions import MlflowException
+
+        if name not in self._experiments:
+            client = self.client()
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    self._experiments[name] = str(client.create_experiment(name, artifact_location=self.artifacts))
+                except MlflowException:  # another process was faster, or it is a real error and comes again here
+                    found = client.get_experiment_by_name(name)
+                    if found is None:
+                        raise
+            if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(found.experiment_id)
+                self._experiments[name] = str(found.experiment_id)
+        return self._experiments[name]
+
+
+class Recorded:
+    """One run: what was asked for and is not written yet, in order, and the state of the machine."""
+
+    def __init__(self, key: int, store: Store, say: Callable[[Message], None], ids: dict[int, str]) -> None:
+        self.key = key
+        self.store = store
+        self.say = say
+        self.ids = ids  # run ids by key, of all runs of this process
+        self.pending: deque[Message] = deque()
+        self.failed = 0.0  # when the store failed last, seconds since the epoch; 0: it works
+        self.warned = False
+        self.started = time.time()
+        self.sampled = time.time()
+        self.samples = 0
+        self.monitor: SystemMetricsMonitor | None = None
+
+    def take(self, message: Message) -> None:
+        """Writes the message and what waits before it; keeps all of it where the store fails."""
+        self.pending.append(message)
+        last = message["op"] == "finish"
+        if self.failed:
+            if not last and time.time() - self.failed < RETRY:
+                return
+            if self.store.uri.startswith("http") and reachable(self.store.uri, 3.0) is not None:
+                self.failed = time.time()
+                return
+        failures = 0
+        while self.pending and failures < 2:
+            try:
+                self.apply(self.pending[0])
+                self.failed = 0.0
+                failures = 0
+            except Exception as error:  # whatever a store, a driver or a network raises: the run must go on without
+                self.failed = time.time()
+                if not self.warned:
+                    self.warned = True
+                    self.say({"run": self.key, "warning": " ".join(str(error).split())[:300] or repr(error)})
+                if not last:
+                    return
+                failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing
+            self.pending.popleft()
+
+    def apply(self, message: Message) -> None:
+        """One message into the store."""
+        client = self.store.client()
+        op = message["op"]
+        if op == "start":
+            self.start(client, message)
+            return
+        run_id = self.ids[self.key]
+        if op == "metrics":
+            self.metrics(client, message["values"], message["step"], message["time"])
+        elif op == "dataset":
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            data = Dataset(
+                name=message["name"][:500],
+                digest=message["digest"][:12],  # what the UI shows; the whole fingerprint is in the profile
+                source_type="local",
+                source=json.dumps({"uri": message["source"]}),
+                profile=json.dumps({**message["counts"], "classes": message["classes"], "digest": message["digest"]}),
+            )
+            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        elif op == "artifact":
+            path = Path(message["path"])
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), "/".join(filter(None, (message["folder"], path.name))))
+            else:
+                client.log_artifact(run_id, str(path), message["folder"] or None)
+        elif op == "tags":
+            for name, value in message["tags"].items():
+                client.set_tag(run_id, name, value)
+        else:
+            if message["error"]:
+                client.set_tag(run_id, "tlx.error", message["error"])
+            client.set_terminated(run_id, message["status"], end_time=message["time"])
+
+    def start(self, client: "MlflowClient", message: Message) -> None:
+        """Creates the run with its parameters; a parent is a run id, or the key of a run of this process."""
+        from mlflow.entities import Param
+
+        tags = dict(message["tags"])
+        parent = message["parent"]
+        if isinstance(parent, int):
+            parent = self.ids.get(parent)
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        if self.key not in self.ids:  # a second try after the parameters failed
+            experiment = self.store.experiment(message["experiment"])
+            run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
+            self.ids[self.key] = run.info.run_id
+            self.say({"run": self.key, "run_id": run.info.run_id})
+        for some in chunks(message["params"].items(), 100):
+            client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
+        if message["system_metrics"]:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self.monitor = SystemMetricsMonitor(self.ids[self.key], tracking_uri=self.store.uri)
+
+    def metrics(self, client: "MlflowClient", values: Mapping[str, float], step: int, at: int) -> None:
+        """Values of one step; `at` in milliseconds since the epoch."""
+        from mlflow.entities import Metric
+
+        for some in chunks(values.items(), 1000):
+            client.log_batch(self.ids[self.key], metrics=[Metric(name, value, at, step) for name, value in some])
+
+    def sample(self) -> None:
+        """The machine's load now, where it is time; MLflow's own thread for it is not started: two would write at once."""
+        now = time.time()
+        if self.monitor is None or self.failed or now - self.sampled < max(SAMPLE, (now - self.started) / 100):
+            return
+        self.sampled = now
+        self.monitor.collect_metrics()
+        values = {f"system/{name}": float(value) for name, value in self.monitor.aggregate_metrics().items()}
+        for monitor in self.monitor.monitors:
+            monitor.clear_metrics()
+        self.samples += 1
+        self.take({"op": "metrics", "values": values, "step": self.samples, "time": int(now * 1000)})
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
+    """Lists of at most `size`."""
+    rows = list(items)
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def main() -> None:
+    """Reads until the input ends, which is when the process that asks has ended, however that was."""
+    output = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # what fails is kept here and tried again later
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }.items():
+        os.environ.setdefault(name, value)
+    messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    stores: dict[str, Store] = {}
+    runs: dict[int, Recorded] = {}
+    ids: dict[int, str] = {}
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            messages.put(json.loads(line))
+        messages.put(None)
+
+    def say(message: Message) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more, and what is left is written all the same
+            output.write(json.dumps(message) + "\n")
+
+    def take(message: Message) -> None:
+        key = message["run"]
+        if message["op"] == "start":
+            store = stores.setdefault(message["uri"], Store(message["uri"], message["artifacts"]))
+            runs[key] = Recorded(key, store, say, ids)
+        if key in runs:
+            runs[key].take(message)
+            if message["op"] == "finish":
+                runs.pop(key)
+                say({"run": key, "finished": True})
+
+    threading.Thread(target=read, daemon=True).start()  # so that the one who asks never waits
+    while True:
+        try:
+            message = messages.get(timeout=0.5)
+        except queue.Empty:
+            for run in list(runs.values()):
+                run.sample()
+            continue
+        if message is None:
+            break
+        take(message)
+        for run in list(runs.values()):
+            run.sample()
+    for key in list(runs):
+        take({"op": "finish", "run": key, "status": "KILLED", "error": ORPHANED, "time": int(time.time() * 1000)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The machine: device, number format, threads, random draws; and files that are whole or absent."""
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlx.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def device_of(name: str) -> "torch.device":
+    """The device for `runtime.device`: auto takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        RequestError: this machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 1)
+    if (device.index or 0) >= count:
+        raise RequestError(f"runtime.device={name}: this machine has {count or 'no'} such device(s); take auto or cpu")
+    return device
+
+
+def device_name(device: "torch.device") -> str:
+    """What the summary calls a device: `cpu`, `mps`, or a GPU's own name."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def precision_of(name: str, device: "torch.device") -> str:
+    """`fp32` or `bf16` for `runtime.precision`: auto takes bf16 where the device has matrix units for it.
+
+    Never fp16: it needs a loss scale on a GPU and is emulated on a CPU.
+    """
+    import torch
+
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    units = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return "bf16" if units else "fp32"
+
+
+def autocast(device: "torch.device", precision: str) -> "torch.autocast":
+    """The context in which a forward pass computes in `precision`."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def training_precision(tail: "nn.Module", device: "torch.device", precision: str) -> str:
+    """The format in which `tail` trains: on a CPU, small matrix products lose more to the casts than they gain."""
+    from torch import nn
+
+    wide = any(isinstance(m, nn.Conv2d | nn.MultiheadAttention | nn.LayerNorm) for m in tail.modules())
+    return precision if device.type != "cpu" or wide else "fp32"
+
+
+def use_threads(threads: str) -> None:
+    """Sets the number of threads a CPU operation may use, where `runtime.threads` says one."""
+    if threads != "auto":
+        import torch
+
+        torch.set_num_threads(int(threads))
+
+
+def reader_processes(workers: str, device: "torch.device") -> int:
+    """How many processes read images: none beside a CPU that computes, up to 8 beside a GPU."""
+    if workers != "auto":
+        return int(workers)
+    return min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
+
+
+def seed_from(*parts: object) -> int:
+    """A 63-bit seed that depends on every part and on nothing else (stable across processes and machines)."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def seed_all(*parts: object) -> None:
+    """Seeds Python's, NumPy's and torch's generators from `parts`."""
+    import numpy as np
+    import torch
+
+    seed = seed_from(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    For a file or a folder. A full disk is a RequestError that names the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / path.name
+    try:
+        yield temporary
+        if path.is_dir() and temporary.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary.parent, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError) -> RequestError:
+    """What to say when `path` cannot be written: disk full, no permission."""
+    return RequestError(f"cannot write {path}: {error.strerror or error}; free some space or take another output=")

@@ -1,0 +1,200 @@
+"""How a phase learns: a solver takes the part of a network behind the cut and yields one row an epoch."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tlx.config import Phase, Training, component
+from tlx.evaluate import logits
+from tlx.rows import Rows, as_input, shuffled
+from tlx.runtime import autocast, seed_all, training_precision
+from tlx.strategy import Plan, groups, set_mode
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what a display may look at while the run goes on, and what a phase leaves behind."""
+
+    phase: str = ""
+    epoch: int = 0  # done, over all phases
+    epochs: int = 0  # planned, over all phases
+    batch: int = 0
+    batches: int = 0
+    loss: Tensor | float = math.nan  # of the last batch, nats
+    val_accuracy: float = math.nan
+    images_per_second: float = math.nan
+    seconds: float = 0.0  # spent in training
+    best_epoch: int = 0  # over all phases; 0: none yet
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)  # what can change in the phase, as it was then
+
+    @property
+    def eta(self) -> float:
+        """Seconds left, by the mean of what is done."""
+        done = self.epoch + (self.batch / self.batches if self.batches else 0)
+        return self.seconds / done * max(self.epochs - done, 0) if done and self.seconds else math.nan
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+Row = dict[str, Any]
+
+
+def sgd(
+    net: nn.Sequential,
+    plan: Plan,
+    fit: Rows,
+    held_out: Rows,
+    phase: Phase,
+    training: Training,
+    progress: Progress,
+    *,
+    seed: int,
+    precision: str,
+) -> Iterator[Row]:
+    """Minibatch gradient descent on cross-entropy, by any torch optimizer.
+
+    Args:
+        net: all stages; only `net[plan.cut:]` runs.
+        fit, held_out: rows as they come out of `net[:plan.cut]`.
+        progress: kept up to date within an epoch; `best` holds the state of the best epoch by validation loss.
+        precision: the format of forward passes where the part that learns profits.
+
+    Yields:
+        A row an epoch: phase, epoch (from 1, over all phases), train_loss and val_loss (nats), val_accuracy (0..1),
+        lr (of the head), images_per_second, seconds.
+
+    Raises:
+        Diverged: the loss became infinite or not a number.
+    """
+    assert phase.epochs is not None and phase.batch_size is not None and phase.lr is not None
+    tail, device = net[plan.cut :], fit.y.device
+    optimizer = optimizer_for(phase.optimizer, groups(net, plan, phase.optimizer.get("weight_decay", 0.0)))
+    factor = schedule_for(phase.schedule)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    precision = training_precision(tail, device, precision)
+    weight = class_weights(fit.y, training.class_weights, net[-1])
+    waited = 0
+    learning = [p for p in net.parameters() if p.requires_grad]
+    for epoch in range(phase.epochs):
+        began = time.perf_counter()
+        seed_all(seed, plan.phase, epoch)
+        set_mode(net, plan)
+        order = shuffled(len(fit.y), phase.batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        progress.phase, progress.batch, progress.batches = plan.phase, 0, len(order)
+        total, lr = torch.zeros((), device=device), 0.0
+        for step, (x, y) in enumerate(fit.batches(order, progress.epoch)):
+            scale = factor(epoch + step / len(order), phase.epochs)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            lr = phase.lr * scale
+            optimizer.zero_grad(set_to_none=True)
+            loss = backward(tail, x, y, weight, training, precision)
+            if training.clip_norm is not None:
+                nn.utils.clip_grad_norm_(learning, training.clip_norm)
+            optimizer.step()
+            total += loss * len(y)
+            progress.batch, progress.loss = step + 1, loss
+        trained = time.perf_counter() - began
+        answers = logits(tail, held_out, precision)
+        val_loss = float(functional.cross_entropy(answers, held_out.y))
+        val_accuracy = float((answers.argmax(1) == held_out.y).float().mean())
+        train_loss = float(total) / len(fit.y)
+        took = time.perf_counter() - began
+        progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
+        progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
+        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+            raise Diverged(
+                f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}); "
+                f"take a lower learning rate than {phase.lr:g}, or training.clip_norm=1"
+            )
+        waited += 1
+        if val_loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch, waited = val_loss, progress.epoch, 0
+            progress.best = snapshot(net, plan)
+        yield {
+            "phase": plan.phase,
+            "epoch": progress.epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "lr": lr,
+            "images_per_second": progress.images_per_second,
+            "seconds": took,
+        }
+        if phase.patience is not None and waited >= phase.patience:
+            progress.epochs -= phase.epochs - epoch - 1
+            return
+
+
+SOLVERS = {"sgd": sgd}
+
+
+def backward(
+    tail: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None, training: Training, precision: str
+) -> Tensor:
+    """Adds the gradient of the batch's mean loss, and gives that loss (0-d, not synchronised).
+
+    In `training.accumulate` micro-batches, whose losses are summed and divided by the whole batch's weight: the mean of
+    micro-batch means would weigh an image by the size of its micro-batch.
+    """
+    whole = weight[y].sum() if weight is not None else len(y)
+    total = torch.zeros((), device=y.device)
+    for some_x, some_y in zip(x.chunk(training.accumulate), y.chunk(training.accumulate), strict=True):
+        with autocast(y.device, precision):
+            answers = tail(as_input(some_x, precision))
+        loss = functional.cross_entropy(
+            answers.float(), some_y, weight, reduction="sum", label_smoothing=training.label_smoothing
+        )
+        (loss / whole).backward()
+        total += loss.detach() / whole
+    return total
+
+
+def class_weights(y: Tensor, kind: str | None, head: nn.Module) -> Tensor | None:
+    """Weights `[classes]` that give every class the same share of the loss (mean 1 over the images), or None."""
+    if kind is None:
+        return None
+    counts = torch.bincount(y, minlength=next(p for p in reversed(list(head.parameters()))).shape[0])
+    return len(y) / (len(counts) * counts.clamp(min=1).float())
+
+
+def snapshot(net: nn.Sequential, plan: Plan) -> dict[str, Tensor]:
+    """Copies of every tensor that the phase can change."""
+    moving = {*plan.learning}
+    norms = tuple(f"{name}." for name in plan.adapting)
+    return {n: t.detach().clone() for n, t in net.state_dict().items() if n in moving or n.startswith(norms)}
+
+
+def restore(net: nn.Sequential, state: Mapping[str, Tensor]) -> None:
+    """Puts a snapshot back, in place."""
+    own = net.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def optimizer_for(node: Mapping[str, Any], parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer that a YAML names by `_target_`, fused where it can be (several times faster on wide layers)."""
+    make = component(node, "optimizer")
+    if "fused" in inspect.signature(make).parameters and all(
+        p.is_floating_point() for group in parameters for p in group["params"]
+    ):
+        make = partial(make, fused=True)
+    optimizer: torch.optim.Optimizer = make(parameters)
+    return optimizer
+
+
+def schedule_for(node: Mapping[str, Any]) -> Callable[[float, int], float]:
+    """The schedule that a YAML names by `_target_`: (epochs done, of how many) → factor."""
+    return component(node, "schedule")

@@ -1,0 +1,289 @@
+"""A network as named stages, input side first: parts, stage tables, the original's keys."""
+
+import copy
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, overload
+
+from torch import Tensor, nn
+
+from tlx.errors import RequestError, nearest
+
+__all__ = ["GLUE", "Layout", "Net", "body_head", "free_name", "method_names", "misfit", "part", "staged"]
+
+
+class Mean(nn.Module):
+    """The mean over some dimensions: [N, T, D] → [N, D] with `(1,)`, [N, C, H, W] → [N, C] with `(2, 3)`."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean of `x` over `dims`."""
+        return x.mean(self.dims)
+
+
+# What stands between two modules in a model's `forward` without being one; a module of the same name comes first.
+GLUE: dict[str, Callable[[], nn.Module]] = {
+    "flatten": lambda: nn.Flatten(1),
+    "pool": lambda: nn.AdaptiveAvgPool2d(1),
+    "mean_tokens": lambda: Mean(1),
+    "mean_map": lambda: Mean(2, 3),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network's stages relate to the original network.
+
+    `table`: the stage table, None for `body` and `head`. `paths`: prefix of a key in the stages ("layer4.0.") → prefix
+    in the original ("layer4."). `last`: where the original has its last layer ("fc"), whose keys a new head takes.
+    `pointwise`: that layer is a convolution of 1 x 1, its weight [classes, D, 1, 1]. `classifier`: the stage where the
+    classifier starts.
+    """
+
+    table: Mapping[str, Sequence[str]] | None
+    paths: Mapping[str, str]
+    last: str
+    pointwise: bool = False
+    classifier: str = "head"
+
+
+class Net(nn.Sequential):
+    """A network as named stages: uint8 or float [N, 3, S, S] in 0..255 → logits, float [N, classes].
+
+    A slice is a plain `nn.Sequential` that shares its stages.
+    """
+
+    def __init__(self, stages: Mapping[str, nn.Module], layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        for name, stage in stages.items():
+            if hasattr(self, name):
+                raise RequestError(
+                    f"backbone.stages.{name}: no name for a stage, a network has an attribute of that name"
+                )
+            self.add_module(name, stage)
+
+    @property
+    def table(self) -> dict[str, list[str]] | None:
+        """The stage table that makes these stages from the original network, its last layer included."""
+        table = self.layout.table
+        return None if table is None else {name: list(parts) for name, parts in table.items()}
+
+    @property
+    def fine(self) -> bool:
+        """False where the blocks do not run in sequence: then the stages are `body` and `head`."""
+        return self.layout.table is not None
+
+    @overload
+    def __getitem__(self, index: slice) -> nn.Sequential: ...
+    @overload
+    def __getitem__(self, index: int) -> nn.Sequential: ...
+    def __getitem__(self, index: slice | int) -> nn.Sequential:
+        """One stage, or consecutive stages."""
+        items = list(self._modules.items())
+        chosen = items[index]
+        if isinstance(chosen, list):
+            return nn.Sequential(OrderedDict((name, module) for name, module in chosen if module is not None))
+        assert isinstance(chosen[1], nn.Sequential)
+        return chosen[1]
+
+    def original_key(self, key: str) -> str:
+        """The name in the original network of the parameter or buffer that is `key` here."""
+        prefix = max((p for p in self.layout.paths if key.startswith(p)), key=len)
+        return self.layout.paths[prefix] + key[len(prefix) :]
+
+    def original_state(self) -> dict[str, Tensor]:
+        """All parameters and buffers under the original network's key names, which loads them strictly.
+
+        A linear head takes the place of the original's last layer and its keys (`fc.weight`); an appended one has keys
+        of its own. SqueezeNet's rectifies its convolution's map before pooling, so there the original's logits differ.
+        """
+        state = {self.original_key(key): value for key, value in self.state_dict().items()}
+        weight = f"{self.layout.last}.weight"
+        if self.layout.pointwise and weight in state and state[weight].ndim == 2:
+            state[weight] = state[weight][:, :, None, None]
+        return state
+
+    def load_original(self, state: Mapping[str, Tensor], where: str = "the weights") -> None:
+        """Copies a state dict with the original's key names into this network.
+
+        Raises:
+            RequestError: keys are missing, left over or of another shape; `where` names the file in the message.
+        """
+        own = self.original_state()
+        # Files older than BatchNorm's counter lack it, and it has no part in the computation.
+        full = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
+        problem = misfit(own, full)
+        if problem:
+            raise RequestError(f"{where}: {problem}")
+        keys = {self.original_key(key): (key, value) for key, value in self.state_dict().items()}
+        self.load_state_dict({keys[k][0]: v.reshape(keys[k][1].shape) for k, v in full.items()})
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What keeps `state` from being loaded where `own` is expected, in one line; empty where nothing does."""
+    shapes = [
+        f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    lists = {
+        "missing": [k for k in own if k not in state],
+        "left over": [k for k in state if k not in own],
+        "of another shape": shapes,
+    }
+    words = [
+        f"{len(keys)} of {len(state if what == 'left over' else own)} keys {what} ({', '.join(keys[:3])}"
+        f"{', …' if len(keys) > 3 else ''})"
+        for what, keys in lists.items()
+        if keys
+    ]
+    return "; ".join(words)
+
+
+def part(model: nn.Module, path: str) -> nn.Module:
+    """One piece of `model`'s computation as a module that shares its parameters.
+
+    `layer4` or `classifier.6` (a submodule), `._pos_embed` (a method of the model, with the parameters that it uses),
+    `flatten`, `pool`, `mean_tokens`, `mean_map` (functions between modules).
+
+    Raises:
+        RequestError: the model has no such part.
+    """
+    modules = dict(model.named_modules())
+    if path.startswith(".") and callable(getattr(type(model), path[1:], None)):
+        return _method(model, path[1:])
+    if path in modules and path:
+        return model.get_submodule(path)
+    if path in GLUE:
+        return GLUE[path]()
+    hint = nearest(path, [*(name for name in modules if name), *GLUE])
+    raise RequestError(f"backbone.stages: {type(model).__name__} has no part '{path}'{hint}")
+
+
+def staged(
+    model: nn.Module, stages: Mapping[str, Sequence[str]], normalize: nn.Module | None = None, classifier: str = "head"
+) -> Net:
+    """The same computation as `model`, as named stages that share its modules; `normalize` comes before everything.
+
+    `stages`: name → parts, input side first; `features[0:5]` stands for `features.0` … `features.4`.
+
+    Raises:
+        RequestError: a part does not exist, a parameter is in no stage or in two, or a stage other than the head has
+            none.
+    """
+    built, paths, last = dict[str, nn.Sequential](), dict[str, str](), "head"
+    names = dict(model.named_modules())
+    if list(stages)[-1:] != ["head"]:
+        raise RequestError(f"backbone.stages: the last stage must be called head, not {', '.join(list(stages)[-1:])}")
+    for number, (name, parts) in enumerate(stages.items()):
+        modules = [normalize] if normalize is not None and number == 0 else []
+        for path in (expanded for given in parts for expanded in _expand(model, given)):
+            module = part(model, path)
+            paths[f"{name}.{len(modules)}."] = "" if path.startswith(".") else f"{path}."
+            if name == "head" and path in names and (_owns(module) or last == "head"):
+                last = path
+            modules.append(module)
+        built[name] = nn.Sequential(*modules)
+        if not _owns(built[name]) and name != "head":
+            raise RequestError(
+                f"backbone.stages.{name}: owns no parameters; put its parts at the end of the one before"
+            )
+    if classifier not in built:
+        raise RequestError(
+            f"backbone.classifier={classifier}: no such stage{nearest(classifier, built)}; stages: {', '.join(built)}"
+        )
+    counts: dict[int, int] = {}
+    for stage in built.values():
+        for module in stage:
+            for parameter in module.parameters():
+                counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    for key, parameter in model.named_parameters():
+        if counts.get(id(parameter), 0) != 1:
+            many = "in no stage" if id(parameter) not in counts else "in more than one stage"
+            raise RequestError(f"backbone.stages: {type(model).__name__}'s parameter {key} is {many}")
+    return Net(built, Layout({name: list(parts) for name, parts in stages.items()}, paths, last, classifier=classifier))
+
+
+def body_head(model: nn.Module, path: str | None, normalize: nn.Module | None = None) -> Net:
+    """`model` as two stages, for one whose blocks do not run in sequence: `body` ([N, D] features) and `head`.
+
+    `path`: where the model has its last layer, which moves from the model to the head; None where it has none.
+    """
+    head: nn.Module = nn.Identity()
+    if path is not None:
+        parent, _, leaf = path.rpartition(".")
+        owner = model.get_submodule(parent)
+        head = getattr(owner, leaf)
+        setattr(owner, leaf, nn.Identity())
+    first = [normalize] if normalize is not None else []
+    stages = {"body": nn.Sequential(*first, model), "head": nn.Sequential(head)}
+    last = path or free_name("head", model.state_dict())
+    return Net(stages, Layout(None, {f"body.{len(first)}.": "", "head.0.": f"{last}."}, last))
+
+
+def _owns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def free_name(name: str, taken: Mapping[str, Tensor]) -> str:
+    """`name`, or `new_name` where some key of `taken` begins with it already."""
+    return name if not any(key.startswith(f"{name}.") for key in taken) else free_name(f"new_{name}", taken)
+
+
+def _expand(model: nn.Module, path: str) -> list[str]:
+    match = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", path)
+    if match is None:
+        return [path]
+    container, start, stop = match.groups()
+    names = [name for name, _ in part(model, container).named_children()]
+    chosen = names[int(start or 0) : int(stop or len(names))]
+    if not chosen or int(stop or 0) > len(names):
+        raise RequestError(f"backbone.stages: {path} is out of range, {container} has {len(names)} children")
+    return [f"{container}.{name}" for name in chosen]
+
+
+def method_names(model: nn.Module, name: str) -> set[str]:
+    """The attributes that the method `name` of `model` (and the methods it calls) may read."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        code = getattr(getattr(type(model), waiting.pop(), None), "__code__", None)
+        new = set(_code_names(code)) - found if isinstance(code, CodeType) else set()
+        found |= new
+        waiting += new
+    return found
+
+
+def _code_names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:  # comprehensions
+        if isinstance(constant, CodeType):
+            yield from _code_names(constant)
+
+
+def _method(model: nn.Module, name: str) -> nn.Module:
+    """A copy of the model's shell, without its blocks, whose forward is that method.
+
+    It holds the parameters and the parameterless children that the method uses; a child with parameters that is only
+    asked for its settings (`patch_embed.grid_size`) is a plain attribute, so that its parameters are not held twice.
+    """
+    used = method_names(model, name)
+    shell: Any = copy.copy(model)
+    children = {n: m for n, m in model.named_children() if n in used}
+    owners = {n: m for n, m in children.items() if _owns(m)}
+    state = shell.__dict__
+    state.update({k: type(v)() for k, v in state.items() if "_hooks" in k and isinstance(v, dict)})
+    state["_parameters"] = {n: p for n, p in model._parameters.items() if n in used or p is None}
+    state["_buffers"] = {n: b for n, b in model._buffers.items() if n in used or b is None}
+    state["_modules"] = {n: m for n, m in model._modules.items() if m is None or (n in children and n not in owners)}
+    state.update(owners)
+    state["forward"] = getattr(shell, name)
+    result: nn.Module = shell
+    return result

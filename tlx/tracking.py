@@ -1,0 +1,370 @@
+"""MLflow, by run id: what a run says about itself goes to a process of its own (`recorder`), and the run never waits.
+
+Nothing of MLflow is imported here and nothing is active globally, so the next run of the same process starts clean.
+A store that fails costs one warning. Every message carries the time it was said.
+"""
+
+import atexit
+import getpass
+import importlib.util
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+from urllib.parse import urlsplit
+
+from tlx.errors import RequestError
+from tlx.recorder import reachable
+
+if TYPE_CHECKING:
+    from tlx.config import Tracking
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+PARAM_LENGTH = 500  # characters: what servers of every age take; the whole configuration is an artifact
+TAG_LENGTH = 5000
+PROBE = 2.0  # seconds that a server has to answer
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What a run tells: everything but `start` may be left out, and `finish` comes last."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; waits until it is known; empty where there is none."""
+
+    def start(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        parent: Union[str, "Tracker", None] = None,
+    ) -> None:
+        """Opens the run; `params` may be nested, `parent` is a run id or another tracker."""
+
+    def dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]) -> None:
+        """The data: `digest` is its fingerprint, `counts` images a split."""
+
+    def metrics(self, row: Mapping[str, object], step: int) -> None:
+        """The numbers of a row (the rest of it is left out) at `step`, the epoch counted from 1."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file, or a folder under its own name, read before `finish` returns."""
+
+    def note(self, text: str) -> None:
+        """The run's description, in Markdown."""
+
+    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
+        """Ends the run when everything is written; `error` is the reason it failed. A second call does nothing."""
+
+
+class NoTracker:
+    """Tells nobody (`tracking=none`)."""
+
+    run_id = ""
+
+    def start(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        parent: Union[str, "Tracker", None] = None,
+    ) -> None: ...
+
+    def dataset(
+        self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]
+    ) -> None: ...
+
+    def metrics(self, row: Mapping[str, object], step: int) -> None: ...
+
+    def artifact(self, path: Path, folder: str = "") -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None: ...
+
+
+class MlflowTracker:
+    """Tells MLflow."""
+
+    def __init__(self, uri: str, artifacts: str | None, experiment: str, system_metrics: bool) -> None:
+        self.uri = uri
+        self.artifacts = artifacts
+        self.experiment = experiment
+        self.system_metrics = system_metrics
+        self.key: int | None = None
+        self._recorder: _Recorder | None = None
+
+    @property
+    def run_id(self) -> str:
+        if self.key is None or self._recorder is None:
+            return ""
+        return self._recorder.run_id(self.key)
+
+    def start(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        parent: Union[str, "Tracker", None] = None,
+    ) -> None:
+        self._recorder = recorder = _recorder()
+        self.key = recorder.new_key(shown(self.uri))
+        own = {"mlflow.source.name": "tlx", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+        if commit := _commit():
+            own["mlflow.source.git.commit"] = commit
+        if isinstance(parent, MlflowTracker):
+            told = parent.key if parent._recorder is recorder else parent.run_id
+        else:
+            told = parent if isinstance(parent, str) else None  # type: ignore[assignment]
+        self._say(
+            "start",
+            uri=self.uri,
+            artifacts=self.artifacts,
+            experiment=self.experiment,
+            name=name,
+            params=flat(params),
+            tags={key: str(value)[:TAG_LENGTH] for key, value in {**own, **tags}.items()},
+            parent=told,
+            system_metrics=self.system_metrics,
+        )
+
+    def dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]) -> None:
+        self._say(
+            "dataset", name=name, digest=digest, source=source, counts=dict(counts), classes=[str(c) for c in classes]
+        )
+
+    def metrics(self, row: Mapping[str, object], step: int) -> None:
+        self._say("metrics", values=dict(_numbers(row)), step=step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self._say("artifact", path=str(Path(path).absolute()), folder=folder)
+
+    def note(self, text: str) -> None:
+        self._say("tags", tags={"mlflow.note.content": text[:TAG_LENGTH]})
+
+    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
+        if self.key is not None and self._recorder is not None:
+            self._say("finish", status=status, error=(error or "")[:TAG_LENGTH])
+            self._recorder.wait_finished(self.key)
+
+    def _say(self, op: str, **content: Any) -> None:
+        if self.key is not None and self._recorder is not None:
+            self._recorder.say({"op": op, "run": self.key, "time": int(time.time() * 1000), **content})
+
+
+def open(config: "Tracking", output: Path) -> Tracker:
+    """The tracker that the configuration asks for; `output` is the folder of all runs, where the default store lies.
+
+    Raises:
+        RequestError: MLflow is not installed, `tracking.uri` is no store, or its server does not answer (2.3 s).
+    """
+    if not config.enabled:
+        return NoTracker()
+    if importlib.util.find_spec("mlflow") is None:
+        raise RequestError("tracking: the package mlflow is not installed; install it, or run with tracking=none")
+    output = Path(output).absolute()
+    uri = config.uri or f"sqlite:///{output / 'mlflow.db'}"
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        if re.search("[?%]", str(file)):  # to SQLAlchemy they are the start of options and of an escaped character
+            raise RequestError(
+                f"tracking.uri: a database's path cannot have '?' or '%' in it: '{file}'; "
+                f"give another path, or use tracking=none"
+            )
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as stream:
+                if stream.read(15) != b"SQLite format 3":
+                    raise RequestError(f"tracking.uri: '{file}' is not an SQLite database; give another file")
+        return MlflowTracker(
+            f"sqlite:///{file}", (file.parent / "mlartifacts").as_uri(), config.experiment, config.system_metrics
+        )
+    if urlsplit(uri).scheme in ("http", "https"):
+        if reason := reachable(uri, PROBE):
+            raise RequestError(
+                f"tracking.uri: the MLflow server at '{shown(uri)}' cannot be reached ({reason}); "
+                f"start it, give another tracking.uri, or use tracking=sqlite"
+            )
+        return MlflowTracker(uri, None, config.experiment, config.system_metrics)
+    if not re.match(r"(postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
+        raise RequestError(
+            f"tracking.uri: '{shown(uri)}' is not an MLflow store; "
+            f"give sqlite:///FILE, http://HOST:PORT, or leave it out (null)"
+        )
+    artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
+    return MlflowTracker(uri, artifacts, config.experiment, config.system_metrics)
+
+
+def flat(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Parameters as MLflow takes them: dotted names, short texts; what is null or empty says nothing and is left out.
+
+    >>> flat({"training": {"lr": 0.001, "patience": None}})
+    {'training.lr': '0.001'}
+    """
+    found: dict[str, str] = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        elif value is not None and value != [] and value != () and value != "":
+            text = value if isinstance(value, str | int | float) else json.dumps(value, default=str, ensure_ascii=False)
+            text = shown(str(text))
+            name = re.sub(r"[^\w\-. :/]", "_", name)[-250:]
+            found[name] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 2] + " …"
+    return found
+
+
+def shown(text: str) -> str:
+    """The text without a password in a URL."""
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+
+
+def _numbers(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}/")
+        elif not isinstance(value, str | bool) and hasattr(value, "__float__"):
+            yield f"{prefix}{key}", float(value)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        return "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of tlx's own source where it runs from a checkout, else of the folder that the run is started in."""
+    here = Path(__file__)
+    for folder, file in ((here.parent, here.name), (Path.cwd(), ".")):
+        try:
+            tracked = subprocess.run(
+                ["git", "ls-files", "--error-unmatch", file], cwd=folder, capture_output=True, check=False, timeout=5
+            )
+            if tracked.returncode == 0:
+                head = ["git", "rev-parse", "HEAD"]
+                found = subprocess.run(head, cwd=folder, capture_output=True, text=True, check=False, timeout=5)
+                if found.returncode == 0:
+                    return found.stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):  # no git
+            return None
+    return None
+
+
+class _Recorder:
+    """The process that writes, and what it has answered."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("recorder.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        self._lock = threading.Lock()
+        self._answer = threading.Condition(self._lock)
+        self._ids: dict[int, str] = {}
+        self._finished: set[int] = set()
+        self._uris: dict[int, str] = {}
+        self._gone = False
+        self._reader = threading.Thread(target=self._listen, name="tlx-tracking", daemon=True)
+        self._reader.start()
+
+    @property
+    def usable(self) -> bool:
+        return self.pid == os.getpid() and not self._gone
+
+    def new_key(self, uri: str) -> int:
+        with self._lock:
+            key = len(self._uris)
+            self._uris[key] = uri
+            return key
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with self._lock:
+            if self._gone or message["run"] in self._finished:
+                return
+            try:
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+            except OSError:
+                pass  # it has died; the listener says so
+
+    def run_id(self, key: int) -> str:
+        with self._answer:
+            self._answer.wait_for(lambda: self._gone or key in self._ids or key in self._finished)
+            return self._ids.get(key, "")
+
+    def wait_finished(self, key: int) -> None:
+        def done() -> bool:
+            return self._gone or key in self._finished
+
+        with self._answer:
+            if not self._answer.wait_for(done, timeout=10):
+                log.info("waiting until MLflow (%s) has everything", self._uris[key])
+                self._answer.wait_for(done)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            key = answer["run"]
+            with self._answer:
+                if "run_id" in answer:
+                    self._ids[key] = answer["run_id"]
+                if "finished" in answer:
+                    self._finished.add(key)
+                self._answer.notify_all()
+            if "warning" in answer:
+                log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], answer["warning"])
+        with self._answer:
+            self._gone = True
+            lost = len(self._finished) < len(self._uris)
+            self._answer.notify_all()
+        if lost:
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+            log.warning("the process that writes to MLflow has ended, the run goes on without it: %s", last[0])
+
+    def close(self) -> None:
+        """Ends the process: when everything is written it has nothing to do any more."""
+        if self.pid != os.getpid():
+            return
+        assert self._process.stdin is not None
+        with self._lock:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass  # it ends by itself when it has written what it has
+        else:
+            self._reader.join(timeout=1)
+
+
+_current: _Recorder | None = None
+_current_lock = threading.Lock()
+
+
+def _recorder() -> _Recorder:
+    """One for all runs of this process, so that MLflow is imported once; a new one after a fork, or when it has died."""
+    global _current
+    with _current_lock:
+        if _current is None or not _current.usable:
+            _current = _Recorder()
+            atexit.register(_current.close)
+        return _current
