@@ -97,7 +97,10 @@ def _run(arguments: list[str]) -> int:
         return _multirun(known.overrides, known.config_dir)
     if known.dry_run:
         return _preview(known.overrides, known.config_dir)
-    run_overrides(known.overrides, known.config_dir)
+    summary = run_overrides(known.overrides, known.config_dir)
+    from tlx.display import closing
+
+    closing(summary)
     return 0
 
 
@@ -125,14 +128,15 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         from tlx import job
+        from tlx.display import closing
 
-        hydra = HydraConfig.get()
-        number, folder = len(done), Path(hydra.runtime.output_dir)
+        number, folder = len(done), Path(HydraConfig.get().runtime.output_dir)
         print(f"\njob {number + 1} of {len(planned)}: {' '.join(planned[number])}", file=sys.stderr)
         done.append((1, "interrupted"))
         try:
             summary = job.run(checked(node), folder, command=_command(planned[number], config_dir), within_sweep=True)
-            done[number] = (0, str(summary.folder)) if summary.status == "finished" else (1, summary.error)
+            done[number] = (0, "")
+            closing(summary)
         except Exception as error:  # a failed job does not stop the others
             done[number] = (_say(error, 1), str(error))
 

@@ -5,10 +5,13 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
@@ -95,7 +98,7 @@ def torchvision(cfg: Backbone, _file: Path | None = None) -> Original:
         raise RequestError(f"backbone.name={cfg.name}: torchvision has no such model for images{hint}")
     if not cfg.stages:
         raise RequestError(f"backbone.stages: torchvision's {cfg.name} needs a stage table; or take backbone=timm")
-    model = _construct(models.get_model, cfg, weights=None)
+    model = _construct(partial(models.get_model, cfg.name), cfg, weights=None)
     return Original(model, cfg.stages, _preprocessing(cfg))
 
 
@@ -115,9 +118,10 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
     if own:
         arguments["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
     try:
-        model: Any = _construct(library.create_model, cfg, pretrained=own, **arguments)
-    except (RuntimeError, OSError) as error:
-        raise RequestError(f"backbone.name={cfg.name}: {_line(error)}") from error
+        model: Any = _construct(partial(library.create_model, cfg.name), cfg, pretrained=own, **arguments)
+    except (RuntimeError, OSError, ValueError, AssertionError, SafetensorError, UnpicklingError) as error:
+        what = f"{file} does not fit {cfg.name}, or is damaged" if own else f"backbone.name={cfg.name}"
+        raise RequestError(f"{what}: {_line(error)}") from error
     preprocessing = _preprocessing(cfg, model.pretrained_cfg)
     if cfg.stages:
         return Original(model, cfg.stages, preprocessing, loaded=own)
@@ -167,22 +171,23 @@ class _Undrawn(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _DRAWS:
-            return (args[0] if args else kwargs["tensor"]).zero_()
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            tensor.detach().zero_()
+            return tensor
         return func(*args, **kwargs)
 
 
 # torch.nn.init's functions come here themselves, and what they call does not.
-_DRAWS = frozenset(
-    [Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_]
-    + [init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_]
-)
+_INIT = "normal_ uniform_ trunc_normal_ kaiming_normal_ kaiming_uniform_ xavier_normal_ xavier_uniform_"
+_DRAWS = frozenset([Tensor.normal_, Tensor.uniform_, *(getattr(init, name) for name in _INIT.split())])
 
 
 def _construct(make: Callable[..., nn.Module], cfg: Backbone, **arguments: Any) -> nn.Module:
     try:
-        name = () if make is SmallCNN else (cfg.name,)
-        return make(*name, **{**arguments, **cfg.arguments})
+        return make(**{**cfg.arguments, **arguments})
     except TypeError as error:
+        if not cfg.arguments:
+            raise
         raise RequestError(
             f"backbone.arguments={cfg.arguments}: {cfg.name} does not take them ({_line(error)})"
         ) from error
@@ -258,7 +263,7 @@ def _load(net: Net, state: Mapping[str, Tensor], file: Path, cfg: Backbone, *, k
     body = {key: value for key, value in state.items() if key not in extra and (fits or key not in last)}
     net.load_original(body if fits else {**body, **{key: own[key] for key in last}}, where)
     if extra or not fits:
-        log.info("%s: its last layer is missing or of another shape, and is replaced by the new head", file)
+        log.info("%s: its last layer is missing or of another shape; the new head takes its place", file)
 
 
 def _in_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:

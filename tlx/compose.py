@@ -184,7 +184,7 @@ def _quoted(key: str, value: str) -> str:
     if override is None or override.is_sweep_override():
         return _quote(value)
     parsed = override.value()
-    if isinstance(parsed, QuotedString) or "${" in value or not value:
+    if isinstance(override._value, QuotedString) or "${" in value or not value:
         return value
     if isinstance(parsed, str):
         return value if parsed == value else _quote(value)
@@ -205,9 +205,9 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
     # The rest of the request decides which keys exist (a strategy's phases, a data set's own).
     others = [o for o in overrides if o != given and "." not in o.split("=")[0]]
     try:
-        known = _known_keys(_compose(others))
-    except RequestError:
-        known = _known_keys(_compose([]))
+        known = _known_keys(hydra.compose("config", others))
+    except (HydraException, OmegaConfBaseException):
+        known = _known_keys(hydra.compose("config"))
     if re.match(r"\w+/?\w*=", given) and not set(known) & {key} and key in GROUPS:
         return RequestError(f"{given}: no such choice")
     parent, _, leaf = key.rpartition(".")

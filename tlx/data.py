@@ -141,10 +141,11 @@ def _enough(parts: Parts, train: Images, needed: int) -> None:
     for label in np.flatnonzero(counts < needed):
         members = np.flatnonzero(train.labels == label)
         where = f" ({Path(train.files[members[0]]).parent})" if len(members) else ""
-        number = f"{counts[label]} image{'s' * (counts[label] != 1)}"
+        number = f"{counts[label]} image{'' if counts[label] == 1 else 's'}"
         uses = "training, validation and test" if needed > 2 else "training and validation"
         raise RequestError(
-            f"dataset: class '{parts.classes[label]}' has {number}{where}; at least {needed} are needed, one each for {uses}"
+            f"dataset: class '{parts.classes[label]}' has {number}{where}; at least {needed} are needed, "
+            f"one each for {uses}"
         )
 
 

@@ -2,16 +2,14 @@
 
 A reader reads no picture (`tlx.data.split` does, and says what is wrong with any); it finds the files, the classes
 and the parts, and what is wrong with those. `root` is a folder as the person gave it, or None: `data/<name>` under
-TLX_HOME, fetched there where the data set has an archive. Every reader is given `on_error` and `offline`, whether or
-not it has files that may be broken or a network to leave alone.
+TLX_HOME, fetched there where the data set has an archive; with `offline` the network is left alone.
 """
 
-import fnmatch
 import hashlib
 import os
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,10 @@ import numpy as np
 from tlx.data import Parts
 from tlx.errors import RequestError, nearest
 from tlx.fetch import Archive, home, obtain, pending
-from tlx.images import FileBytes, Images, Stacked
+from tlx.folders import images_of, no_classes, parts_of, subfolders
+from tlx.images import Images, Stacked
 from tlx.shapes import Drawn, known
-from tlx.unpack import litter
 
-# The usual spellings of the parts, in any case.
-PARTS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
-}
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 # https://www.cs.toronto.edu/~kriz/cifar.html; the md5 of each file as in torchvision's integrity check.
 CIFAR10 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -50,7 +41,6 @@ def image_folder(
     name: str = "image_folder",
     ignore: Sequence[str] = (),
     archive: Mapping[str, Any] | None = None,
-    on_error: str = "fail",
     offline: bool = False,
 ) -> Parts:
     """A folder with one sub-folder a class, or with such folders for train, val and test in the usual spellings.
@@ -63,18 +53,18 @@ def image_folder(
     """
     folder = _located(root, name, Archive(**archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
-    parts, skipped = _parts(folder, key)
-    names = [entry.name for entry in _folders(parts["train"])]
+    parts, skipped = parts_of(folder, key)
+    names = [entry.name for entry in subfolders(parts["train"])]
     if len(names) < 2:
-        raise RequestError(f"{key}: {_no_classes(parts['train'], names)}")
+        raise RequestError(f"{key}: {no_classes(parts['train'], names)}")
     images = {}
     for part, place in parts.items():
-        if unknown := sorted({entry.name for entry in _folders(place)} - set(names)):
+        if unknown := sorted({entry.name for entry in subfolders(place)} - set(names)):
             raise RequestError(
                 f"{key}: {place.name}/ has classes that {parts['train'].name}/ lacks: {', '.join(unknown)}"
                 f"{nearest(unknown[0], names)}; the classes are those of the training part: {', '.join(names)}"
             )
-        images[part], left_out = _images(folder, place, names, ignore)
+        images[part], left_out = images_of(folder, place, names, ignore)
         skipped += left_out
         if not len(images[part]):
             raise RequestError(f"{key}: {place.name}/ holds no image")
@@ -89,7 +79,6 @@ def cifar10(
     *,
     archive: Mapping[str, Any],
     name: str = "cifar10",
-    on_error: str = "fail",
     offline: bool = False,
 ) -> Parts:
     """CIFAR-10 from its official Python files: 50,000 and 10,000 images of 32 x 32 in ten classes (Krizhevsky, 2009).
@@ -98,7 +87,7 @@ def cifar10(
     where a file is missing or another.
     """
     folder = _located(root, name, Archive(**archive), offline, CIFAR10_FOLDER)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         hint = ""
         if (folder.parent / "data_batch_1").is_file():
             hint = f" (did you mean dataset.root={folder.parent.parent}?)"
@@ -121,11 +110,9 @@ def shapes(
     train: int,
     test: int,
     size: int = 96,
-    noise: float = 12.0,
+    noise: float = 8.0,
     seed: int = 0,
     name: str = "shapes",
-    on_error: str = "fail",
-    offline: bool = False,
 ) -> Parts:
     """Shapes drawn in memory, one class a shape, with `train` and `test` images each.
 
@@ -158,93 +145,21 @@ def would_download(reader: Mapping[str, Any]) -> str | None:
 def _located(root: str | None, name: str, archive: Archive | None, offline: bool, inside: str = "") -> Path:
     """The folder of the data set, fetched where it may be."""
     if root is not None:
-        folder = Path(root).expanduser()
-        if folder.is_file():
+        folder = Path(os.path.expanduser(root))
+        if os.path.isfile(folder):
             raise RequestError(f"dataset.root={root}: is a file; give the folder that holds the classes' folders")
-        if not folder.is_dir():
-            siblings = [entry.name for entry in _folders(folder.parent)] if folder.parent.is_dir() else []
+        if not os.path.isdir(folder):
+            siblings = [entry.name for entry in subfolders(folder.parent)] if os.path.isdir(folder.parent) else []
             raise RequestError(f"dataset.root={root}: no such folder{nearest(folder.name, siblings)}")
         return folder / inside
     folder = home() / "data" / name / inside
     if archive is not None:
         obtain(archive, folder, offline=offline)
-    elif not folder.is_dir():
+    elif not os.path.isdir(folder):
         raise RequestError(
             f"dataset.root: where are the images of {name}? Give dataset.root=<folder>, or put them in {folder}"
         )
     return folder
-
-
-def _folders(folder: Path) -> list[os.DirEntry[str]]:
-    """The sub-folders that are the person's, by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if e.is_dir() and not litter(e.name)), key=lambda e: e.name)
-    except OSError as error:
-        raise RequestError(f"{folder}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-
-
-def _parts(folder: Path, key: str) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """The folder of each part: the folder itself is the training part where it has no parts."""
-    found: dict[str, Path] = {}
-    others = []
-    for entry in _folders(folder):
-        part = next((part for part, spellings in PARTS.items() if entry.name.lower() in spellings), None)
-        if part is None:
-            others.append(entry)
-        elif part in found:
-            raise RequestError(f"{key}: {found[part].name}/ and {entry.name}/ are both a {part} part; keep one")
-        else:
-            found[part] = Path(entry.path)
-    if not found or (others and (len(found) == 1 or "train" not in found)):
-        return {"train": folder}, []  # classes only, one of which may be called "train" or "test"
-    if "train" not in found:
-        raise RequestError(f"{key}: has {'/, '.join(p.name for p in found.values())}/ but no train/")
-    skipped = [(entry.path, "beside the parts' folders: belongs to none") for entry in others]
-    return {part: found[part] for part in PARTS if part in found}, skipped
-
-
-def _images(
-    root: Path, place: Path, classes: Sequence[str], ignore: Sequence[str]
-) -> tuple[Images, list[tuple[str, str]]]:
-    """One part's images, and the files in it that are none of them."""
-    skipped = [
-        (str(file), "beside the classes' folders: belongs to none")
-        for file in sorted(place.iterdir())
-        if file.suffix.lower() in PICTURES and file.is_file() and not litter(file.name)
-    ]
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        for file in sorted(_walk(place / name)):
-            if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
-                skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
-            else:
-                files.append(file)
-                labels.append(label)
-    names = [Path(file).relative_to(root).as_posix() for file in files]
-    return Images(files, labels, FileBytes(tuple(files)), names), skipped
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """The paths of all files below a folder, through links too, each folder once."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if not litter(name)]
-        if real not in seen:
-            yield from (os.path.join(place, name) for name in files if not litter(name))
-        seen.add(real)
-
-
-def _no_classes(folder: Path, names: Sequence[str]) -> str:
-    """Why a folder is not one of classes."""
-    if names:
-        inner = folder / names[0]
-        hint = f" (did you mean dataset.root={inner}?)" if len(_folders(inner)) > 1 else ""
-        return f"{folder.name}/ has one class only, '{names[0]}'; two or more sub-folders are needed{hint}"
-    pictures = sum(entry.suffix.lower() in PICTURES for entry in folder.iterdir())
-    content = f"{pictures} images but no sub-folder" if pictures else "no sub-folder"
-    return f"{'' if pictures else 'is empty: '}holds {content}; one sub-folder a class is needed, two or more"
 
 
 def _official(file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 # Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
 # be handed to Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "MPO", "TGA", "ICO")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
 ORIENTATION = 0x0112
 UPRIGHT = {

@@ -20,8 +20,8 @@ def discover(model: nn.Module, sample: Tensor, classifier: str) -> dict[str, lis
     """The stages of `model` (name → parts, input side first), or None where its blocks do not run in sequence.
 
     The model is run on `sample` (float [2, 3, S, S]) in eval mode; where one module's output is the next one's input,
-    or becomes it by a function known to `stages.part`, they are a chain. `classifier` is the path of the last layer. The
-    table is proven: the staged network's output equals the model's bit for bit, and has the same parameters.
+    or becomes it by a function known to `stages.part`, they are a chain. `classifier` is the path of the last layer.
+    The table is proven: the staged network's output equals the model's bit for bit, and has the same parameters.
     """
     with torch.no_grad(), _stirred(model):
         log, expected = _run(model, sample, classifier)
@@ -80,7 +80,7 @@ def _run(model: nn.Module, sample: Tensor, classifier: str) -> tuple[list[_Step]
 
     def enter(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not busy:
-            alone = len(args) == 1 and not any(value not in (None, False) for value in kwargs.values())
+            alone = len(args) == 1 and all(value is None or value is False for value in kwargs.values())
             log.append(_Step(path, True, link(args[0]) if alone else None))
 
     def leave(path: str, output: Any) -> None:

@@ -43,9 +43,8 @@ class Archive:
     """A data set's official archive.
 
     `urls`: the same file at one or more hosts, tried in order. `checksum`: `md5:…` or `sha256:…` of the file.
-    `size`, `unpacked`: bytes at most. `folder`: the folder inside that is taken. `to`: where
-    it goes below the data set's folder. `content`: `content_digest` of it; a file that was packed anew is accepted by
-    that.
+    `size`, `unpacked`: bytes at most. `folder`: the folder inside that is taken. `to`: where it goes below the data
+    set's folder. `content`: `content_digest` of it; an archive that was packed anew is accepted by that.
     """
 
     urls: Sequence[str]
@@ -67,7 +66,7 @@ def obtain(archive: Archive, target: Path, *, offline: bool) -> None:
 
     Raises `RequestError` within 3 seconds where no host can be reached; nothing is left behind then.
     """
-    if target.is_dir():
+    if os.path.isdir(target):
         return
     by_hand = target.parent / archive.file
     advice = (
@@ -75,7 +74,7 @@ def obtain(archive: Archive, target: Path, *, offline: bool) -> None:
         "(dataset=shapes and dataset=image_folder need no download)"
     )
     reachable: list[str] = []
-    if not by_hand.is_file():
+    if not os.path.isfile(by_hand):
         if offline:
             raise RequestError(f"{archive.file} is not here and runtime.offline=true; from {archive.urls[0]}: {advice}")
         reachable = reached(archive.urls)
@@ -86,12 +85,13 @@ def obtain(archive: Archive, target: Path, *, offline: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
             FileLock(target.parent / f".{target.name}.lock"),
-            tempfile.TemporaryDirectory(dir=target.parent) as scratch,
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch,
         ):
             if target.is_dir():  # another process was faster
                 return
             reasons = []
-            for source in [by_hand] if by_hand.is_file() else reachable:
+            sources: list[str | Path] = [*reachable] or [by_hand]
+            for source in sources:
                 try:
                     file = source if isinstance(source, Path) else _download(source, archive, Path(scratch))
                     os.replace(_unpacked(archive, file, Path(scratch)), target)
@@ -118,7 +118,7 @@ def _unpacked(archive: Archive, file: Path, scratch: Path) -> Path:
 
 def pending(archive: Archive, target: Path) -> str | None:
     """What `obtain` would download, in a line, or None where nothing is missing. Asks no network."""
-    if target.is_dir() or (target.parent / archive.file).is_file():
+    if os.path.isdir(target) or os.path.isfile(target.parent / archive.file):
         return None
     return f"{archive.file} (up to {archive.size / 1e6:.0f} MB) from {archive.urls[0]} to {target}"
 

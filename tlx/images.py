@@ -19,6 +19,7 @@ from tlx.decoding import Pixels, UnreadableImage, decode
 Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
+MAX_BYTES = 500_000_000  # of one file
 CHUNK = 32  # images a task of the reading threads
 
 log = logging.getLogger("tlx")
@@ -31,7 +32,11 @@ class FileBytes:
     paths: tuple[str, ...]
 
     def __call__(self, index: int) -> bytes:
-        return Path(self.paths[index]).read_bytes()
+        with open(self.paths[index], "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:  # a film among the photographs
+                raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
+            return file.read()
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple
 
     Returns the sets without what cannot be read, and (path, reason) of each such file.
     """
-    budget = _Budget(MEMORY_SHARE * psutil.virtual_memory().available)
+    budget = _Budget(MEMORY_SHARE * _free_memory())
     total = sum(map(len, sets.values()))
     if total > 5_000:
         log.info("reading %s images", f"{total:,}")
@@ -175,3 +180,14 @@ def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple
             bad += [(images.files[index], reason) for index, reason in failed.items()]
             good[name] = images.subset(i for i in range(len(images)) if i not in failed) if failed else images
     return good, tuple(bad)
+
+
+def _free_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of the container where there is one."""
+    free: int = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return min(free, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no control group, or its limit is "max"
+        return free

@@ -72,7 +72,7 @@ class Record:
         self.folder, self.tracker, self.within_sweep = folder, tracker, within_sweep
         self.summary = Summary(folder, command=command)
         self.rows: list[dict[str, Any]] = []
-        self.opened = False
+        self.opened, self.log_model = False, True
         self._log: logging.Handler | None = None
 
     def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
@@ -84,6 +84,7 @@ class Record:
         self._log = logging.FileHandler(self.folder / "tlx.log", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
+        self.log_model = config.tracking.model
         tree = dataclasses.asdict(config)
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
         self.write("plan.json", json.dumps(plan, indent=1))
@@ -138,7 +139,8 @@ class Record:
         summary.best_epoch, summary.val_accuracy = best["epoch"], best["val_accuracy"]
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         self._pictures(scores, images)
-        self.tracker.artifact(self.folder / "model")
+        if self.log_model:
+            self.tracker.artifact(self.folder / "model")
         self.tracker.artifact(self.folder / "metrics.jsonl")
         summary.status, summary.seconds, summary.mlflow_run_id = "finished", seconds, self.tracker.run_id
         self._summary()
@@ -196,7 +198,10 @@ class Record:
             log.warning("%s", unwritten)
 
     def _summary(self) -> None:
+        from tlx.report import card
+
         self.write("summary.json", json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False))
+        self.tracker.note(card(self.summary.to_dict()))
         self.tracker.artifact(self.folder / "summary.json")
 
     def _predictions(self, file: str, scores: "Scores", images: Images) -> None:

@@ -12,7 +12,8 @@ from tlx.decoding import Pixels
 from tlx.errors import RequestError, nearest
 
 OVERSAMPLE = 4  # edges are smoothed by drawing larger
-CONTRAST = 110.0  # least distance of the two colours, levels (of 442 between black and white)
+RADIUS = (0.25, 0.42)  # of the picture's side
+GROUND, COLOUR = (150.0, 255.0), (0.0, 130.0)  # levels a channel: some dark colour on some light one
 
 Points = NDArray[np.float64]
 
@@ -48,18 +49,16 @@ def known(shapes: Iterable[str]) -> None:
             )
 
 
-def draw(shape: str, rng: np.random.Generator, size: int = 96, noise: float = 12.0) -> Pixels:
+def draw(shape: str, rng: np.random.Generator, size: int = 96, noise: float = 8.0) -> Pixels:
     """One picture of a shape of `SHAPES`: uint8 [size, size, 3].
 
-    Place, radius (0.18..0.42 of the side), rotation and both colours come from `rng`; so does the noise, whose
-    standard deviation is `noise` levels of 0..255. The shape always lies whole within the picture.
+    Place, radius (a quarter of the side and more), rotation and both colours (dark on light) come from `rng`; so does
+    the noise, whose standard deviation is `noise` levels of 0..255. The shape always lies whole within the picture.
     """
-    radius = rng.uniform(0.18, 0.42)
+    radius = rng.uniform(*RADIUS)
     centre = rng.uniform(radius + 0.02, 0.98 - radius, size=2)
     angle = rng.uniform(0, 2 * np.pi)
-    ground, colour = rng.uniform(0, 255, size=(2, 3))
-    while np.linalg.norm(colour - ground) < CONTRAST:
-        colour = rng.uniform(0, 255, size=3)
+    ground, colour = rng.uniform(*GROUND, size=3), rng.uniform(*COLOUR, size=3)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     corners = (SHAPES[shape] @ turn * radius + centre) * size * OVERSAMPLE
     mask = Image.new("L", (size * OVERSAMPLE, size * OVERSAMPLE))

@@ -63,9 +63,9 @@ class Net(nn.Sequential):
         super().__init__()
         self.layout = layout
         for name, stage in stages.items():
-            if hasattr(self, name):
+            if hasattr(self, name) or "." in name:
                 raise RequestError(
-                    f"backbone.stages.{name}: no name for a stage, a network has an attribute of that name"
+                    f"backbone.stages.{name}: no name for a stage (it has a dot, or every network has an attribute called so)"
                 )
             self.add_module(name, stage)
 
@@ -187,8 +187,8 @@ def staged(
         for path in (expanded for given in parts for expanded in _expand(model, given)):
             module = part(model, path)
             paths[f"{name}.{len(modules)}."] = "" if path.startswith(".") else f"{path}."
-            if name == "head" and path in names and (_owns(module) or last == "head"):
-                last = path
+            if name == "head" and path in names and (_owns(module) or not any(map(_owns, modules))):
+                last = path  # the layer itself, not what follows it; an nn.Identity where the model has none
             modules.append(module)
         built[name] = nn.Sequential(*modules)
         if not _owns(built[name]) and name != "head":

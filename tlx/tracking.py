@@ -1,4 +1,4 @@
-"""MLflow, by run id: what a run says about itself goes to a process of its own (`recorder`), and the run never waits.
+"""MLflow by run id: what a run says goes to a process of its own (`tracking_process`), and the run never waits for it.
 
 Nothing of MLflow is imported here and nothing is active globally, so the next run of the same process starts clean.
 A store that fails costs one warning. Every message carries the time it was said.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 from urllib.parse import urlsplit
 
 from tlx.errors import RequestError
-from tlx.recorder import reachable
+from tlx.tracking_process import reachable
 
 if TYPE_CHECKING:
     from tlx.config import Tracking
@@ -102,11 +102,11 @@ class MlflowTracker:
         self.experiment = experiment
         self.system_metrics = system_metrics
         self.key: int | None = None
-        self._recorder: _Recorder | None = None
+        self._recorder = _recorder()  # it imports MLflow from now on
 
     @property
     def run_id(self) -> str:
-        if self.key is None or self._recorder is None:
+        if self.key is None:
             return ""
         return self._recorder.run_id(self.key)
 
@@ -117,15 +117,16 @@ class MlflowTracker:
         tags: Mapping[str, str],
         parent: Union[str, "Tracker", None] = None,
     ) -> None:
-        self._recorder = recorder = _recorder()
-        self.key = recorder.new_key(shown(self.uri))
+        if not self._recorder.usable:
+            self._recorder = _recorder()
+        self.key = self._recorder.new_key(shown(self.uri))
         own = {"mlflow.source.name": "tlx", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         if commit := _commit():
             own["mlflow.source.git.commit"] = commit
         if isinstance(parent, MlflowTracker):
-            told = parent.key if parent._recorder is recorder else parent.run_id
+            told = parent.key if parent._recorder is self._recorder else parent.run_id
         else:
-            told = parent if isinstance(parent, str) else None  # type: ignore[assignment]
+            told = parent if isinstance(parent, str) else None
         self._say(
             "start",
             uri=self.uri,
@@ -153,12 +154,12 @@ class MlflowTracker:
         self._say("tags", tags={"mlflow.note.content": text[:TAG_LENGTH]})
 
     def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
-        if self.key is not None and self._recorder is not None:
+        if self.key is not None:
             self._say("finish", status=status, error=(error or "")[:TAG_LENGTH])
             self._recorder.wait_finished(self.key)
 
     def _say(self, op: str, **content: Any) -> None:
-        if self.key is not None and self._recorder is not None:
+        if self.key is not None:
             self._recorder.say({"op": op, "run": self.key, "time": int(time.time() * 1000), **content})
 
 
@@ -185,9 +186,8 @@ def open(config: "Tracking", output: Path) -> Tracker:
             with file.open("rb") as stream:
                 if stream.read(15) != b"SQLite format 3":
                     raise RequestError(f"tracking.uri: '{file}' is not an SQLite database; give another file")
-        return MlflowTracker(
-            f"sqlite:///{file}", (file.parent / "mlartifacts").as_uri(), config.experiment, config.system_metrics
-        )
+        artifacts: str | None = (file.parent / "mlartifacts").as_uri()
+        return MlflowTracker(f"sqlite:///{file}", artifacts, config.experiment, config.system_metrics)
     if urlsplit(uri).scheme in ("http", "https"):
         if reason := reachable(uri, PROBE):
             raise RequestError(
@@ -269,7 +269,7 @@ class _Recorder:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("recorder.py"))],
+            [sys.executable, "-P", str(Path(__file__).with_name("tracking_process.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -361,7 +361,7 @@ _current_lock = threading.Lock()
 
 
 def _recorder() -> _Recorder:
-    """One for all runs of this process, so that MLflow is imported once; a new one after a fork, or when it has died."""
+    """One for all runs of this process: MLflow is imported once. Another after a fork, or when it has died."""
     global _current
     with _current_lock:
         if _current is None or not _current.usable:

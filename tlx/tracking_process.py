@@ -1,4 +1,4 @@
-"""The process that writes into MLflow: it takes messages on its input, one JSON object a line, and answers on its output.
+"""The process that writes into MLflow: it takes messages, one JSON object a line, on stdin, and answers on stdout.
 
 A process of its own because importing MLflow and creating its database are seconds of Python under the interpreter's
 lock (measured: they double the time that importing torch takes beside them), because imports that run in two threads at
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 Message = dict[str, Any]
 RETRY = 10.0  # seconds until a store that failed is tried again
@@ -65,6 +64,7 @@ class Store:
     def __init__(self, uri: str, artifacts: str | None) -> None:
         self.uri = uri
         self.artifacts = artifacts
+        self.works = True  # as of the last attempt
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
 
@@ -122,7 +122,7 @@ class Recorded:
         self.started = time.time()
         self.sampled = time.time()
         self.samples = 0
-        self.monitor: SystemMetricsMonitor | None = None
+        self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
 
     def take(self, message: Message) -> None:
         """Writes the message and what waits before it; keeps all of it where the store fails."""
@@ -139,12 +139,14 @@ class Recorded:
             try:
                 self.apply(self.pending[0])
                 self.failed = 0.0
+                self.store.works = True
                 failures = 0
             except Exception as error:  # whatever a store, a driver or a network raises: the run must go on without
                 self.failed = time.time()
-                if not self.warned:
+                if self.store.works and not self.warned:  # once a run, and once for all that are open
                     self.warned = True
                     self.say({"run": self.key, "warning": " ".join(str(error).split())[:300] or repr(error)})
+                self.store.works = False
                 if not last:
                     return
                 failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing
@@ -205,7 +207,8 @@ class Recorded:
         if message["system_metrics"]:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self.monitor = SystemMetricsMonitor(self.ids[self.key], tracking_uri=self.store.uri)
+            monitor: Any = SystemMetricsMonitor
+            self.monitor = monitor(self.ids[self.key], tracking_uri=self.store.uri)
 
     def metrics(self, client: "MlflowClient", values: Mapping[str, float], step: int, at: int) -> None:
         """Values of one step; `at` in milliseconds since the epoch."""
@@ -215,7 +218,7 @@ class Recorded:
             client.log_batch(self.ids[self.key], metrics=[Metric(name, value, at, step) for name, value in some])
 
     def sample(self) -> None:
-        """The machine's load now, where it is time; MLflow's own thread for it is not started: two would write at once."""
+        """Writes the machine's load, where it is time; MLflow's own thread would write at the same time as we do."""
         now = time.time()
         if self.monitor is None or self.failed or now - self.sampled < max(SAMPLE, (now - self.started) / 100):
             return
@@ -251,8 +254,12 @@ def main() -> None:
     ids: dict[int, str] = {}
 
     def read() -> None:
+        asked = False
         for line in sys.stdin.buffer:
             messages.put(json.loads(line))
+            asked = True
+        if not asked:
+            os._exit(0)  # nothing to write: do not finish an import first, somebody waits for us to end
         messages.put(None)
 
     def say(message: Message) -> None:
@@ -271,6 +278,8 @@ def main() -> None:
                 say({"run": key, "finished": True})
 
     threading.Thread(target=read, daemon=True).start()  # so that the one who asks never waits
+    with contextlib.suppress(ImportError):  # while the run prepares; what is missing is told when it is needed
+        import mlflow  # noqa: F401
     while True:
         try:
             message = messages.get(timeout=0.5)

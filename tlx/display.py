@@ -1,0 +1,291 @@
+"""What a person sees: the plan before a run, where it stands while it goes on, and what it found.
+
+Progress goes to stderr: on a terminal a live line that reads the trainer's `Progress` a few times a second (the trainer
+knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+RATE = 5.0  # looks at the progress a second
+LONG = 3  # so many frozen stages in a row are one line of the plan
+MOST = 20  # classes in the closing table
+log = logging.getLogger("tlx")
+
+
+class Progress(Protocol):
+    """Where a run stands: plain values that the trainer overwrites."""
+
+    phase: str
+    epoch: int  # done, over all phases
+    epochs: int  # planned
+    batch: int
+    batches: int
+    loss: Any  # number or 0-d tensor, nats
+    val_accuracy: float
+    images_per_second: float
+    best_epoch: int
+
+    @property
+    def eta(self) -> float:
+        """Seconds left; NaN where unknown."""
+
+
+class Found(Protocol):
+    """What is known about a run, as `summary.json` has it; filled while the run goes on."""
+
+    folder: Path
+    test_accuracy: float | None
+    test_accuracy_interval: list[float] | None
+    accuracy_before_training: float | None
+    test_loss: float | None
+    val_accuracy: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: dict[str, float]
+    images_per_second: float | None
+    images: dict[str, int]
+    classes: list[str]
+    skipped: list[list[str]]
+    precision: str
+    device: str
+    per_class: dict[str, dict[str, float]]
+    mlflow_run_id: str
+
+
+class Display:
+    """Shows a run while the block lasts.
+
+    Args:
+        progress: read from another thread, never written.
+        summary: what is known before training: images, classes, device, precision, folder.
+        plan: a mapping a phase, as `plan.json` has it.
+    """
+
+    def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
+        self.progress, self.summary, self.plan = progress, summary, plan
+        self.console = Console(stderr=True, highlight=False)
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            console=self.console,
+            get_renderable=self._render,
+            refresh_per_second=RATE,
+            transient=True,
+            # Only stderr is ours: stdout may be a pipe that must get results and nothing else.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._handler = _Lines(self.say)
+
+    def __enter__(self) -> "Display":
+        for line in opening(self.summary):
+            self.say(line)
+        for phase in self.plan:
+            for line in plan_lines(phase):
+                self.say(line)
+        self._handler.setLevel(logging.INFO)
+        log.addHandler(self._handler)
+        self._level, self._propagate = log.level, log.propagate
+        log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
+        if self.console.is_terminal:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+        log.removeHandler(self._handler)
+        log.setLevel(self._level)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Shows a finished epoch."""
+        self.say(epoch_line(row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"]))
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the live one; never wrapped where it is not a terminal."""
+        if self.console.is_terminal:
+            self.console.print(Text(line))
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _render(self) -> RenderableType:
+        """The live line: what is going on, how far, how good, how fast, how long still."""
+        now = self.progress
+        if not now.batches or now.epoch >= now.epochs:
+            what = "measuring" if now.epochs and now.epoch >= now.epochs else "preparing"
+            self._spinner.update(text=Text(f" {what} …"))
+            return self._spinner
+        facts = [
+            f"{now.phase}: epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, batch {now.batch} of {now.batches}"
+        ]
+        facts += [f"loss {float(now.loss):.4f}"] if not math.isnan(float(now.loss)) else []
+        facts += [f"val_accuracy {now.val_accuracy:.1%}"] if not math.isnan(now.val_accuracy) else []
+        facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
+        facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
+        done = now.epoch + now.batch / now.batches
+        line = Table.grid(padding=(0, 1))
+        line.add_column(no_wrap=True)
+        line.add_column(no_wrap=True, overflow="ellipsis")
+        line.add_row(ProgressBar(total=now.epochs, completed=min(done, now.epochs), width=24), "  ".join(facts))
+        return line
+
+
+class _Lines(logging.Handler):
+    """Log records as lines of the display."""
+
+    def __init__(self, say: Any) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = "warning: " if record.levelno >= logging.WARNING else ""
+        self._say(warning + record.getMessage())
+
+
+def opening(summary: Found) -> Iterator[str]:
+    """What is about to happen: data, device, and what was left out of the data."""
+    images = ", ".join(f"{number} {part}" for part, number in summary.images.items())
+    classes = _some([str(c) for c in summary.classes], 6)
+    yield f"images: {images}; {len(summary.classes)} classes: {classes}"
+    if summary.skipped:
+        names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
+        yield f"skipped: {len(summary.skipped)} files: {names}"
+    yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
+
+
+def plan_lines(phase: Mapping[str, Any]) -> list[str]:
+    """A phase of `plan.json` as aligned lines; many frozen stages in a row are one line."""
+    stages = list(phase["stages"])
+    total, learns = (sum(stage[key] for stage in stages) for key in ("parameters", "learns"))
+    rows = [("stage", "parameters", "learn", "lr")]
+    i = 0
+    while i < len(stages):
+        run = i
+        while run < len(stages) and stages[run]["frozen"]:
+            run += 1
+        if run - i > LONG:
+            together = f"{stages[i]['stage']} … {stages[run - 1]['stage']} ({run - i} stages)"
+            rows.append((together, f"{sum(s['parameters'] for s in stages[i:run]):,}", "frozen", ""))
+            i = run
+            continue
+        stage = stages[i]
+        learn = "frozen" if stage["frozen"] else f"{stage['learns']:,}"
+        rows.append((stage["stage"], f"{stage['parameters']:,}", learn, _lr(stage["lr"])))
+        i += 1
+    share = f"{learns:,} of {total:,} parameters learn"
+    return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool = False) -> str:
+    """An epoch in one line; `best` marks the best one so far by validation loss."""
+    of = f"/{epochs}" if epochs else ""
+    facts = [
+        f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
+        f"{row['phase']}",
+        f"train_loss {row['train_loss']:.4f}",
+        f"val_loss {row['val_loss']:.4f}",
+        f"val_accuracy {row['val_accuracy']:6.1%}",
+        f"lr {_lr(row['lr'])}",
+        f"{row['images_per_second']:.0f} images/s",
+        f"{row['seconds']:.1f} s",
+    ]
+    return "  ".join(facts) + ("  best" if best else "")
+
+
+def closing(summary: Found, file: Any = None) -> None:
+    """Prints what a finished run found, on stdout: a table on a terminal, aligned text elsewhere."""
+    console = Console(file=file or sys.stdout, highlight=False)
+    facts = list(_facts(summary))
+    classes: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
+    ranked = sorted(summary.per_class.items(), key=lambda item: item[1]["f1"])
+    shown = ranked[:MOST] if len(ranked) > MOST else list(summary.per_class.items())
+    for name, of in shown:
+        figures = [f"{of[key]:.3f}" for key in ("precision", "recall", "f1")]
+        classes.append((name, f"{of['images']:.0f}", *figures))
+    note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
+    if not console.is_terminal:
+        lines = aligned(facts, left=2)
+        if len(classes) > 1:
+            lines += ["", *aligned(classes, left=1), *([note] if note else [])]
+        print("\n".join(lines), file=file or sys.stdout)
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        table.add_row(Text(name, style="bold" if name == "test accuracy" else "dim"), Text(value))
+    parts: list[RenderableType] = [table]
+    if len(classes) > 1:
+        report = Table(caption=note or None, caption_justify="left")
+        for i, name in enumerate(classes[0]):
+            report.add_column(name, justify="left" if i == 0 else "right")
+        for line in classes[1:]:
+            report.add_row(*(Text(cell) for cell in line))
+        parts.append(report)
+    console.print(Group(*parts))
+
+
+def _facts(summary: Found) -> Iterator[tuple[str, str]]:
+    if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
+        low, high = summary.test_accuracy_interval
+        images = summary.images.get("test", 0)
+        yield "test accuracy", f"{summary.test_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {images} images)"
+    if summary.accuracy_before_training is not None:
+        yield "before training", f"{summary.accuracy_before_training:.1%}"
+    if summary.test_loss is not None:
+        yield "test loss", f"{summary.test_loss:.4f} nats"
+    if summary.val_accuracy is not None:
+        yield "validation", f"{summary.val_accuracy:.1%}  (best epoch {summary.best_epoch} of {summary.epochs})"
+    if "total" in summary.seconds:
+        parts = ", ".join(f"{part} {duration(s)}" for part, s in summary.seconds.items() if part != "total")
+        yield "time", f"{duration(summary.seconds['total'])}  ({parts})"
+    if summary.images_per_second is not None:
+        yield "training", f"{summary.images_per_second:,.0f} images/s on {summary.device}, {summary.precision}"
+    if summary.skipped:
+        yield "skipped", f"{len(summary.skipped)} files, listed in summary.json"
+    if summary.mlflow_run_id:
+        yield "MLflow run", summary.mlflow_run_id
+    yield "folder", _near(summary.folder)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Rows of texts as lines, the first `left` columns flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _lr(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")
+
+
+def _near(path: Path) -> str:
+    """The path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

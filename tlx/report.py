@@ -1,0 +1,193 @@
+"""Pictures of a run: learning curves, confusion matrix, a grid of predictions. Matplotlib's figures without pyplot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tlx.runtime import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GRID = 20  # pictures in the grid of predictions
+COLUMNS = 5
+SIDE = 128  # pixels of a picture in the grid
+MOST = 40  # classes up to which a confusion matrix has names
+NUMBERS = 15  # classes up to which it has numbers
+RIGHT, WRONG, TRAIN, VAL = "#2b7a3d", "#c0392b", "#7f8c8d", "#1f5fa8"
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Losses and validation accuracy by epoch; phases are marked, and the best epoch of each by validation loss.
+
+    Args:
+        rows: an epoch each: `phase, epoch, train_loss, val_loss` (nats), `val_accuracy` (0..1).
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    style = {"marker": "o", "markersize": 4 if len(rows) > 1 else 8} if len(rows) <= 60 else {}
+    left.plot(epochs, [row["train_loss"] for row in rows], color=TRAIN, label="training", **style)
+    left.plot(epochs, [row["val_loss"] for row in rows], color=VAL, label="validation", **style)
+    highest = max((row[key] for row in rows for key in ("train_loss", "val_loss")), default=0.0)
+    left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, 1.08 * highest or 1))
+    accuracies = [row["val_accuracy"] for row in rows]
+    low, high = (min(accuracies), max(accuracies)) if max(accuracies) - min(accuracies) >= 0.02 else (0.0, 1.0)
+    margin = 0.06 * (high - low)
+    right.plot(epochs, accuracies, color=VAL, label="validation", **style)
+    right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(low - margin, high + margin))
+    right.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
+    starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
+    ends = [*starts[1:], len(rows)]
+    best = [min(rows[a:b], key=lambda row: row["val_loss"]) for a, b in zip(starts, ends, strict=True)]
+    for axes, key in ((left, "val_loss"), (right, "val_accuracy")):
+        axes.plot(
+            [row["epoch"] for row in best],
+            [row[key] for row in best],
+            linestyle="none", marker="o", markersize=11, markerfacecolor="none", color=VAL,
+            label="best epoch" if len(best) == 1 else "best epoch of a phase",
+        )  # fmt: skip
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        for number, (a, b) in enumerate(zip(starts, ends, strict=True)):
+            if number:
+                axes.axvline(epochs[a] - 0.5, color="black", linewidth=0.8, linestyle=":")
+            middle = (epochs[a] + epochs[b - 1]) / 2
+            axes.text(middle, 1.02, rows[a]["phase"], transform=axes.get_xaxis_transform(), ha="center", fontsize=9)
+    left.legend(frameon=False)
+    _save(figure, path)
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Counts of the test set, a row a label, a column a prediction; the colour is the share of the label's images.
+
+    Args:
+        matrix: int `[classes, classes]`.
+    """
+    from matplotlib.figure import Figure
+
+    matrix = np.asarray(matrix)
+    k = len(classes)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = short_names(classes, 24) if k <= MOST else []
+    turned = k > 6 or max(map(len, names), default=0) > 8
+    side = min(max(2.4, 1 + 0.42 * k), 13)  # of the matrix, inches
+    room = 0.5 + 0.085 * max(map(len, names), default=4)  # for the names
+    figure = Figure(figsize=(side + room + 1.2, side + (room if turned else 0.6) + 0.3), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="prediction", ylabel="label")
+    if k <= MOST:
+        axes.set_xticks(range(k), names, rotation=90 if turned else 0)
+        axes.set_yticks(range(k), names)
+    else:
+        axes.set(xlabel="prediction (number of the class)", ylabel="label (number of the class)")
+    if k <= NUMBERS:
+        for i in range(k):
+            for j in range(k):
+                if matrix[i, j]:
+                    colour = "white" if share[i, j] > 0.55 else "black"
+                    axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", color=colour, fontsize=9)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format="{x:.0%}")
+    bar.set_label("share of the label's images")
+    right, total = int(np.trace(matrix)), int(matrix.sum())
+    axes.set_title(f"{right} of {total} right ({right / max(total, 1):.1%})", fontsize=10)
+    _save(figure, path)
+
+
+def predictions(
+    images: Sequence[np.ndarray],
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    probabilities: Sequence[float],
+    classes: Sequence[str],
+    path: Path,
+) -> None:
+    """A grid of pictures with prediction and probability; mistakes come first, framed, with their label.
+
+    Args:
+        images: uint8 `[H, W, 3]` of any size.
+        labels, predictions: numbers of classes.
+        probabilities: of the predicted class, 0..1.
+    """
+    from matplotlib.figure import Figure
+
+    order = sorted(range(len(images)), key=lambda i: (predictions[i] == labels[i], -probabilities[i]))[:GRID]
+    names = short_names(classes, 20)
+    rows = -(-len(order) // COLUMNS)
+    # Laid out by hand: a constrained layout of twenty axes takes ten times as long.
+    width, height, gap, title = 2.1, 2.55, 0.08, 0.42
+    figure = Figure(figsize=(width * COLUMNS, height * rows))
+    for place, i in enumerate(order):
+        right = predictions[i] == labels[i]
+        row, column = divmod(place, COLUMNS)
+        side = width - 2 * gap
+        box = (column * width + gap, (rows - 1 - row) * height + gap - 0.03, side, height - title - gap)
+        axes = figure.add_axes(
+            (box[0] / (width * COLUMNS), box[1] / (height * rows), box[2] / (width * COLUMNS), box[3] / (height * rows))
+        )
+        axes.imshow(_thumbnail(images[i]))
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color=RIGHT if right else WRONG, linewidth=1 if right else 4)
+        said = f"{names[predictions[i]]}  {probabilities[i]:.0%}"
+        text = said if right else f"{said}\nis {names[labels[i]]}"
+        size = min(10.0, 10 * 26 / max(map(len, text.split("\n"))))  # as wide as the picture
+        axes.set_title(text, color="black" if right else WRONG, fontsize=size, pad=4)
+    _save(figure, path)
+
+
+def card(summary: Mapping[str, Any]) -> str:
+    """A run on a card, in Markdown; `summary` as `summary.json` has it."""
+    lines = []
+    if summary.get("test_accuracy") is not None:
+        low, high = summary["test_accuracy_interval"]
+        lines.append(f"**Test accuracy {summary['test_accuracy']:.1%}** (95 % interval {low:.1%} to {high:.1%})")
+    if summary.get("accuracy_before_training") is not None:
+        lines[-1:] = [f"{lines[-1] + ', ' if lines else ''}{summary['accuracy_before_training']:.1%} before training"]
+    if summary.get("error"):
+        lines += ["", f"{summary['status']}: {summary['error']}"]
+    images = ", ".join(f"{number} {part}" for part, number in summary.get("images", {}).items())
+    classes = list(summary.get("classes", []))
+    named = ", ".join(classes[:10]) + (" …" if len(classes) > 10 else "")
+    facts = [
+        ("images", images),
+        ("classes", f"{len(classes)}: {named}" if classes else ""),
+        ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}" if summary.get("best_epoch") else ""),
+        ("ran on", f"{summary.get('device', '')}, {summary.get('precision', '')}".strip(", ")),
+        ("folder", f"`{summary['folder']}`" if summary.get("folder") else ""),
+    ]
+    lines += ["", *(f"- {name}: {value}" for name, value in facts if value)]
+    if summary.get("command"):
+        lines += ["", "```", str(summary["command"]), "```"]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """The middle square, at most `SIDE` pixels: all pictures of the grid have one shape."""
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def short_names(names: Sequence[str], length: int) -> list[str]:
+    """Names of at most `length` characters, or as many more as it takes to keep different names different."""
+    while True:
+        tail = (length - 1) // 2
+        for begin, end in ((length - 1 - tail, tail), (length - 1, 0), (0, length - 1)):
+            short = [n if len(n) <= length else f"{n[:begin]}…{n[len(n) - end :]}" for n in names]
+            if len(set(short)) == len(set(names)):
+                return short
+        length += 8
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=110, pil_kwargs={"compress_level": 3})
