@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,13 +43,13 @@ def configured(name: str) -> Backbone:
 
 
 @pytest.fixture(scope="module", params=WRITTEN)
-def backbone(request: pytest.FixtureRequest) -> Iterator[tuple[Backbone, Original]]:
+def backbone(request: pytest.FixtureRequest) -> tuple[Backbone, Original]:
     """Each network of conf/backbone with a stage table, built once (a VGG takes seconds)."""
     config = configured(request.param)
     torch.manual_seed(0)
     found = backbones.original(config)
     found.model.eval()
-    yield config, found
+    return config, found
 
 
 def pixels(count: int = 2, size: int = SIZE) -> Tensor:
@@ -163,7 +162,7 @@ def test_append_where_the_original_calls_its_own_layer_head() -> None:
 def test_append_needs_a_fully_connected_last_layer(name: str) -> None:
     config = configured(name)
     net = as_net(config, backbones.original(config))
-    with pytest.raises(RequestError, match="head=append: .* no fully-connected last layer to keep; take head=linear"):
+    with pytest.raises(RequestError, match=r"head=append: .* no fully-connected last layer to keep; take head=linear"):
         replace_head(net, 3, append=True, sample=pixels(1))
 
 

@@ -123,7 +123,7 @@ def shapes(
     known(shapes)
     if len(set(shapes)) < 2 or len(set(shapes)) != len(shapes):
         raise RequestError(f"dataset.shapes={list(shapes)}: needs two different shapes or more, each once")
-    for key, value, least in (("train", train, 2), ("test", test, 1), ("size", size, 16), ("noise", noise, 0)):
+    for key, value, least in (("train", train, 2), ("test", test, 1), ("size", size, 24), ("noise", noise, 0)):
         if value < least:
             raise RequestError(f"dataset.{key}={value}: must be at least {least}")
     parts: dict[str, Images] = {}

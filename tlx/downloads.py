@@ -41,6 +41,8 @@ def download(url: str, target: Path) -> Path:
                 log.info("fetching %s (%s) from %s to %s", target.name, megabytes(size), url, target.parent)
                 _fetch(url, target)
     except (urllib.error.URLError, TimeoutError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise unavailable(target.name, url, f"put it into {target.parent}", reason(error)) from error
     except OSError as error:
         raise RequestError(f"{target}: cannot be written ({reason(error)}); TORCH_HOME names another folder") from error
@@ -71,6 +73,8 @@ def size_at(url: str) -> int:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS) as answer:
                 outcome.append(int(answer.headers.get("Content-Length") or 0))
         except OSError as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
             outcome.append(error)
         except (ValueError, http.client.HTTPException) as error:
             outcome.append(urllib.error.URLError(f"no valid answer: {error}"))

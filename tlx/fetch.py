@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import wrap_file
 
 from tlx.errors import RequestError
 from tlx.unpack import Refused, checksum, content_digest, copy, unpack
@@ -154,11 +153,16 @@ def _endpoint(url: str) -> tuple[str, int]:
 
 
 def _download(url: str, archive: Archive, folder: Path) -> Path:
+    from rich.console import Console  # only where something is fetched
+    from rich.progress import wrap_file
+
     target = folder / archive.file
     request = urllib.request.Request(url, headers={"User-Agent": "tlx"})
     try:
         response = urllib.request.urlopen(request, timeout=STALL_SECONDS)
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise Refused(str(getattr(error, "reason", None) or error)) from error
     with response, target.open("wb") as out:
         length = int(response.headers.get("Content-Length") or 0)

@@ -58,8 +58,9 @@ def images_of(
         if file.suffix.lower() in PICTURES and file.is_file() and not litter(file.name)
     ]
     files, labels = [], []
-    for label, name in enumerate(classes):
-        for file in sorted(_walk(place / name)):
+    for entry in subfolders(place):  # a part may lack a class
+        label = classes.index(entry.name)
+        for file in sorted(_walk(entry.path)):
             if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
                 skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
             else:
@@ -69,7 +70,7 @@ def images_of(
     return Images(files, labels, FileBytes(tuple(files)), names), skipped
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: str) -> Iterator[str]:
     """The paths of all files below a folder, through links too, each folder once."""
     seen = set()
     for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):

@@ -177,7 +177,7 @@ def preview(config: Config) -> list[str]:
     """What a run would do, in lines, without doing it: plan, parameters, sizes of features, downloads."""
     from tlx import datasets
 
-    downloads = [weights.what_would_be_downloaded(config.backbone), datasets.would_download(config.dataset.reader)]
+    downloads = [weights.would_download(config.backbone), datasets.would_download(config.dataset.reader)]
     lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
     if downloads[1]:
         return [*lines, "the plan depends on the classes of the data set, which is not here yet"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from tlx.datasets import PICTURES
+from tlx.folders import PICTURES
 from tlx.errors import RequestError
 from tlx.model import Prediction, load
 from tlx.runtime import atomic

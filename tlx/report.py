@@ -120,7 +120,7 @@ def predictions(
     """
     from matplotlib.figure import Figure
 
-    order = sorted(range(len(images)), key=lambda i: (predictions[i] == labels[i], -probabilities[i]))[:GRID]
+    order = choose(labels, predictions, probabilities)
     names = short_names(classes, 20)
     rows = -(-len(order) // COLUMNS)
     # Laid out by hand: a constrained layout of twenty axes takes ten times as long.
@@ -142,6 +142,19 @@ def predictions(
         size = min(10.0, 10 * 26 / max(map(len, text.split("\n"))))  # as wide as the picture
         axes.set_title(text, color="black" if right else WRONG, fontsize=size, pad=4)
     _save(figure, path)
+
+
+def choose(labels: Sequence[int], predictions: Sequence[int], probabilities: Sequence[float]) -> list[int]:
+    """Which images the grid shows: mistakes, the surest first; then right ones, the least sure, each class in turn."""
+    images = range(len(labels))
+    wrong = sorted((i for i in images if predictions[i] != labels[i]), key=lambda i: -probabilities[i])
+    right = sorted((i for i in images if predictions[i] == labels[i]), key=lambda i: probabilities[i])
+    seen: dict[int, int] = {}
+    turns = []
+    for i in right:
+        turns.append((seen.get(labels[i], 0), labels[i], i))
+        seen[labels[i]] = turns[-1][0] + 1
+    return (wrong + [i for _, _, i in sorted(turns)])[:GRID]
 
 
 def card(summary: Mapping[str, Any]) -> str:

@@ -56,7 +56,8 @@ def draw(shape: str, rng: np.random.Generator, size: int = 96, noise: float = 8.
     the noise, whose standard deviation is `noise` levels of 0..255. The shape always lies whole within the picture.
     """
     radius = rng.uniform(*RADIUS)
-    centre = rng.uniform(radius + 0.02, 0.98 - radius, size=2)
+    margin = max(0.02, 1.5 / size)
+    centre = rng.uniform(radius + margin, 1 - margin - radius, size=2)
     angle = rng.uniform(0, 2 * np.pi)
     ground, colour = rng.uniform(*GROUND, size=3), rng.uniform(*COLOUR, size=3)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -65,7 +65,7 @@ class Net(nn.Sequential):
         for name, stage in stages.items():
             if hasattr(self, name) or "." in name:
                 raise RequestError(
-                    f"backbone.stages.{name}: no name for a stage (it has a dot, or every network has an attribute called so)"
+                    f"backbone.stages.{name}: no name for a stage (it has a dot, or every module has that attribute)"
                 )
             self.add_module(name, stage)
 

@@ -27,6 +27,22 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 RETRY = 10.0  # seconds until a store that failed is tried again
 SAMPLE = 2.0  # seconds between two samples of the machine's load; later 1 % of the run's time so far
+# What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
+# at #/experiments/<id>/runs?viewStateShareKey=tlx
+COLUMNS = [
+    "attributes.`Duration`",
+    "metrics.`test_accuracy`",
+    "metrics.`accuracy_before_training`",
+    "metrics.`val_accuracy`",
+    "params.`backbone.name`",
+    "params.`seed`",
+]
+EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.tlx": json.dumps(
+        {"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}
+    ),
+}
 ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
 
 
@@ -96,7 +112,9 @@ class Store:
             found = client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    self._experiments[name] = str(client.create_experiment(name, artifact_location=self.artifacts))
+                    self._experiments[name] = str(
+                        client.create_experiment(name, artifact_location=self.artifacts, tags=EXPERIMENT)
+                    )
                 except MlflowException:  # another process was faster, or it is a real error and comes again here
                     found = client.get_experiment_by_name(name)
                     if found is None:
@@ -122,6 +140,7 @@ class Recorded:
         self.started = time.time()
         self.sampled = time.time()
         self.samples = 0
+        self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
         self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
 
     def take(self, message: Message) -> None:
@@ -161,6 +180,7 @@ class Recorded:
             return
         run_id = self.ids[self.key]
         if op == "metrics":
+            self.measured = True
             self.metrics(client, message["values"], message["step"], message["time"])
         elif op == "dataset":
             from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -220,7 +240,12 @@ class Recorded:
     def sample(self) -> None:
         """Writes the machine's load, where it is time; MLflow's own thread would write at the same time as we do."""
         now = time.time()
-        if self.monitor is None or self.failed or now - self.sampled < max(SAMPLE, (now - self.started) / 100):
+        if (
+            not self.measured
+            or self.monitor is None
+            or self.failed
+            or now - self.sampled < max(SAMPLE, (now - self.started) / 100)
+        ):
             return
         self.sampled = now
         self.monitor.collect_metrics()

