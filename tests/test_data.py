@@ -290,7 +290,7 @@ def test_a_file_is_read_once_while_pixels_fit_and_again_where_they_do_not(
     use(split(data, common(), 0))
     assert set(read.reads.values()) == {1}
 
-    monkeypatch.setattr(rooms, "_free_memory", lambda: 5 * 12 * 9 * 3 / rooms.MEMORY_SHARE)  # room for five images
+    monkeypatch.setattr(rooms, "free_memory", lambda: 5 * 12 * 9 * 3 / rooms.MEMORY_SHARE)  # room for five images
     data, read = counting(folder(tmp_path, GOOD))
     use(split(data, common(), 0))
     assert Counter(read.reads.values()) == {1: 5, 2: 11}

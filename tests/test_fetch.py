@@ -22,8 +22,9 @@ from typing import ClassVar
 import pytest
 
 from tlx import fetch
+from tlx.downloads import probe
 from tlx.errors import RequestError
-from tlx.fetch import Archive, home, obtain, pending, reached
+from tlx.fetch import Archive, home, obtain, pending
 from tlx.unpack import Refused, content_digest, unpack
 
 FILES = {"data/a/1.txt": b"one", "data/a/2.txt": b"two" * 1000, "data/b.txt": b"", "data/.DS_Store": b"litter"}
@@ -247,7 +248,11 @@ def test_a_name_that_nobody_resolves_does_not_hold_up_a_host_that_answers(monkey
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with serving({}) as (host, _):
         began = time.monotonic()
-        assert reached(["http://nowhere.invalid/x", f"{host}/x"], seconds=0.5) == [f"{host}/x"]
+        answers = probe(["http://nowhere.invalid/x", f"{host}/x"], seconds=0.5)
+        assert [(answer.status, answer.refused) for answer in answers.values()] == [
+            (None, "no answer within 0.5 s"),
+            (501, "HTTP 501 Unsupported method ('HEAD')"),
+        ]
         assert time.monotonic() - began < 1
     stop.set()
 
@@ -256,7 +261,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch: pytest.Mon
     with serving({}) as (proxy, _):
         monkeypatch.delenv("no_proxy")
         monkeypatch.setenv("http_proxy", proxy)
-        assert reached(["http://nowhere.invalid/x"]) == ["http://nowhere.invalid/x"]
+        assert probe(["http://nowhere.invalid/x"])["http://nowhere.invalid/x"].status == 501
 
 
 def test_two_at_once_download_once(tmp_path: Path) -> None:

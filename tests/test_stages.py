@@ -20,7 +20,8 @@ from tlx.discovery import discover
 from tlx.errors import RequestError
 from tlx.heads import replace_head
 from tlx.pixels import Normalize
-from tlx.stages import Net, body_head, part, staged
+from tlx.parts import part
+from tlx.stages import Net, body_head, staged
 
 WRITTEN = (
     "resnet18",

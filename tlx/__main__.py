@@ -134,7 +134,9 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         print(f"\njob {number + 1} of {len(planned)}: {' '.join(planned[number])}", file=sys.stderr)
         done.append((1, "interrupted"))
         try:
-            summary = job.run(checked(node), folder, command=_command(planned[number], config_dir), within_sweep=True)
+            varied = [o for o in planned[number] if not all(o in other for other in planned)]
+            command = _command(planned[number], config_dir)
+            summary = job.run(checked(node), folder, command=command, name=" ".join(varied), within_sweep=True)
             done[number] = (0, "")
             closing(summary)
         except Exception as error:  # a failed job does not stop the others

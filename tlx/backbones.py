@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tlx import weights
 from tlx.config import Backbone, Head
 from tlx.discovery import discover
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, reason
 from tlx.heads import replace_head
 from tlx.hub import architecture
 from tlx.pixels import Normalize, Preprocessing
@@ -121,7 +121,7 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
         model: Any = _construct(partial(library.create_model, cfg.name), cfg, pretrained=own, **arguments)
     except (RuntimeError, OSError, ValueError, AssertionError, SafetensorError, UnpicklingError) as error:
         what = f"{file} does not fit {cfg.name}, or is damaged" if own else f"backbone.name={cfg.name}"
-        raise RequestError(f"{what}: {_line(error)}") from error
+        raise RequestError(f"{what}: {reason(error)}") from error
     preprocessing = _preprocessing(cfg, model.pretrained_cfg)
     if cfg.stages:
         return Original(model, cfg.stages, preprocessing, loaded=own)
@@ -189,7 +189,7 @@ def _construct(make: Callable[..., nn.Module], cfg: Backbone, **arguments: Any) 
         if not cfg.arguments:
             raise
         raise RequestError(
-            f"backbone.arguments={cfg.arguments}: {cfg.name} does not take them ({_line(error)})"
+            f"backbone.arguments={cfg.arguments}: {cfg.name} does not take them ({reason(error)})"
         ) from error
 
 
@@ -275,7 +275,3 @@ def _in_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str
     if not same:
         raise RequestError(f"{where}: {misfit(own, state)}")
     return dict(zip(own, state.values(), strict=True))
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

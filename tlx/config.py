@@ -232,7 +232,7 @@ def source_task(config: Config) -> Config | None:
         **{name: getattr(source, name) for name in _SOURCE_PARTS},
         backbone=dataclasses.replace(config.backbone, weights="none"),
         head=Head(),
-        source=Source(),
+        source=Source(dataset=None),
         evaluation=Evaluation(),
     )
 

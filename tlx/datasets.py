@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tlx.data import Parts
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, reason
 from tlx.fetch import Archive, home, obtain, pending
 from tlx.folders import images_of, no_classes, parts_of, subfolders
 from tlx.images import Images, Stacked
@@ -167,7 +167,7 @@ def _official(file: Path) -> dict[str, Any]:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise RequestError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise RequestError(f"{file}: cannot be read: {reason(error).lower()}") from error
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != CIFAR10[file.name]:
         raise RequestError(

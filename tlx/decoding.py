@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from tlx.errors import reason
+
 Pixels = NDArray[np.uint8]
 
 # Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
@@ -58,15 +60,9 @@ def decode(data: bytes | Path) -> Pixels:
         raise UnreadableImage("the file is empty" if empty else "not an image, or of an unknown format") from None
     # What Pillow's decoders raise on damaged data; MemoryError and programming errors pass.
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(reason(error).lower()) from error
     except (struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
-        raise UnreadableImage(_reason(error)) from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(reason(error).lower()) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tlx.errors import RequestError
-from tlx.stages import GLUE, method_names, staged
+from tlx.parts import GLUE, method_names
+from tlx.stages import staged
 
 __all__ = ["discover"]
 

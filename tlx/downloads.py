@@ -1,113 +1,179 @@
-"""One file of weights from the network: whether it can be had is known in two seconds; it is there whole or not."""
+"""Files from the network: whether they can be had is known in two seconds; they are there whole or not at all."""
 
 import contextlib
 import functools
-import hashlib
 import http.client
-import logging
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
-from tlx.errors import RequestError
+from tlx.errors import reason
+from tlx.unpack import Refused, checksum, copy
 
-__all__ = ["PROBE_SECONDS", "download", "intact", "megabytes", "reason", "size_at", "unavailable"]
+__all__ = ["PROBE_SECONDS", "Answer", "announce", "download", "intact", "making", "probe", "transfer"]
 
-log = logging.getLogger(__name__)
-PROBE_SECONDS = 2.0  # to decide whether the file can be had at all
+PROBE_SECONDS = 2.0  # to decide whether a file can be had at all
 STALL_SECONDS = 30.0  # without a byte, in a transfer that runs
 SAID_EVERY = 10.0  # seconds between two lines about a long transfer
+MAX_BYTES = 20_000_000_000  # of a file whose size nobody has said
 
 
-def download(url: str, target: Path) -> Path:
-    """Fetches `url` to `target`, checked against the size and the sha256 digits in its name; one line says so.
+@dataclass(frozen=True)
+class Answer:
+    """What a host says when it is asked for a file.
+
+    `status`: of HTTP, None where nobody answered. `size`: bytes, 0 where the host does not say. `refused`: why the
+    file cannot be had; empty where it can.
+    """
+
+    status: int | None
+    size: int = 0
+    refused: str = ""
+
+
+def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answer]:
+    """What the host of each of `urls` (or the proxy to it) answers; decided after `seconds`.
+
+    Each is asked in a thread of its own that is given up then: where packets are dropped, looking up a name alone
+    can take a minute and cannot be interrupted, and a proxy may take the connection and say nothing.
+    """
+    answers: dict[str, Answer] = {}
+
+    def ask(url: str) -> None:
+        try:
+            with _opened(url, seconds, "HEAD") as response:
+                answers[url] = Answer(response.status or 200, _length(response))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            status = error.code if isinstance(error, urllib.error.HTTPError) else None
+            answers[url] = Answer(status, refused=_why(error))
+
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    silent = Answer(None, refused=f"no answer within {seconds:g} s")
+    return {url: answers.get(url, silent) for url in urls}
+
+
+def download(url: str, target: Path) -> None:
+    """Fetches `url` to `target`, checked against the size and the sha256 digits in its name; jobs fetch it once.
 
     Raises:
-        RequestError: it cannot be reached (within `PROBE_SECONDS`), breaks off, is another file, or cannot be written.
+        Refused: it cannot be reached (within `PROBE_SECONDS`), breaks off, or is another file.
+        OSError: it cannot be written.
     """
+    answer = probe([url])[url]
+    if answer.status is None:
+        raise Refused(answer.refused)
+    with making(target) as scratch:
+        if target.is_file() and intact(target):  # another process was faster
+            return
+        file = transfer(url, scratch / target.name, expected=answer.size)
+        if not intact(file):
+            found = checksum(file, "sha256").partition(":")[2]
+            raise Refused(f"what came is another file: sha256 {found[:8]}…, not {_digits(file)}…")
+        os.replace(file, target)
+
+
+@contextlib.contextmanager
+def making(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, which is gone afterwards; one process at a time is given it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}."
+    with (
+        FileLock(target.with_name(f"{prefix}lock")),
+        tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as scratch,
+    ):
+        yield Path(scratch)
+
+
+def transfer(url: str, target: Path, *, expected: int = 0, limit: int = MAX_BYTES) -> Path:
+    """Fetches `url` to the new file `target`, says so in one line, and shows how far it is.
+
+    `expected`: bytes, for what is shown where the host does not say. `limit`: bytes at most.
+
+    Raises:
+        Refused: the host refuses it, nothing comes for `STALL_SECONDS`, it breaks off or is larger.
+        OSError: it cannot be written.
+    """
+    from rich.console import Console  # only where something is fetched
+    from rich.progress import wrap_file
+
     try:
-        size = size_at(url)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):  # the jobs of a sweep fetch it once
-            if not (target.is_file() and intact(target)):
-                log.info("fetching %s (%s) from %s to %s", target.name, megabytes(size), url, target.parent)
-                _fetch(url, target)
-    except (urllib.error.URLError, TimeoutError) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise unavailable(target.name, url, f"put it into {target.parent}", reason(error)) from error
-    except OSError as error:
-        raise RequestError(f"{target}: cannot be written ({reason(error)}); TORCH_HOME names another folder") from error
+        response = _opened(url, STALL_SECONDS)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Refused(_why(error)) from error
+    with response, target.open("wb") as out:
+        length = _length(response)
+        announce(target.name, length or expected, url)
+        console = Console(stderr=True)
+        body: Any = contextlib.nullcontext(_Told(response, target.name))
+        if console.is_terminal:
+            total = length or expected
+            body = wrap_file(response, total, description=target.name, console=console, transient=True)
+        with body as stream:
+            size = copy(stream, out, limit)
+    if length and size != length:
+        raise Refused(f"the connection ended after {size:,} of {length:,} bytes")
     return target
 
 
-def unavailable(file: str, url: str, remedy: str, why: str) -> RequestError:
-    """The error for weights that are not here and cannot be had."""
-    return RequestError(
-        f"backbone.weights=imagenet: {file} is not here and cannot be fetched ({why}): get {url} and {remedy}, "
-        "or give its path as backbone.weights; backbone=efficientnet_lite0 needs no download"
-    )
-
-
-def size_at(url: str) -> int:
-    """Bytes of the file at `url`, 0 where the server does not say.
-
-    Asked in a thread that is given up after `PROBE_SECONDS`: where packets are dropped, looking up the host's name
-    alone can take a minute, and cannot be interrupted.
-
-    Raises:
-        OSError: no answer in time, or an error as the answer.
-    """
-    outcome: list[int | OSError] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS) as answer:
-                outcome.append(int(answer.headers.get("Content-Length") or 0))
-        except OSError as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            outcome.append(error)
-        except (ValueError, http.client.HTTPException) as error:
-            outcome.append(urllib.error.URLError(f"no valid answer: {error}"))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    if not outcome:
-        raise TimeoutError(f"no answer within {PROBE_SECONDS:g} s")
-    if isinstance(outcome[0], OSError):
-        raise outcome[0] if isinstance(outcome[0], urllib.error.URLError) else urllib.error.URLError(outcome[0])
-    return outcome[0]
+def announce(name: str, size: int, url: str) -> None:
+    """The line that says what is fetched, how large it is and from where."""
+    print(f"downloading {name} ({f'{size / 1e6:.0f} MB' if size else 'size unknown'}) from {url}", file=sys.stderr)
 
 
 def intact(path: Path) -> bool:
     """Whether the file's sha256 begins with the digits in its name (`resnet18-f37072fd.pth`); True without any."""
     digits = _digits(path)
     found = path.stat()
-    return digits is None or _sha256(path, found.st_size, found.st_mtime_ns).startswith(digits)
+    return digits is None or _sha256(path, found.st_size, found.st_mtime_ns).startswith(f"sha256:{digits}")
 
 
-def reason(error: OSError) -> str:
-    """Why, in a few words."""
+class _Told:
+    """A stream that says every ten seconds how much of it has been read: where there is no terminal for a bar."""
+
+    def __init__(self, source: IO[bytes], name: str) -> None:
+        self.source, self.name, self.at, self.said = source, name, 0, time.monotonic()
+
+    def read(self, size: int) -> bytes:
+        block = self.source.read(size)
+        self.at += len(block)
+        if time.monotonic() - self.said > SAID_EVERY:
+            self.said = time.monotonic()
+            print(f"{self.name}: {self.at / 1e6:.0f} MB so far", file=sys.stderr)
+        return block
+
+
+def _opened(url: str, seconds: float, method: str = "GET") -> Any:
+    request = urllib.request.Request(url, headers={"User-Agent": "tlx"}, method=method)
+    return urllib.request.build_opener().open(request, timeout=seconds)  # urlopen keeps the first call's proxies
+
+
+def _length(response: Any) -> int:
+    said = response.headers.get("Content-Length") or ""
+    return int(said) if said.isdecimal() else 0
+
+
+def _why(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it holds the connection
         return f"HTTP {error.code} {error.reason}"
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    words = str(getattr(inner, "strerror", None) or inner).splitlines()
-    return words[0] if words else type(inner).__name__
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes in words."""
-    return f"{size / 1e6:.0f} MB" if size else "size unknown"
+    return reason(inner) if isinstance(inner, BaseException) else str(inner)
 
 
 def _digits(path: Path) -> str | None:
@@ -117,40 +183,4 @@ def _digits(path: Path) -> str | None:
 
 @functools.lru_cache(maxsize=16)  # a run asks twice: before torch is imported, and when it loads
 def _sha256(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fetch(url: str, target: Path) -> None:
-    """Writes under a temporary name, which neither a failure nor Ctrl-C leaves behind, and checks before renaming."""
-    digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=STALL_SECONDS) as answer:
-            said, at = time.monotonic(), 0
-            while chunk := _chunk(answer):
-                file.write(chunk)
-                digest.update(chunk)
-                at += len(chunk)
-                if time.monotonic() - said > SAID_EVERY:
-                    said = time.monotonic()
-                    log.info("%s: %s so far", target.name, megabytes(at))
-            whole = int(answer.headers.get("Content-Length") or at)
-        if at != whole:
-            raise urllib.error.URLError(f"the connection ended after {at:,} of {whole:,} bytes")
-        digits = _digits(target)
-        if digits and not digest.hexdigest().startswith(digits):
-            raise urllib.error.URLError(f"what came is another file: sha256 {digest.hexdigest()[:8]}…, not {digits}…")
-        partial.chmod(0o644)  # mkstemp's 0600 would hide it from those who share the cache
-        os.replace(partial, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
-
-
-def _chunk(answer: Any) -> bytes:
-    try:
-        return bytes(answer.read(1 << 20))
-    except (OSError, http.client.HTTPException) as error:  # told apart from a disk that is full
-        raise urllib.error.URLError(f"the connection broke: {error}") from error
+    return checksum(path, "sha256")

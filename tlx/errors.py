@@ -15,3 +15,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the valid name nearest to `word`, or nothing where none is near."""
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in a line of 200 characters at most: the system's words, or the exception's first line."""
+    text = str(getattr(error, "strerror", None) or error)
+    return (text.strip().splitlines() or [type(error).__name__])[0][:200]

@@ -115,4 +115,6 @@ def free_bytes(device: torch.device) -> int:
 
 def mib(size: int) -> str:
     """A number of bytes for people."""
+    if size < 2**20:
+        return f"{size / 2**10:.0f} KiB"
     return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"

@@ -1,29 +1,18 @@
 """Data sets from the network: checked against a checksum, unpacked safely, and there whole or not at all."""
 
-import contextlib
-import http.client
 import os
 import shutil
-import socket
 import sys
-import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
-from filelock import FileLock
+from tlx.downloads import making, probe, transfer
+from tlx.errors import RequestError, reason
+from tlx.unpack import Refused, checksum, content_digest, unpack
 
-from tlx.errors import RequestError
-from tlx.unpack import Refused, checksum, content_digest, copy, unpack
-
-PROBE_SECONDS = 2.0  # to decide whether a host can be reached at all
-STALL_SECONDS = 30.0  # without a byte, in a transfer that runs
+__all__ = ["Archive", "home", "obtain", "pending"]
 
 
 def home() -> Path:
@@ -72,35 +61,36 @@ def obtain(archive: Archive, target: Path, *, offline: bool) -> None:
         f"put the file at {by_hand}, or give the unpacked folder as dataset.root=… "
         "(dataset=shapes and dataset=image_folder need no download)"
     )
-    reachable: list[str] = []
+    sources: list[str | Path] = [by_hand]
     if not os.path.isfile(by_hand):
         if offline:
             raise RequestError(f"{archive.file} is not here and runtime.offline=true; from {archive.urls[0]}: {advice}")
-        reachable = reached(archive.urls)
-        if not reachable:
-            hosts = ", ".join(archive.urls)
+        answers = probe(archive.urls)
+        sources = [url for url, answer in answers.items() if answer.status is not None]
+        if not sources:
+            hosts = ", ".join(f"{url}: {answer.refused}" for url, answer in answers.items())
             raise RequestError(f"{archive.file} cannot be downloaded, no host answers ({hosts}): {advice}")
+    reasons = []
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            FileLock(target.parent / f".{target.name}.lock"),
-            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch,
-        ):
+        with making(target) as scratch:
             if target.is_dir():  # another process was faster
                 return
-            reasons = []
-            sources: list[str | Path] = [*reachable] or [by_hand]
             for source in sources:
                 try:
-                    file = source if isinstance(source, Path) else _download(source, archive, Path(scratch))
-                    os.replace(_unpacked(archive, file, Path(scratch)), target)
+                    os.replace(_unpacked(archive, _file(source, archive, scratch), scratch), target)
                     return
                 except Refused as refused:
                     reasons.append(f"{source}: {refused}")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise RequestError(f"{target}: cannot be written: {reason}; set TLX_HOME to another folder") from error
+        why = reason(error).lower()
+        raise RequestError(f"{target}: cannot be written: {why}; set TLX_HOME to another folder") from error
     raise RequestError(f"{archive.file} cannot be had: {'; '.join(reasons)}: {advice}")
+
+
+def _file(source: str | Path, archive: Archive, scratch: Path) -> Path:
+    if isinstance(source, Path):
+        return source
+    return transfer(source, scratch / archive.file, expected=archive.size, limit=archive.size)
 
 
 def _unpacked(archive: Archive, file: Path, scratch: Path) -> Path:
@@ -120,60 +110,3 @@ def pending(archive: Archive, target: Path) -> str | None:
     if os.path.isdir(target) or os.path.isfile(target.parent / archive.file):
         return None
     return f"{archive.file} (up to {archive.size / 1e6:.0f} MB) from {archive.urls[0]} to {target}"
-
-
-def reached(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> list[str]:
-    """Those of `urls` whose host (or the proxy to it) takes a connection; decided after `seconds` at most.
-
-    Each is asked in a thread of its own that nobody waits for: where packets are dropped, looking up a name alone
-    can take a minute and cannot be interrupted.
-    """
-    answered: set[str] = set()
-
-    def ask(url: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            socket.create_connection(_endpoint(url), timeout=seconds).close()
-            answered.add(url)
-
-    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    return [url for url in urls if url in answered]
-
-
-def _endpoint(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _download(url: str, archive: Archive, folder: Path) -> Path:
-    from rich.console import Console  # only where something is fetched
-    from rich.progress import wrap_file
-
-    target = folder / archive.file
-    request = urllib.request.Request(url, headers={"User-Agent": "tlx"})
-    try:
-        response = urllib.request.urlopen(request, timeout=STALL_SECONDS)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
-        raise Refused(str(getattr(error, "reason", None) or error)) from error
-    with response, target.open("wb") as out:
-        length = int(response.headers.get("Content-Length") or 0)
-        print(f"downloading {archive.file} ({(length or archive.size) / 1e6:.0f} MB) from {url}", file=sys.stderr)
-        console = Console(stderr=True)
-        body: Any = contextlib.nullcontext(response)
-        if console.is_terminal:
-            total = length or archive.size
-            body = wrap_file(response, total, description=archive.file, console=console, transient=True)
-        with body as stream:
-            size = copy(stream, out, archive.size)
-    if length and size != length:
-        raise Refused(f"the connection ended after {size:,} of {length:,} bytes")
-    return target

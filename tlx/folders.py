@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlx.errors import RequestError
+from tlx.errors import RequestError, reason
 from tlx.images import FileBytes, Images
 from tlx.unpack import litter
 
@@ -82,7 +82,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _unreadable(error: OSError) -> RequestError:
-    return RequestError(f"{error.filename}: cannot be read: {(error.strerror or str(error)).lower()}")
+    return RequestError(f"{error.filename}: cannot be read: {reason(error).lower()}")
 
 
 def _refuse(error: OSError) -> None:

@@ -1,16 +1,13 @@
 """Where timm keeps the weights of its models, and how to get them without its long retries."""
 
-import logging
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlx.downloads import PROBE_SECONDS, megabytes, reason, size_at, unavailable
-from tlx.errors import RequestError, nearest
+from tlx.downloads import PROBE_SECONDS, announce, probe
+from tlx.errors import RequestError, nearest, reason
 
-__all__ = ["HubFile", "architecture", "timm_source"]
+__all__ = ["HubFile", "architecture", "timm_source", "unavailable"]
 
-log = logging.getLogger(__name__)
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -54,24 +51,29 @@ class HubFile:
             return found
         urls = {name: hf_hub_url(self.repository, name, revision=self.revision) for name in self.names}
         why = "runtime.offline=true" if offline else "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
-        for name in urls if not why else ():
+        for name, url in urls.items() if not why else ():
+            answer = probe([url])[url]
+            why = answer.refused
+            if answer.status == 404:
+                continue  # the next name
+            if why and answer.status not in (401, 403):  # for these huggingface_hub may have a token
+                break
+            announce(name, answer.size, url)
             try:
-                log.info("fetching %s (%s) of %s", name, self._size(urls[name]), self.repository)
                 return Path(hf_hub_download(self.repository, name, revision=self.revision, etag_timeout=PROBE_SECONDS))
             except (OSError, HfHubHTTPError) as error:
-                why = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
-                if not (isinstance(error, urllib.error.HTTPError) and error.code == 404):
-                    break  # else the next name
+                why = reason(error)
+                break
         command = f"`hf download {self.repository}` where there is a network fills HF_HOME"
         raise unavailable(str(self), urls[self.names[0]], f"keep it as a file ({command})", why)
 
-    def _size(self, url: str) -> str:
-        try:
-            return megabytes(size_at(url))
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):  # huggingface_hub may have a token for it
-                return megabytes(0)
-            raise
+
+def unavailable(file: str, url: str, remedy: str, why: str) -> RequestError:
+    """The error for weights that are not here and cannot be had."""
+    return RequestError(
+        f"backbone.weights=imagenet: {file} is not here and cannot be fetched ({why}): get {url} and {remedy}, "
+        "or give its path as backbone.weights; backbone=efficientnet_lite0 needs no download"
+    )
 
 
 def architecture(name: str) -> str:

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from tlx.decoding import Pixels, UnreadableImage, decode
+from tlx.errors import reason
+from tlx.runtime import free_memory
 
 Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
@@ -85,7 +85,7 @@ class Store:
         except UnreadableImage as error:
             return str(error)
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return reason(error).lower()
         self.digests[row] = _digest(content)
         if row not in self.kept and budget.take(pixels.nbytes):
             self.kept[row] = pixels
@@ -158,7 +158,7 @@ def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple
 
     Returns the sets without what cannot be read, and (path, reason) of each such file.
     """
-    budget = _Budget(MEMORY_SHARE * _free_memory())
+    budget = _Budget(MEMORY_SHARE * free_memory())
     total = sum(map(len, sets.values()))
     if total > 5_000:
         log.info("reading %s images", f"{total:,}")
@@ -166,7 +166,7 @@ def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple
     def check(images: Images, start: int) -> list[tuple[int, str]]:
         rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
         results = ((index, images.store.check(row, budget)) for index, row in rows)
-        return [(index, reason) for index, reason in results if reason is not None]
+        return [(index, why) for index, why in results if why is not None]
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     good, bad = {}, []
@@ -177,17 +177,6 @@ def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple
         }
         for name, images in sets.items():
             failed = dict(pair for task in pending[name] for pair in task.result())
-            bad += [(images.files[index], reason) for index, reason in failed.items()]
+            bad += [(images.files[index], why) for index, why in failed.items()]
             good[name] = images.subset(i for i in range(len(images)) if i not in failed) if failed else images
     return good, tuple(bad)
-
-
-def _free_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of the container where there is one."""
-    free: int = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no control group, or its limit is "max"
-        return free

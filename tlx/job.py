@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
-def run(config: Config, folder: Path, *, command: str, within_sweep: bool = False) -> Summary:
+def run(config: Config, folder: Path, *, command: str, name: str = "", within_sweep: bool = False) -> Summary:
     """Trains, saves and measures one model, in the new folder `folder`.
+
+    `name`: what MLflow calls it, if not as the folder. `within_sweep`: Hydra has made the folder, which stays.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
@@ -39,30 +41,33 @@ def run(config: Config, folder: Path, *, command: str, within_sweep: bool = Fals
     """
     clock = Clock()
     record = Record(folder, tracking.open(config.tracking, output(config)), command, within_sweep=within_sweep)
-    with record.ending(_name(config)):
+    name = name or _name(folder)
+    with record.ending(name):
         job = prepare(config, clock)
         source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress
 
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
-        features = _features(job)
-        record.open(_name(config), config, job.plan, job.data, _known(job, source))
+        features, last = _features(job), list(config.strategy.phases)[-1]
+        record.open(name, config, job.plan, job.data, _known(job, source))
         with Display(progress, record.summary, job.plan) as display:
             _look(record, job, features, "before", clock)
             try:
-                for name, phase in config.strategy.phases.items():
-                    for row in trainer.train(job.net, job.plans[name], phase, features, config, progress):
+                for phase, settings in config.strategy.phases.items():
+                    for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
                         record.row(row)
                         display.row(row)
-                    if config.evaluation.after_each_phase:
-                        _look(record, job, features, name, clock)
+                    if config.evaluation.after_each_phase and phase != last:
+                        _look(record, job, features, phase, clock)
             except KeyboardInterrupt as error:
                 raise KeyboardInterrupt(_kept(record, job, progress)) from error
             _save(record, job)
             # What is measured is what was saved: the network is built again from its files.
             job.net = model.load(record.folder, str(job.device)).net
             scores = _look(record, job, features, "after", clock)
+            if config.evaluation.after_each_phase:
+                record.look(last, scores, job.data.test, table=True)
         clock.seconds |= {"features": features.seconds, "training": progress.seconds}
         _samples(record, config)
         record.close(scores, job.data.test, clock.total(), progress)
@@ -154,7 +159,8 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
             log.info("source task %s: trained already, %s", config.source.name, folder)
         else:
             log.info("source task %s: training the backbone on it first", config.source.name)
-            run(task, folder, command=f"{command}  # its source task", within_sweep=True)
+            name = f"source {config.source.name}"
+            run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
     job.net, job.preprocessing = _network(config, backbone, job.data, job.device)
@@ -195,9 +201,9 @@ def preview(config: Config) -> list[str]:
     return lines
 
 
-def _name(config: Config) -> str:
-    """What the run is called in MLflow."""
-    return f"{config.backbone.name} · {config.dataset.reader.get('name', 'data')} · {' → '.join(config.strategy.phases)}"
+def _name(folder: Path) -> str:
+    """What the run is called in MLflow: its folder's name without the time or number before it."""
+    return re.sub(r"^(\d+-)+", "", folder.name)
 
 
 def _known(job: Job, source: Path | None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Decoded pixels to network input: the evaluation view, random views, and the normalisation in the network."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from tlx.decoding import UnreadableImage, decode
 from tlx.errors import RequestError, nearest
+from tlx.runtime import seed_from
 
 __all__ = ["Normalize", "Preprocessing", "ShearZoom", "UnreadableImage", "decode", "random_view"]
 
@@ -155,8 +155,7 @@ def random_view(
     """
     if not transforms:
         return image
-    key = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+    generator = torch.Generator().manual_seed(seed_from(seed, epoch, index))
     with _Draws(generator):
         for transform in transforms:
             image = transform(image)

@@ -92,7 +92,7 @@ class Record:
         if self.summary.source is not None:
             found = json.loads((Path(self.summary.source) / "summary.json").read_text(encoding="utf-8"))
             tags["tlx.source"] = found["mlflow_run_id"]
-        self.tracker.start(name, tree, tags)
+        self.tracker.start(name, _parameters(tree), tags)
         self.tracker.dataset(data.name, data.fingerprint, data.source, self.summary.images, data.classes)
         for file in ("config.yaml", "plan.json"):
             self.tracker.artifact(self.folder / file)
@@ -150,7 +150,10 @@ class Record:
         text = io.StringIO()
         table = csv.writer(text)
         table.writerow(["file", "prediction", "probability"])
-        table.writerows([p.file, p.prediction, f"{p.probability:.6f}"] for p in predictions)
+        for p in predictions:
+            file = Path(p.file).relative_to(self.folder).as_posix()
+            table.writerow([file, p.prediction, f"{p.probability:.6f}"])
+            log.info("%s: %s (%.1f %%)", file, p.prediction, 100 * p.probability)
         self.write("samples.csv", text.getvalue())
         self.tracker.artifact(self.folder / "samples.csv")
         self.tracker.artifact(self.folder / "samples")
@@ -185,11 +188,12 @@ class Record:
                 self._log.close()
 
     def _leave(self, nothing_done: bool) -> None:
-        """A folder that says how the run ended, or none where no epoch was done."""
-        if not self.opened:
+        """A folder that says how the run ended; none for a request that could not be carried out, but a sweep's job."""
+        if nothing_done and not self.rows and not self.within_sweep:
+            if self.opened:
+                shutil.rmtree(self.folder, ignore_errors=True)
             return
-        if nothing_done and not self.rows:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.opened and not self.folder.is_dir():
             return
         self.summary.mlflow_run_id = self.tracker.run_id
         try:
@@ -221,10 +225,7 @@ class Record:
         from tlx import report
 
         classes, labels = self.summary.classes, images.labels.tolist()
-        mistakes_first = sorted(
-            range(len(labels)), key=lambda i: (scores.predictions[i] == labels[i], -scores.probabilities[i])
-        )
-        shown = mistakes_first[: report.GRID]
+        shown = report.choose(labels, scores.predictions, scores.probabilities)
         report.curves(self.rows, self.folder / "curves.png")
         report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
         report.predictions(
@@ -237,6 +238,12 @@ class Record:
         )
         for name in ("curves", "confusion", "predictions"):
             self.tracker.artifact(self.folder / f"{name}.png", "plots")
+
+
+def _parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What MLflow lists: what can change the result (all of it is in `config.yaml`)."""
+    left_out = {"output", "tracking", "evaluation"} | ({"source"} if tree["source"]["dataset"] is None else set())
+    return {name: value for name, value in tree.items() if name not in left_out}
 
 
 def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:

@@ -1,4 +1,4 @@
-"""The machine: device, number format, threads, random draws; and files that are whole or absent."""
+"""The machine: device, number format, threads, memory, random draws; and files that are whole or absent."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlx.errors import RequestError
+import psutil
+
+from tlx.errors import RequestError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +88,17 @@ def reader_processes(workers: str, device: "torch.device") -> int:
     return min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
 
 
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of the container where there is one."""
+    free: int = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return min(free, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no control group, or its limit is "max"
+        return free
+
+
 def seed_from(*parts: object) -> int:
     """A 63-bit seed that depends on every part and on nothing else (stable across processes and machines)."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
@@ -124,4 +137,4 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> RequestError:
     """What to say when `path` cannot be written: disk full, no permission."""
-    return RequestError(f"cannot write {path}: {error.strerror or error}; free some space or take another output=")
+    return RequestError(f"cannot write {path}: {reason(error)}; free some space or take another output=")

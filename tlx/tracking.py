@@ -67,30 +67,10 @@ class Tracker(Protocol):
         """Ends the run when everything is written; `error` is the reason it failed. A second call does nothing."""
 
 
-class NoTracker:
-    """Tells nobody (`tracking=none`)."""
+class NoTracker(Tracker):
+    """Tells nobody (`tracking=none`): every method is the protocol's, which does nothing."""
 
     run_id = ""
-
-    def start(
-        self,
-        name: str,
-        params: Mapping[str, object],
-        tags: Mapping[str, str],
-        parent: Union[str, "Tracker", None] = None,
-    ) -> None: ...
-
-    def dataset(
-        self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]
-    ) -> None: ...
-
-    def metrics(self, row: Mapping[str, object], step: int) -> None: ...
-
-    def artifact(self, path: Path, folder: str = "") -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None: ...
 
 
 class MlflowTracker:

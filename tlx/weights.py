@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from tlx.downloads import download, intact, unavailable
-from tlx.errors import RequestError, nearest
+from tlx.downloads import download, intact
+from tlx.errors import RequestError, nearest, reason
+from tlx.hub import HubFile, timm_source, unavailable
+from tlx.unpack import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tlx.hub import HubFile
 
 __all__ = ["locate", "read", "would_download"]
 
@@ -57,9 +57,15 @@ def locate(cfg: Wanted, *, offline: bool = False) -> Path | None:
         if intact(cached):
             return cached
         log.warning("%s is damaged (its sha256 is not the one in its name): it is fetched again", cached)
-    if offline:
-        raise unavailable(cached.name, place, f"put it into {cached.parent}", "runtime.offline=true")
-    return download(place, cached)
+    try:
+        if offline:
+            raise Refused("runtime.offline=true")
+        download(place, cached)
+    except Refused as refused:
+        raise unavailable(cached.name, place, f"put it into {cached.parent}", str(refused)) from refused
+    except OSError as error:
+        raise RequestError(f"{cached}: cannot be written ({reason(error)}); TORCH_HOME names another folder") from error
+    return cached
 
 
 def would_download(cfg: Wanted) -> str | None:
@@ -91,8 +97,8 @@ def read(path: Path) -> "dict[str, Tensor]":
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle makes the unpickler raise anything at all
-        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise RequestError(f"{path}: damaged, or no file of weights (.pth, .safetensors): {why}") from error
+        what = "damaged, or no file of weights (.pth, .safetensors)"
+        raise RequestError(f"{path}: {what}: {reason(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -113,7 +119,7 @@ def _given(given: str) -> Path:
     raise RequestError(f"backbone.weights={given}: no such file{hint}; imagenet, none, a file or a run's folder")
 
 
-def _place(cfg: Wanted) -> "Path | HubFile | str":
+def _place(cfg: Wanted) -> Path | HubFile | str:
     """The imagenet weights: a file of an installed package, a file on the hub, or a web address."""
     if cfg.url is None:
         raise RequestError(
@@ -124,8 +130,6 @@ def _place(cfg: Wanted) -> "Path | HubFile | str":
     if url.scheme == "package":
         return _packaged(url.netloc, url.path.strip("/"))
     if url.scheme == "hub":
-        from tlx.hub import timm_source
-
         return timm_source(cfg.name)
     if url.scheme in ("http", "https") and _file_name(cfg.url):
         return cfg.url
