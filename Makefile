@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= outputs
 ARGS ?=
+PORT ?= 5000
 STAMP := $(VENV)/.installed
 
 .PHONY: help install run test lint types sweep ui wheel clean
@@ -36,8 +37,8 @@ sweep: $(STAMP)  ## two strategies by two backbones
 	$(VENV)/bin/python -m tlx -m strategy=feature_extraction,finetune backbone=efficientnet_lite0,small_cnn $(ARGS)
 
 ui: $(STAMP)  ## MLflow's pages on what has run, on this machine only
-	@echo "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=tlx"
-	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000
+	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=tlx"
+	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port $(PORT)
 
 wheel: $(STAMP)  ## a wheel with all of conf/, in dist/
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .

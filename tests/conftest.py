@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that wait for each other cost more than they give
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: threads that wait for each other cost more than they give
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -156,7 +156,7 @@ def test_a_users_own_yaml_is_found(tmp_path: Path) -> None:
     config = config_of("strategy=mine", config_dir=str(tmp_path))
     assert config.strategy.phases["probe"].epochs == 3
     assert choices("strategy", str(tmp_path))["mine"] == "Mine"
-    with pytest.raises(RequestError, match="--config-dir .*: no such folder"):
+    with pytest.raises(RequestError, match=r"--config-dir .*: no such folder"):
         config_of(config_dir=str(tmp_path / "nowhere"))
 
 

@@ -88,7 +88,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_plain_line_an_epoch(capsys: pyt
     assert "\x1b" not in err
     lines = err.splitlines()
     assert lines[0] == "images: 195 train, 49 val, 153 test; 2 classes: ants, bees"
-    assert lines[1] == "skipped: 1 files: train/ants/x.gif (a placeholder)"
+    assert lines[1] == "skipped: 1 file: train/ants/x.gif (a placeholder)"
     assert lines[2] == "device: cpu, fp32; folder: outputs/run"
     assert "phase probe: 10 of 1,010 parameters learn" in lines
     epochs = [line for line in lines if line.startswith("epoch")]

@@ -26,7 +26,9 @@ def test_figures_are_sklearns() -> None:
     found = scores(answers, labels, classes)
     predicted, true = answers.argmax(1).numpy(), labels.numpy()
     assert found.accuracy == pytest.approx(metrics.accuracy_score(true, predicted))
-    assert found.loss == pytest.approx(metrics.log_loss(true, answers.double().softmax(1).numpy(), labels=range(4)), rel=1e-5)
+    assert found.loss == pytest.approx(
+        metrics.log_loss(true, answers.double().softmax(1).numpy(), labels=range(4)), rel=1e-5
+    )
     assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
     columns = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
     for name, *expected in zip(classes, *columns, strict=True):

@@ -1,4 +1,4 @@
-"""What is frozen stays frozen to the bit, BatchNorm statistics too; what learns moves. Every backbone × every strategy."""
+"""What is frozen stays frozen to the bit, BatchNorm statistics too: every backbone × every strategy."""
 
 from pathlib import Path
 
@@ -56,7 +56,9 @@ def test_frozen_means_bit_identical(
     labels = torch.tensor([0, 1, 0, 1])
     for phase_name, phase in config.strategy.phases.items():
         phase.epochs, phase.batch_size = 1, 4
-        plan = strategy.plan(net, phase_name, phase, classifier=net.layout.classifier, fine=net.layout.table is not None)
+        plan = strategy.plan(
+            net, phase_name, phase, classifier=net.layout.classifier, fine=net.layout.table is not None
+        )
         strategy.prepare(net, plan)
         moving = {*plan.learning, *(n for n in net.state_dict() if n.startswith(tuple(f"{a}." for a in plan.adapting)))}
         frozen = set(net.state_dict()) - moving

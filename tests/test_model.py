@@ -45,8 +45,8 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     }  # fmt: skip
     found = json.loads((summary.folder / "summary.json").read_text())
     expected = (
-        "test_accuracy test_accuracy_interval accuracy_before_training test_loss val_accuracy best_epoch epochs seconds "
-        "images_per_second classes images precision device identity mlflow_run_id command status"
+        "test_accuracy test_accuracy_interval accuracy_before_training test_loss val_accuracy best_epoch epochs "
+        "seconds images_per_second classes images precision device identity mlflow_run_id command status"
     )
     assert set(expected.split()) <= set(found)
     assert set(found["seconds"]) == {"data", "features", "training", "evaluation", "total"}
@@ -105,7 +105,10 @@ def test_a_broken_file_is_one_row_with_its_error(
     assert rows[0]["file"] == str(bad)
     assert rows[0]["error"]
     assert rows[0]["prediction"] == ""
-    assert all(not row["error"] and float(row["p(dark)"]) + float(row["p(light)"]) == pytest.approx(1, abs=1e-5) for row in rows[1:])
+    assert all(
+        not row["error"] and float(row["p(dark)"]) + float(row["p(light)"]) == pytest.approx(1, abs=1e-5)
+        for row in rows[1:]
+    )
     assert "17 images" in capsys.readouterr().err
     assert predict(str(summary.folder), [str(good)], None, "-", 4, "cpu") == 0
     row = json.loads(capsys.readouterr().out)
@@ -123,7 +126,9 @@ def test_what_predict_cannot_do_is_said(trained: tuple[Summary, Path], tmp_path:
         list(find([str(tmp_path)]))
     with pytest.raises(RequestError, match=r"--csv photo.jpg: the file's name must end in .csv"):
         predict(folder, [], "photo.jpg", None, 4, "cpu")
-    with pytest.raises(RequestError, match=r"no saved model here \(.*model.safetensors is missing\); give a run's folder"):
+    with pytest.raises(
+        RequestError, match=r"no saved model here \(.*model.safetensors is missing\); give a run's folder"
+    ):
         tlx.load(tmp_path)
 
 

@@ -19,8 +19,8 @@ from tlx.config import Backbone
 from tlx.discovery import discover
 from tlx.errors import RequestError
 from tlx.heads import replace_head
-from tlx.pixels import Normalize
 from tlx.parts import part
+from tlx.pixels import Normalize
 from tlx.stages import Net, body_head, staged
 
 WRITTEN = (

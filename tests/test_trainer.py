@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
-from tlx.config import Config, Phase, Training
-from tlx.features import Features, feature_size, fingerprint
+from tlx.config import Phase, Training
+from tlx.features import feature_size, fingerprint
 from tlx.job import Clock, _features, prepare
 from tlx.rows import Resident, shuffled
 from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
@@ -26,8 +26,9 @@ def trained(*overrides: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     job = prepare(config, Clock())
     features, progress, rows = _features(job), Progress(), []
     for name, phase in config.strategy.phases.items():
-        for row in trainer.train(job.net, job.plans[name], phase, features, config, progress):
-            rows.append({key: row[key] for key in ("phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")})
+        rows += trainer.train(job.net, job.plans[name], phase, features, config, progress)
+    kept = ("phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")
+    rows = [{key: row[key] for key in kept} for row in rows]
     return rows, {name: tensor.clone() for name, tensor in job.net.state_dict().items()}
 
 
@@ -169,7 +170,9 @@ def linear_task(n: int = 33) -> tuple[nn.Sequential, Resident]:
     return net, Resident(x, (x[:, 0] > 0).long())
 
 
-def fit(net: nn.Sequential, rows: Resident, training: Training | None = None, **values: Any) -> tuple[list[Any], Progress]:
+def fit(
+    net: nn.Sequential, rows: Resident, training: Training | None = None, **values: Any
+) -> tuple[list[Any], Progress]:
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
     phase = Phase(train_from="all", **{**settings, **values})
     plan = strategy.plan(net, "tune", phase, classifier="head")
@@ -224,7 +227,9 @@ def test_patience_ends_a_phase() -> None:
 def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
     net, rows = linear_task()
     rows.x[0, 0] = math.nan
-    with pytest.raises(Diverged, match=r"phase tune, epoch 1: the loss is nan .*; take a lower learning rate than 0.01"):
+    with pytest.raises(
+        Diverged, match=r"phase tune, epoch 1: the loss is nan .*; take a lower learning rate than 0.01"
+    ):
         fit(net, rows)
 
 
@@ -232,7 +237,15 @@ def test_clipping_bounds_the_step() -> None:
     def moved(clip: float | None) -> float:
         net, rows = linear_task()
         before = [p.detach().clone() for p in net.parameters()]
-        fit(net, rows, Training(clip_norm=clip), lr=1.0, epochs=1, batch_size=64, optimizer={"_target_": "torch.optim.SGD"})
+        fit(
+            net,
+            rows,
+            Training(clip_norm=clip),
+            lr=1.0,
+            epochs=1,
+            batch_size=64,
+            optimizer={"_target_": "torch.optim.SGD"},
+        )
         return math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(net.parameters(), before, strict=True)))
 
     assert moved(None) > 0.01
@@ -287,9 +300,9 @@ def test_optimizers_are_fused_where_they_can_be() -> None:
 def test_an_optimizers_unknown_key_is_named() -> None:
     from tlx.errors import RequestError
 
-    with pytest.raises(RequestError, match=r"optimizer.momentun: torch.optim.SGD takes no such key \(did you mean 'momentum'"):
+    with pytest.raises(
+        RequestError, match=r"optimizer.momentun: torch.optim.SGD takes no such key \(did you mean 'momentum'"
+    ):
         optimizer_for({"_target_": "torch.optim.SGD", "momentun": 0.9}, [])
     with pytest.raises(RequestError, match=r"optimizer._target_=torch.optim.Adamm: cannot be found"):
         optimizer_for({"_target_": "torch.optim.Adamm"}, [])
-
-

@@ -270,7 +270,9 @@ def component(node: Mapping[str, Any], key: str, **more: Any) -> Callable[..., A
     given = {name: value for name, value in node.items() if name != "_target_"}
     for name in given:
         if name not in takes and not anything:
-            raise RequestError(f"{key}.{name}: {target_name} takes no such key{nearest(name, takes)}; {', '.join(takes)}")
+            raise RequestError(
+                f"{key}.{name}: {target_name} takes no such key{nearest(name, takes)}; {', '.join(takes)}"
+            )
     return partial(target, **given, **{name: value for name, value in more.items() if name in takes})
 
 
@@ -393,7 +395,9 @@ def _problems(config: Config) -> Iterator[str]:
             continue
         for pattern, low, high, closed in _RANGES:
             outside = re.fullmatch(pattern, key) and isinstance(value, int | float)
-            if outside and not (low <= value if closed else low < value) or outside and high is not None and value > high:
+            if (outside and not (low <= value if closed else low < value)) or (
+                outside and high is not None and value > high
+            ):
                 most = "" if high is None else f" and at most {high}"
                 yield f"{key}={value}: must be {'at least' if closed else 'more than'} {low}{most}"
         for pattern, choices in _CHOICES:
@@ -426,6 +430,8 @@ def _unknown_stages(config: Config) -> Iterator[str]:
                 if getattr(phase, end) is not None:
                     key = f"{prefix}strategy.phases.{name}.{end}"
                     try:
-                        stage_index(getattr(phase, end), stage_names(stages, append), config.backbone.classifier, key=key)
+                        stage_index(
+                            getattr(phase, end), stage_names(stages, append), config.backbone.classifier, key=key
+                        )
                     except RequestError as error:
                         yield str(error)

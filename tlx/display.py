@@ -7,7 +7,8 @@ knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -86,7 +87,7 @@ class Display:
             # Only stderr is ours: stdout may be a pipe that must get results and nothing else.
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._handler = _Lines(self.say)
+        self._within = ExitStack()
 
     def __enter__(self) -> "Display":
         for line in opening(self.summary):
@@ -94,10 +95,8 @@ class Display:
         for phase in self.plan:
             for line in plan_lines(phase):
                 self.say(line)
-        self._handler.setLevel(logging.INFO)
-        log.addHandler(self._handler)
-        self._level, self._propagate = log.level, log.propagate
-        log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
+        self._within.enter_context(lines())
+        self._within.enter_context(_LINES.through(self.say))
         if self.console.is_terminal:
             self._live.start(refresh=True)
         return self
@@ -106,8 +105,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
-        log.removeHandler(self._handler)
-        log.setLevel(self._level)
+        self._within.close()
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a finished epoch."""
@@ -143,15 +141,43 @@ class Display:
 
 
 class _Lines(logging.Handler):
-    """Log records as lines of the display."""
+    """Log records as lines for a person."""
 
-    def __init__(self, say: Any) -> None:
-        super().__init__()
-        self._say = say
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         warning = "warning: " if record.levelno >= logging.WARNING else ""
         self._say(warning + record.getMessage())
+
+    @contextmanager
+    def through(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Lines go to `say` while the block lasts."""
+        before, self._say = self._say, say
+        try:
+            yield
+        finally:
+            self._say = before
+
+
+_LINES = _Lines()
+
+
+@contextmanager
+def lines() -> Iterator[None]:
+    """What tlx logs is said on stderr while the block lasts; blocks may be nested."""
+    if _LINES in log.handlers:
+        yield
+        return
+    level = log.level
+    log.addHandler(_LINES)
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        log.removeHandler(_LINES)
+        log.setLevel(level)
 
 
 def opening(summary: Found) -> Iterator[str]:
@@ -161,7 +187,7 @@ def opening(summary: Found) -> Iterator[str]:
     yield f"images: {images}; {len(summary.classes)} classes: {classes}"
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
-        yield f"skipped: {len(summary.skipped)} files: {names}"
+        yield f"skipped: {_files(len(summary.skipped))}: {names}"
     yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
 
 
@@ -252,7 +278,7 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
     if summary.images_per_second is not None:
         yield "training", f"{summary.images_per_second:,.0f} images/s on {summary.device}, {summary.precision}"
     if summary.skipped:
-        yield "skipped", f"{len(summary.skipped)} files, listed in summary.json"
+        yield "skipped", f"{_files(len(summary.skipped))}, listed in summary.json"
     if summary.mlflow_run_id:
         yield "MLflow run", summary.mlflow_run_id
     yield "folder", _near(summary.folder)
@@ -279,6 +305,10 @@ def duration(seconds: float) -> str:
 
 def _lr(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _some(names: Sequence[str], most: int) -> str:

@@ -76,7 +76,7 @@ def download(url: str, target: Path) -> None:
         OSError: it cannot be written.
     """
     answer = probe([url])[url]
-    if answer.status is None:
+    if answer.refused and answer.status not in (405, 501):  # hosts that answer no HEAD may answer GET
         raise Refused(answer.refused)
     with making(target) as scratch:
         if target.is_file() and intact(target):  # another process was faster

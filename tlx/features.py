@@ -69,7 +69,9 @@ class Features:
                 size = n * batch[0].numel() * batch.element_size()
                 free = self.budget if self.budget is not None else int(free_bytes(self.device) * _SHARE)
                 if size > free:
-                    self.say(f"features: {name} input, {part}: {mib(size)} do not fit in {mib(free)}, computed as needed")
+                    self.say(
+                        f"features: {name} input, {part}: {mib(size)} do not fit in {mib(free)}, computed as needed"
+                    )
                     return None
                 layout = torch.channels_last if batch.ndim == 4 and cut else torch.contiguous_format
                 kept = torch.empty((n, *batch.shape[1:]), dtype=batch.dtype, device=self.device, memory_format=layout)

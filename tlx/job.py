@@ -1,8 +1,10 @@
 """One configuration, carried out: build, phases, save, measure. Used by the command line, a source task and a sweep."""
 
 import dataclasses
+import json
 import logging
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from filelock import FileLock
 from tlx import tracking, weights
 from tlx.config import Config, component, identity, source_task
 from tlx.data import Data, split
-from tlx.display import Display, plan_lines
+from tlx.display import Display, lines, plan_lines
 from tlx.record import Record, Summary
 from tlx.runtime import device_name, device_of, precision_of, reader_processes, use_threads
 
@@ -42,7 +44,7 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
     clock = Clock()
     record = Record(folder, tracking.open(config.tracking, output(config)), command, within_sweep=within_sweep)
     name = name or _name(folder)
-    with record.ending(name):
+    with lines(), record.ending(name):
         job = prepare(config, clock)
         source = run_source(config, job, command)
         from tlx import model, trainer
@@ -155,9 +157,10 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     folder = output(config) / "sources" / f"{config.source.name}-{identify(prepare(task, Clock()))[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):  # jobs of a sweep share it
-        if (folder / "summary.json").is_file() and (folder / "model").is_dir():
+        if _finished(folder):
             log.info("source task %s: trained already, %s", config.source.name, folder)
         else:
+            shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped has left
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
             run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True)
@@ -167,11 +170,18 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     return folder
 
 
+def _finished(folder: Path) -> bool:
+    file = folder / "summary.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+
+
 def identify(job: Job) -> str:
-    """The identity of a run: of its configuration, its data and the weights it starts from."""
+    """The identity of a run: of its configuration with `auto` resolved, its data and the weights it starts from."""
     from tlx.features import fingerprint
 
-    return identity(job.config, job.data.fingerprint, fingerprint(job.net))
+    runtime = dataclasses.replace(job.config.runtime, device=job.device.type, precision=job.precision)
+    config = dataclasses.replace(job.config, runtime=runtime)
+    return identity(config, job.data.fingerprint, fingerprint(job.net))
 
 
 def output(config: Config) -> Path:

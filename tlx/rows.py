@@ -1,4 +1,4 @@
-"""Batches of inputs with their labels: resident tensors, images read as they are asked for, or a frozen part's output."""
+"""Batches of inputs with their labels: resident tensors, images as they are asked for, a frozen part's output."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -15,11 +15,12 @@ from tlx.runtime import autocast
 class Rows(Protocol):
     """Rows that can be read in any order."""
 
-    y: Tensor  # int64 [N], on the device
+    @property
+    def y(self) -> Tensor:
+        """The labels, int64 `[N]`, on the device."""
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """For each index tensor of `order`, (x `[B, …]`, y `[B]`) on the device."""
-        ...
 
 
 class Resident:
@@ -36,7 +37,7 @@ class Resident:
 
 
 class Pixels:
-    """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views that depend on (seed, epoch, index) alone."""
+    """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views drawn from (seed, epoch, index) alone."""
 
     def __init__(
         self,
@@ -73,7 +74,13 @@ class Views(Dataset[Tensor]):
     def __init__(
         self, images: Images, preprocessing: Preprocessing, transforms: Sequence[Any], on: str, seed: int
     ) -> None:
-        self.images, self.preprocessing, self.transforms, self.on, self.seed = images, preprocessing, transforms, on, seed
+        self.images, self.preprocessing, self.transforms, self.on, self.seed = (
+            images,
+            preprocessing,
+            transforms,
+            on,
+            seed,
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -130,12 +137,12 @@ def as_input(x: Tensor, precision: str) -> Tensor:
 
 def in_order(n: int, batch_size: int) -> list[Tensor]:
     """The indices 0…n-1 in batches."""
-    return list(torch.arange(n).split(batch_size))
+    return list(torch.split(torch.arange(n), batch_size))
 
 
 def shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     """A permutation of 0…n-1 in batches; a last batch of one joins the one before (BatchNorm needs two values)."""
-    order = list(torch.randperm(n, generator=generator).split(batch_size))
+    order = list(torch.split(torch.randperm(n, generator=generator), batch_size))
     if len(order) > 1 and len(order[-1]) == 1:
         order[-2:] = [torch.cat(order[-2:])]
     return order

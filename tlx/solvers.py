@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ def sgd(
     Raises:
         Diverged: the loss became infinite or not a number.
     """
-    assert phase.epochs is not None and phase.batch_size is not None and phase.lr is not None
+    epochs, batch_size, peak = cast(int, phase.epochs), cast(int, phase.batch_size), cast(float, phase.lr)
     tail, device = net[plan.cut :], fit.y.device
     optimizer = optimizer_for(phase.optimizer, groups(net, plan, phase.optimizer.get("weight_decay", 0.0)))
     factor = schedule_for(phase.schedule)
@@ -86,18 +86,18 @@ def sgd(
     weight = class_weights(fit.y, training.class_weights, net[-1])
     waited = 0
     learning = [p for p in net.parameters() if p.requires_grad]
-    for epoch in range(phase.epochs):
+    for epoch in range(epochs):
         began = time.perf_counter()
         seed_all(seed, plan.phase, epoch)
         set_mode(net, plan)
-        order = shuffled(len(fit.y), phase.batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        order = shuffled(len(fit.y), batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         progress.phase, progress.batch, progress.batches = plan.phase, 0, len(order)
         total, lr = torch.zeros((), device=device), 0.0
         for step, (x, y) in enumerate(fit.batches(order, progress.epoch)):
-            scale = factor(epoch + step / len(order), phase.epochs)
+            scale = factor(epoch + step / len(order), epochs)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-            lr = phase.lr * scale
+            lr = peak * scale
             optimizer.zero_grad(set_to_none=True)
             loss = backward(tail, x, y, weight, training, precision)
             if training.clip_norm is not None:
@@ -116,7 +116,7 @@ def sgd(
         if not math.isfinite(train_loss) or not math.isfinite(val_loss):
             raise Diverged(
                 f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}); "
-                f"take a lower learning rate than {phase.lr:g}, or training.clip_norm=1"
+                f"take a lower learning rate than {peak:g}, or training.clip_norm=1"
             )
         waited += 1
         if val_loss < progress.best_loss:
@@ -133,7 +133,7 @@ def sgd(
             "seconds": took,
         }
         if phase.patience is not None and waited >= phase.patience:
-            progress.epochs -= phase.epochs - epoch - 1
+            progress.epochs -= epochs - epoch - 1
             return
 
 
@@ -156,7 +156,7 @@ def backward(
         loss = functional.cross_entropy(
             answers.float(), some_y, weight, reduction="sum", label_smoothing=training.label_smoothing
         )
-        (loss / whole).backward()
+        torch.autograd.backward(loss / whole)
         total += loss.detach() / whole
     return total
 

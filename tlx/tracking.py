@@ -18,9 +18,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import urlsplit
 
+from tlx.config import flat as leaves
 from tlx.errors import RequestError
 from tlx.tracking_process import reachable
 
@@ -35,12 +36,13 @@ PROBE = 2.0  # seconds that a server has to answer
 log = logging.getLogger(__name__)
 
 
-class Tracker(Protocol):
-    """What a run tells: everything but `start` may be left out, and `finish` comes last."""
+class Tracker:
+    """What a run tells; here nobody listens (`tracking=none`). All but `start` may be left out, `finish` comes last."""
 
     @property
     def run_id(self) -> str:
         """MLflow's id of the run; waits until it is known; empty where there is none."""
+        return ""
 
     def start(
         self,
@@ -67,13 +69,7 @@ class Tracker(Protocol):
         """Ends the run when everything is written; `error` is the reason it failed. A second call does nothing."""
 
 
-class NoTracker(Tracker):
-    """Tells nobody (`tracking=none`): every method is the protocol's, which does nothing."""
-
-    run_id = ""
-
-
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Tells MLflow."""
 
     def __init__(self, uri: str, artifacts: str | None, experiment: str, system_metrics: bool) -> None:
@@ -150,7 +146,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
         RequestError: MLflow is not installed, `tracking.uri` is no store, or its server does not answer (2.3 s).
     """
     if not config.enabled:
-        return NoTracker()
+        return Tracker()
     if importlib.util.find_spec("mlflow") is None:
         raise RequestError("tracking: the package mlflow is not installed; install it, or run with tracking=none")
     output = Path(output).absolute()
@@ -184,21 +180,18 @@ def open(config: "Tracking", output: Path) -> Tracker:
     return MlflowTracker(uri, artifacts, config.experiment, config.system_metrics)
 
 
-def flat(params: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+def flat(params: Mapping[str, object]) -> dict[str, str]:
     """Parameters as MLflow takes them: dotted names, short texts; what is null or empty says nothing and is left out.
 
     >>> flat({"training": {"lr": 0.001, "patience": None}})
     {'training.lr': '0.001'}
     """
     found: dict[str, str] = {}
-    for key, value in params.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{name}.")
-        elif value is not None and value != [] and value != () and value != "":
+    for key, value in leaves(params):
+        if value is not None and value not in ([], (), {}, ""):
             text = value if isinstance(value, str | int | float) else json.dumps(value, default=str, ensure_ascii=False)
             text = shown(str(text))
-            name = re.sub(r"[^\w\-. :/]", "_", name)[-250:]
+            name = re.sub(r"[^\w\-. :/]", "_", key)[-250:]
             found[name] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 2] + " …"
     return found
 

@@ -1,0 +1,167 @@
+"""The README is true: every command in it is run; those that need a download say so offline."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from tests.conftest import ROOT
+from tests.test_model import write_images
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    re.split(r"\s+# ", line)[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+# The same commands on less data: what they say, not how good they become, is tested here.
+LESS = {
+    "shapes": ["dataset.train=5", "dataset.test=2", "training.epochs=1"],
+    "photos": ["training.epochs=1"],
+    "source": ["source.dataset.train=5", "source.training.epochs=1"],
+    "leaves": ["source.training.epochs=1", "training.epochs=1"],
+}
+NEEDS_DOWNLOAD = (
+    "backbone=resnet50",
+    "convnext_tiny",
+    "resnet18 runtime.offline",
+    "resnet50_mlp",
+    "alexnet_",
+    "vgg16_",
+    "cifar10_",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person's home: photos, leaves, shoes, a weights file, YAML of their own; commands run in it."""
+    folder = tmp_path_factory.mktemp("home")
+    write_images(folder / "photos", ("cats", "dogs"), n=10)
+    for name, classes in (("Leaves", ("a", "b", "c")), ("Shoes", ("Heels", "Oxfords"))):
+        for part in ("Train", "Test"):
+            write_images(folder / name / part, classes[:3])
+    torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet18-f37072fd.pth")
+    yaml = re.search(r"```yaml\n# (my_conf/\S+): .*?\n(.*?)```", README, re.DOTALL)
+    assert yaml
+    (folder / yaml[1]).parent.mkdir(parents=True)
+    (folder / yaml[1]).write_text(f"# Mine\n{yaml[2]}")
+    (folder / "photo.jpg").write_bytes((folder / "photos" / "cats" / "1.png").read_bytes())
+    (folder / "photos" / "cats" / "1.png").rename(folder / "photos" / "cats" / "1.jpg")
+    return folder
+
+
+def environment(home: Path) -> dict[str, str]:
+    caches = {name: str(home / "cache") for name in ("TORCH_HOME", "HF_HOME", "TLX_HOME", "XDG_CACHE_HOME")}
+    return {**os.environ, **caches, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+def shell(home: Path, command: str) -> "subprocess.CompletedProcess[str]":
+    command = re.sub(r"^python ", f"{sys.executable} ", command)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=home, env=environment(home), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> Path:
+    """A finished run on the photos, for the commands that use one."""
+    done = shell(home, "python -m tlx dataset=image_folder dataset.root=~/photos training.epochs=1 output=outputs/x")
+    assert done.returncode == 0, done.stderr
+    return next((home / "outputs" / "x").glob("*-*/*"))
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) > 25
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
+def test_a_command_of_the_readme_runs(command: str, home: Path, finished: Path) -> None:
+    command = command.replace("outputs/RUN", str(finished))
+    if any(part in command for part in NEEDS_DOWNLOAD):
+        done = shell(home, f"{command} runtime.offline=true")
+        assert done.returncode == 2, done.stderr
+        assert "cannot be fetched (runtime.offline=true)" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        return
+    kind = "photos" if "photos" in command else "leaves" if "leaves" in command else "shapes"
+    extra = [] if " predict " in command else LESS[kind]
+    extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
+    done = shell(home, " ".join([command, *extra]))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_python_of_the_readme_runs(home: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code
+    done = subprocess.run(
+        [sys.executable, "-c", code[1].replace('"seed=1"', '"seed=1", "training.epochs=1"')],
+        cwd=home, env=environment(home), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_make_run_is_one_run(home: Path) -> None:
+    done = make(home, "run", f"ARGS=output={home}/made {' '.join(LESS['shapes'])}")
+    assert done.returncode == 0, done.stderr
+    summaries = list((home / "made").glob("*-*/*/summary.json"))
+    assert [json.loads(file.read_text())["status"] for file in summaries] == ["finished"]
+
+
+def test_make_test_is_pytest(home: Path) -> None:
+    done = make(home, "test", "--dry-run")
+    assert " -m pytest" in done.stdout
+
+
+def test_make_help_lists_every_target(home: Path) -> None:
+    listed = {line.split()[0] for line in make(home, "help").stdout.splitlines()}
+    assert listed == set("help install run test lint types sweep ui wheel clean".split())
+
+
+def test_make_ui_serves_what_has_run_on_this_machine_only(home: Path, finished: Path) -> None:
+    process = subprocess.Popen(
+        ["make", "--no-print-directory", *arguments(), "ui", f"OUTPUT={home}/outputs/x", "PORT=0"],
+        cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        address = next(line for line in process.stdout if "running on" in line)
+        found = re.search(r"http://127\.0\.0\.1:\d+", address)
+        assert found, address
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"{found[0]}/health") as answer:
+                    assert answer.read() == b"OK"
+                break
+            except urllib.error.URLError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()
+
+
+def arguments() -> list[str]:
+    # The environment that runs the tests, taken as it is.
+    return [f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.installed"]
+
+
+def make(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments(), *words],
+        cwd=ROOT, env=environment(home), capture_output=True, text=True, check=False,
+    )  # fmt: skip

@@ -1,0 +1,315 @@
+"""The house: which room (module of `tlx`) may use which, read off the source; and what the rooms promise together.
+
+To find one's way: read `MAY_IMPORT` from the top. Data flows downwards; a room uses only rooms that come before it.
+"""
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tlx"
+
+# Room → the rooms that it may import. `errors` is open to all and is not repeated.
+MAY_IMPORT: dict[str, set[str]] = {
+    # What everything stands on; each of these could leave the house.
+    "errors": set(),  # what a user did wrong, in one line
+    "schedules": set(),  # learning rates over time; YAML names them, so nobody imports them
+    "unpack": set(),  # archives, safely
+    "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
+    "parts": set(),  # one piece of a network as a module
+    "tracking_process": set(),  # writes to MLflow; a process of its own, started by path
+    "display": set(),  # what a person sees
+    # From words to values.
+    "config": set(),  # the schema, its checks, a run's identity
+    "compose": {"config"},  # argv and YAML → Config; the only one that knows Hydra
+    # From files to pixels.
+    "decoding": set(),  # bytes → uint8 [H, W, 3]
+    "shapes": {"decoding"},  # drawn pictures
+    "images": {"decoding", "runtime"},  # labelled images, decoded on demand
+    "data": {"images", "config"},  # splits
+    "downloads": {"unpack"},  # one file from the network
+    "fetch": {"downloads", "unpack"},  # a data set's archive from the network
+    "folders": {"images", "unpack"},  # image folders
+    "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
+    "pixels": {"decoding", "runtime"},  # evaluation view, random views
+    "rows": {"data", "pixels", "runtime"},  # batches
+    # From names to networks.
+    "stages": {"parts"},  # a network as named stages
+    "discovery": {"parts", "stages"},  # stages found by running the network
+    "heads": {"stages"},  # new last layers
+    "hub": {"downloads"},  # where timm keeps its weights
+    "weights": {"downloads", "hub", "unpack"},  # where weights come from
+    "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "weights"},
+    # Learning.
+    "strategy": {"config"},  # phase → plan: cut, modes, parameter groups
+    "evaluate": {"rows", "runtime"},  # logits, accuracy with intervals
+    "features": {"rows", "runtime"},  # the frozen prefix, computed once
+    "solvers": {"config", "evaluate", "rows", "runtime", "strategy"},
+    "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
+    # What stays.
+    "model": {"backbones", "config", "decoding", "pixels", "rows", "runtime", "stages"},  # saved, loaded
+    "predict": {"folders", "model", "runtime"},  # the verb
+    "report": {"runtime"},  # pictures, card
+    "tracking": {"config", "tracking_process"},  # what MLflow is told
+    "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder
+    # One run, and the door.
+    "job": {
+        *("backbones", "config", "data", "datasets", "display", "evaluate", "features", "model", "pixels", "record"),
+        *("rows", "runtime", "solvers", "stages", "strategy", "tracking", "trainer", "weights"),
+    },
+    "__main__": {"compose", "config", "display", "job", "predict", "record"},  # verbs, exit codes
+    "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
+}
+
+# What takes seconds to import. `--help` and every configuration error answer before any of it.
+HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
+MUST_BE_LIGHT = [
+    *("__init__", "__main__", "compose", "config", "data", "datasets", "decoding", "display", "downloads", "errors"),
+    *("fetch", "folders", "hub", "images", "job", "record", "report", "runtime", "schedules", "shapes", "tracking"),
+    *("tracking_process", "unpack", "weights"),
+]
+
+
+@dataclass
+class Room:
+    """A module's source, and what it imports: at once, within functions, and for type checkers only."""
+
+    tree: ast.Module
+    now: set[str] = field(default_factory=set)
+    later: set[str] = field(default_factory=set)
+    typing: set[str] = field(default_factory=set)
+
+    def rooms(self, *modules: set[str]) -> set[str]:
+        """The rooms among `modules`, or among all that are imported."""
+        names = set().union(*modules) if modules else self.now | self.later | self.typing
+        return {name.split(".")[1] for name in names if name.startswith("tlx.")}
+
+    def packages(self, *modules: set[str]) -> set[str]:
+        """The same for top-level packages."""
+        return {name.split(".")[0] for name in set().union(*modules)}
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Absolute module names; `from tlx import job` and `from tlx.job import run` are both `tlx.job`."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: a relative import"
+        if node.module == "tlx":  # what is no room is defined in tlx/__init__.py, which everybody has imported
+            yield from (f"tlx.{alias.name}" for alias in node.names if alias.name in MAY_IMPORT)
+        else:
+            yield str(node.module)
+
+
+def room(path: Path) -> Room:
+    found = Room(ast.parse(path.read_text(encoding="utf-8")))
+
+    def visit(node: ast.AST, into: set[str]) -> None:
+        into.update(imported(node))
+        for child in ast.iter_child_nodes(node):
+            inner = into
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and into is found.now:
+                inner = found.later
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                inner = found.typing
+            visit(child, inner)
+
+    visit(found.tree, found.now)
+    return found
+
+
+HOUSE = {path.stem: room(path) for path in sorted(PACKAGE.glob("*.py"))}
+
+
+def test_the_plan_names_every_room_and_no_other() -> None:
+    assert set(MAY_IMPORT) == set(HOUSE)
+    assert set().union(*MAY_IMPORT.values()) < set(HOUSE)
+    assert not [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE], "the house is flat"
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_a_room_imports_only_what_the_plan_allows_it(name: str) -> None:
+    used = HOUSE[name].rooms() - {"errors"}
+    assert used <= MAY_IMPORT[name], f"{name} may not use {', '.join(sorted(used - MAY_IMPORT[name]))}"
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_the_plan_allows_nothing_that_is_not_used(name: str) -> None:
+    used = HOUSE[name].rooms()
+    assert used >= MAY_IMPORT[name], f"{name} does not use {', '.join(sorted(MAY_IMPORT[name] - used))}"
+
+
+def test_the_plan_is_read_from_the_top_and_nothing_goes_round_in_a_circle() -> None:
+    seen = {"errors"}
+    for name, allowed in MAY_IMPORT.items():
+        assert allowed <= seen, f"{name} comes before {', '.join(sorted(allowed - seen))}"
+        seen.add(name)
+    TopologicalSorter({name: found.rooms() for name, found in HOUSE.items()}).prepare()  # raises CycleError
+
+
+def test_nobody_comes_in_by_the_door() -> None:
+    users = {name for name, found in HOUSE.items() if "__main__" in found.rooms()}
+    assert users == {"__init__"}
+
+
+def test_only_the_room_that_composes_knows_hydra() -> None:
+    users = {name for name, found in HOUSE.items() if "hydra" in found.packages(found.now, found.later, found.typing)}
+    assert users <= {"compose", "__main__"}
+    main = HOUSE["__main__"]
+    assert "hydra" not in main.packages(main.now)
+    assert {name for name in main.later if name.startswith("hydra")} <= {"hydra.core.hydra_config"}
+
+
+def test_the_trainer_and_what_it_uses_know_neither_tracker_nor_display() -> None:
+    seen, waiting = set[str](), {"trainer"}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= HOUSE[name].rooms() - seen
+    assert not seen & {"compose", "display", "job", "record", "report", "tracking", "tracking_process"}
+
+
+def with_all_that_it_imports(name: str) -> set[str]:
+    """The packages that importing a room imports, as far as our own source says."""
+    found = HOUSE[name]
+    rooms = found.rooms(found.now)
+    return found.packages(found.now).union(*(with_all_that_it_imports(other) for other in rooms))
+
+
+@pytest.mark.parametrize("name", MUST_BE_LIGHT)
+def test_a_room_that_must_answer_fast_imports_nothing_heavy(name: str) -> None:
+    assert not with_all_that_it_imports(name) & HEAVY
+
+
+def python(code: str, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_composing_and_refusing_a_configuration_import_nothing_heavy(tmp_path: Path) -> None:
+    code = """
+import sys
+import tlx.__main__
+from omegaconf import open_dict
+from tlx.compose import compose
+from tlx.config import checked
+node = compose(["backbone=resnet50", "strategy=finetune", "dataset=cifar10"])
+with open_dict(node):
+    del node["hydra"]
+assert checked(node).backbone.name == "resnet50"
+for wrong in ("backbone=resnet5O", "sede=3", "training.lr=-1", "strategy.phases.probe.train_from=layer5"):
+    assert tlx.__main__.main([wrong]) == 2
+assert tlx.__main__.main(["--cfg", "job"]) == tlx.__main__.main(["--help"]) == 0
+import tlx.job, tlx.datasets
+print(*sorted(name for name in sys.modules if "." not in name))
+"""
+    assert not set(python(code, tmp_path).splitlines()[-1].split()) & HEAVY
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_process_for_mlflow_runs_without_tlx() -> None:
+    """It is started by path, so that it does not depend on where tlx is."""
+    found = HOUSE["tracking_process"]
+    assert not found.rooms()
+    assert found.packages(found.now) <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_a_room_says_what_it_is_for_and_what_it_offers(name: str) -> None:
+    assert ast.get_docstring(HOUSE[name].tree)
+    module = importlib.import_module("tlx" if name == "__init__" else f"tlx.{name}")
+    offered = list(getattr(module, "__all__", []))
+    assert not [one for one in offered if not hasattr(module, one)]
+    assert len(set(offered)) == len(offered)
+
+
+def test_nothing_but_tensors_is_ever_unpickled_from_a_checkpoint() -> None:
+    calls = [
+        (name, node)
+        for name, found in HOUSE.items()
+        for node in ast.walk(found.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "load_state_dict_from_url")
+    ]
+    assert calls
+    for name, call in calls:
+        words = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert words.get("weights_only") == "True", f"tlx/{name}.py:{call.lineno}"
+
+
+def test_pickle_is_for_official_files_whose_checksum_is_known() -> None:
+    users = {
+        name
+        for name, found in HOUSE.items()
+        for node in ast.walk(found.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pickle.load", "pickle.loads", "pickle.Unpickler")
+    }
+    assert users <= {"datasets"}
+
+
+def project_files() -> list[Path]:
+    """Every text file of the project itself: what git keeps, or all of it where there is no git."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        files = [ROOT / name for name in listed]
+    except (OSError, subprocess.CalledProcessError):
+        files = [path for part in ("tlx", "conf", "tests") for path in (ROOT / part).rglob("*")]
+        files += [path for path in ROOT.iterdir() if path.is_file()]
+    texts = {".py", ".yaml", ".yml", ".toml", ".md", ".txt", ".cfg", ".ini", ".json", ".sh", ""}
+    return [path for path in files if path.is_file() and path.suffix in texts and "__pycache__" not in path.parts]
+
+
+# Written in pieces, so that this file does not hold what it looks for.
+PRIVATE = re.compile(
+    "|".join(
+        [
+            r"(?<![\w.~/-])/" + r"(work|opt)(/|\b)(?![\w=@-])",  # folders of one machine
+            r"pypi\." + "org",
+            "python" + "hosted",
+            r"test\." + r"pypi",
+            r"(extra-)?index-" + "url",
+            r"trusted-" + "host",
+            r"download\." + r"pytorch\.org/whl",
+        ]
+    )
+)
+
+
+def test_no_file_speaks_of_one_machine_or_of_a_package_registry() -> None:
+    files = project_files()
+    assert PACKAGE / "errors.py" in files
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PRIVATE.search(line)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "text", ["cd /wor" + "k/main", "'/op" + "t/data'", "--index-" + "url x", "https://pypi." + "org"]
+)
+def test_what_is_private_would_be_found(text: str) -> None:
+    assert PRIVATE.search(text)
+
+
+@pytest.mark.parametrize("text", ["- /optimizer: adam", "/optimizer@phases.a", "~/work/photos", "a/work/b", "./opt/x"])
+def test_what_only_looks_private_is_let_be(text: str) -> None:
+    assert not PRIVATE.search(text)
