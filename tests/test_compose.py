@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from tlx.compose import CONF, GROUPS, as_typed, choices, compose, jobs
-from tlx.config import Config, checked, identity
+from tlx.checks import checked
+from tlx.compose import CONF, GROUPS, choices, compose, jobs
+from tlx.config import Config, identity
 from tlx.errors import RequestError
+from tlx.typed import as_typed
 
 
 def config_of(*overrides: str, config_dir: str | None = None) -> Config:

@@ -99,7 +99,7 @@ def test_a_command_of_the_readme_runs(command: str, home: Path, finished: Path) 
     extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
     done = shell(home, " ".join([command, *extra]))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert done.stdout.strip() or (home / "predictions.csv").stat().st_size
 
 
 def test_the_python_of_the_readme_runs(home: Path) -> None:
@@ -127,7 +127,7 @@ def test_make_test_is_pytest(home: Path) -> None:
 
 def test_make_help_lists_every_target(home: Path) -> None:
     listed = {line.split()[0] for line in make(home, "help").stdout.splitlines()}
-    assert listed == set("help install run test lint types sweep ui wheel clean".split())
+    assert listed == {"help", "install", "run", "test", "lint", "types", "sweep", "ui", "wheel", "clean"}
 
 
 def test_make_ui_serves_what_has_run_on_this_machine_only(home: Path, finished: Path) -> None:

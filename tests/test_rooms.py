@@ -30,8 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking_process": set(),  # writes to MLflow; a process of its own, started by path
     "display": set(),  # what a person sees
     # From words to values.
-    "config": set(),  # the schema, its checks, a run's identity
-    "compose": {"config"},  # argv and YAML → Config; the only one that knows Hydra
+    "config": set(),  # the schema, components by name, a run's identity
+    "checks": {"config"},  # every value in range, every name known
+    "typed": set(),  # values as typed, in Hydra's grammar
+    "compose": {"config", "typed"},  # argv and YAML → Config; the only one that knows Hydra
     # From files to pixels.
     "decoding": set(),  # bytes → uint8 [H, W, 3]
     "shapes": {"decoding"},  # drawn pictures
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"downloads", "hub", "unpack"},  # where weights come from
     "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "weights"},
     # Learning.
-    "strategy": {"config"},  # phase → plan: cut, modes, parameter groups
+    "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "evaluate": {"rows", "runtime"},  # logits, accuracy with intervals
     "features": {"rows", "runtime"},  # the frozen prefix, computed once
     "solvers": {"config", "evaluate", "rows", "runtime", "strategy"},
@@ -67,14 +69,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("backbones", "config", "data", "datasets", "display", "evaluate", "features", "model", "pixels", "record"),
         *("rows", "runtime", "solvers", "stages", "strategy", "tracking", "trainer", "weights"),
     },
-    "__main__": {"compose", "config", "display", "job", "predict", "record"},  # verbs, exit codes
+    "__main__": {"checks", "compose", "display", "job", "predict", "record"},  # verbs, exit codes
     "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
 }
 
 # What takes seconds to import. `--help` and every configuration error answer before any of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MUST_BE_LIGHT = [
-    *("__init__", "__main__", "compose", "config", "data", "datasets", "decoding", "display", "downloads", "errors"),
+    *("__init__", "__main__", "checks", "compose", "config", "data", "datasets", "decoding", "display", "downloads", "errors"),
     *("fetch", "folders", "hub", "images", "job", "record", "report", "runtime", "schedules", "shapes", "tracking"),
     *("tracking_process", "unpack", "weights"),
 ]
@@ -164,7 +166,7 @@ def test_nobody_comes_in_by_the_door() -> None:
 
 def test_only_the_room_that_composes_knows_hydra() -> None:
     users = {name for name, found in HOUSE.items() if "hydra" in found.packages(found.now, found.later, found.typing)}
-    assert users <= {"compose", "__main__"}
+    assert users <= {"typed", "compose", "__main__"}
     main = HOUSE["__main__"]
     assert "hydra" not in main.packages(main.now)
     assert {name for name in main.later if name.startswith("hydra")} <= {"hydra.core.hydra_config"}
@@ -206,7 +208,7 @@ import sys
 import tlx.__main__
 from omegaconf import open_dict
 from tlx.compose import compose
-from tlx.config import checked
+from tlx.checks import checked
 node = compose(["backbone=resnet50", "strategy=finetune", "dataset=cifar10"])
 with open_dict(node):
     del node["hydra"]

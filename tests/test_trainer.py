@@ -246,7 +246,8 @@ def test_clipping_bounds_the_step() -> None:
             batch_size=64,
             optimizer={"_target_": "torch.optim.SGD"},
         )
-        return math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(net.parameters(), before, strict=True)))
+        pairs = zip(net.parameters(), before, strict=True)
+        return math.sqrt(sum(float((a.detach() - b).square().sum()) for a, b in pairs))
 
     assert moved(None) > 0.01
     assert moved(0.01) == pytest.approx(0.01, rel=1e-3)

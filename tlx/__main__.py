@@ -5,6 +5,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 """
 
 import argparse
+import errno
 import os
 import re
 import shlex
@@ -20,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tlx.errors import RequestError, nearest
 
 if TYPE_CHECKING:
-    from tlx.config import Config
     from tlx.record import Summary
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
 VERBS = {"predict": "classify files and folders with a saved model"}
 
@@ -52,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _say(error, 1)
+        return _say(error, 2 if error.errno in _FULL else 1)
     except Exception as error:  # the last resort: one line, and how to see more
         return _say(error, 1)
 
 
 def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summary":
     """Composes, checks and carries out one run."""
+    from tlx.checks import checked
     from tlx.compose import compose
-    from tlx.config import checked
 
     node = compose(overrides, config_dir)
     folder = _folder(node)
@@ -76,6 +78,11 @@ def _run(arguments: list[str]) -> int:
     for word in rest:
         flags = [flag for action in _options()._actions for flag in action.option_strings]
         raise RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")
+    if known.shell_completion:
+        from tlx.compose import completion
+
+        completion(known.overrides)
+        return 0
     _stray_words(known.overrides)
     if known.help:
         print(_help(known.config_dir))
@@ -87,16 +94,17 @@ def _run(arguments: list[str]) -> int:
         return 0
     if known.cfg:
         return _show(known)
-    if known.info or known.shell_completion:
-        from tlx.compose import delegate
+    if known.package or known.resolve:
+        raise RequestError(f"{'--package' if known.package else '--resolve'}: goes with --cfg, as in --cfg job")
+    if known.info:
+        from tlx.compose import info
 
-        flags = ["--info", known.info] if known.info else ["--shell-completion"]
-        delegate([*flags, *known.overrides], lambda node: None)
+        info(known.info, known.overrides, known.config_dir)
         return 0
+    if known.dry_run:
+        return _preview(known.overrides, known.config_dir, known.multirun)
     if known.multirun:
         return _multirun(known.overrides, known.config_dir)
-    if known.dry_run:
-        return _preview(known.overrides, known.config_dir)
     summary = run_overrides(known.overrides, known.config_dir)
     from tlx.display import closing
 
@@ -104,24 +112,31 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _preview(overrides: list[str], config_dir: str | None) -> int:
-    from tlx.compose import compose
-    from tlx.config import checked
+def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> int:
+    from tlx.checks import checked
+    from tlx.compose import compose, jobs
 
-    config = checked(_ours(compose(overrides, config_dir)))
+    planned = jobs(overrides, config_dir) if multirun else [overrides]
+    configs = [checked(_ours(compose(job, config_dir))) for job in planned]
     from tlx import job
 
-    print("\n".join(job.preview(config)))
+    for number, config in enumerate(configs):
+        if multirun:
+            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {' '.join(planned[number])}")
+        print("\n".join(job.preview(config)))
     return 0
 
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
+    from tlx.checks import checked
     from tlx.compose import compose, jobs, multirun
-    from tlx.config import checked
+    from tlx.record import new_folder
 
     planned = jobs(overrides, config_dir)
-    for job in planned:  # every configuration error comes before the first job
-        checked(_ours(compose(job, config_dir)))
+    composed = [compose(job, config_dir) for job in planned]
+    for node in composed:  # every configuration error comes before the first job
+        checked(_ours(node))
+    folder = new_folder(Path(os.path.expanduser(str(composed[0].hydra.sweep.dir))).absolute())
     done: list[tuple[int, str]] = []
 
     def task(node: DictConfig) -> None:
@@ -142,7 +157,12 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         except Exception as error:  # a failed job does not stop the others
             done[number] = (_say(error, 1), str(error))
 
-    multirun(overrides, task, config_dir)
+    try:
+        multirun(overrides, task, folder, config_dir)
+    except KeyboardInterrupt:
+        finished = sum(code == 0 for code, _ in done)
+        print(f"{finished} of {len(planned)} jobs finished, in {folder}", file=sys.stderr)
+        raise
     failed = [(number, reason) for number, (code, reason) in enumerate(done) if code]
     print(f"{len(done) - len(failed)} of {len(planned)} jobs finished", file=sys.stderr)
     for number, reason in failed:
@@ -168,7 +188,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line like all others."""
 
     def error(self, message: str) -> Any:
-        raise RequestError(f"{self.prog}: {message}; {self.prog} --help says more")
+        raise RequestError(f"{message.removeprefix('argument ')}; {self.prog} --help says more")
 
 
 def _options() -> _Parser:
@@ -238,7 +258,7 @@ def _ours(node: DictConfig) -> DictConfig:
 
 
 def _folder(node: DictConfig) -> Path:
-    return Path(str(node.hydra.run.dir)).expanduser().absolute()
+    return Path(os.path.expanduser(str(node.hydra.run.dir))).absolute()
 
 
 def _command(overrides: Sequence[str], config_dir: str | None) -> str:

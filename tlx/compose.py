@@ -6,7 +6,8 @@ the nearest valid name.
 
 import contextlib
 import difflib
-import io
+import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tlx import config as tlx_config
 from tlx.config import Config, Phase, flat
 from tlx.errors import RequestError, nearest
+from tlx.typed import as_typed, quote
 
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
@@ -30,10 +34,6 @@ GROUPS = (
     "backbone", "head", "dataset", "augmentation", "strategy",
     "optimizer", "schedule", "source", "tracking", "experiment",
 )  # fmt: skip
-
-# Keys that hold text whatever it looks like: a folder may be called 2024 or null-set.
-_TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment)")
-_OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
@@ -49,7 +49,11 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
     _register()
     typed = [*_search_path(config_dir), *(as_typed(override, multirun=False) for override in overrides)]
     with _initialized():
-        return _compose(typed)
+        node = _compose(typed)
+        for key in _added(node):
+            given = next((o for o in overrides if o.startswith("+") and o.lstrip("+").startswith(key)), key)
+            raise _unknown_key(key, given, overrides)
+        return node
 
 
 def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
@@ -58,55 +62,59 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
 
     _register()
     typed = [as_typed(override, multirun=True) for override in overrides]
-    try:
-        batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(typed), max_batch_size=None)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explained(error, typed) from error
+    with _initialized():
+        _compose(_search_path(config_dir))  # now Hydra knows the user's folder, too
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        try:
+            batches = BasicSweeper.split_arguments(parser.parse_overrides(typed), max_batch_size=None)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, typed) from error
     return [job for batch in batches for job in batch]
 
 
-def multirun(overrides: Sequence[str], task: Callable[[DictConfig], Any], config_dir: str | None = None) -> None:
-    """Runs `task` once for each combination, by Hydra's sweeper and launcher."""
-    typed = [*_search_path(config_dir), *(as_typed(override, multirun=True) for override in overrides)]
-    delegate(["--multirun", *typed], task)
+def multirun(
+    overrides: Sequence[str], task: Callable[[DictConfig], Any], folder: Path, config_dir: str | None = None
+) -> None:
+    """Runs `task` once for each combination, by Hydra's sweeper and launcher, in sub-folders of `folder`."""
+    typed = [as_typed(override, multirun=True) for override in overrides]
+    with _hydra() as main:
+        main.multirun("config", task, [*_search_path(config_dir), *typed, f"hydra.sweep.dir={quote(str(folder))}"])
 
 
-def delegate(argv: Sequence[str], task: Callable[[DictConfig], Any]) -> None:
-    """Hands a command line over to Hydra's own main (multirun, --info, shell completion)."""
-    _register()
-    before, sys.argv = sys.argv, ["tlx", *argv]
+def info(about: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
+    """Prints what Hydra knows about the configuration: `all`, `defaults`, `searchpath`, …"""
+    typed = [as_typed(override, multirun=False) for override in overrides]
+    with _hydra() as main:
+        try:
+            main.show_info(about, "config", [*_search_path(config_dir), *typed])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, typed) from error
+
+
+def completion(request: Sequence[str]) -> None:
+    """Answers a shell: `install=bash` prints what to evaluate, `query=bash` the words that may follow."""
+    shells = [f"{what}={shell}" for what in ("install", "uninstall", "query") for shell in ("bash", "zsh", "fish")]
+    if len(request) != 1 or request[0] not in shells:
+        raise RequestError(f"-sc {' '.join(request)}: must be one of {', '.join(shells)}")
+    if request[0].startswith("query") and "COMP_LINE" not in os.environ:
+        raise RequestError(f'-sc {request[0]} is for the shell; to install completion: eval "$(tlx -sc install=bash)"')
+    before, sys.argv[0] = sys.argv[0], "tlx"  # the command that is completed
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+        with _hydra() as main:
+            main.shell_completion("config", list(request))
     finally:
-        sys.argv = before
+        sys.argv[0] = before
 
 
 def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
     """The YAMLs of a group with the first comment line of each, the user's own included."""
     found = {}
-    for folder in [CONF, *([Path(config_dir).expanduser()] if config_dir else [])]:
+    for folder in [CONF, *([Path(os.path.expanduser(config_dir))] if config_dir else [])]:
         for file in sorted((folder / group).glob("*.yaml")):
             lines = file.read_text(encoding="utf-8").splitlines()
-            found[file.stem] = next((line[1:].strip() for line in lines if line.startswith("# ") and "@pack" not in line), "")
+            said = (line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line)
+            found[file.stem] = next(said, "")
     return found
-
-
-def as_typed(override: str, *, multirun: bool) -> str:
-    """The override with its value quoted where Hydra's grammar would read it as something else than it is.
-
-    Under `multirun` commas separate choices; each is looked at by itself.
-    """
-    found = _OVERRIDE.fullmatch(override)
-    if not found:
-        return override
-    key, value = found["key"], found["value"]
-    parsed = _parsed(override)
-    if multirun:
-        if parsed is not None and parsed.is_sweep_override():
-            return override
-        if parsed is None and "," in value:
-            return f"{key}={','.join(_quoted(key, part) for part in value.split(','))}"
-    return f"{key}={_quoted(key, value)}"
 
 
 def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
@@ -121,6 +129,12 @@ def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
     if isinstance(error, OverrideParseException):
         return RequestError(f"{error.override}: not of the form key=value")
     text = str(error)
+    if "Config group override must be" in text:
+        given = next((o for o in overrides if o.partition("=")[0] in GROUPS and o.endswith("=null")), "a group")
+        return RequestError(f"{given}: a group takes the name of a choice; --help lists them")
+    if found := re.match(r"In '([^']+)': .*\n?.*Key '(\w+)' not in '(\w+)'", text):
+        fields = getattr(tlx_config, found[3]).__dataclass_fields__
+        return RequestError(f"{found[1]}.yaml: {found[2]}: no such key{nearest(found[2], fields)}; {', '.join(fields)}")
     if found := re.search(r"Could not override '([^']+)'(?:\. No match)?", text):
         return _unknown_key(found[1], text, overrides)
     if found := re.search(r"Error merging override (.+)", text):
@@ -138,7 +152,8 @@ def _register() -> None:
 
 def _size(numerator: int, denominator: int, *, _root_: DictConfig) -> int:
     """A number of pixels in proportion to the backbone's input size."""
-    return round(_root_.backbone.input_size * numerator / denominator)
+    size: int = _root_.backbone.input_size
+    return round(size * numerator / denominator)
 
 
 def _label(group: str, *, _root_: DictConfig) -> str:
@@ -155,47 +170,50 @@ def _initialized() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _hydra() -> Iterator[Any]:
+    """Hydra's own commands, without its way to leave the process; its logging does not outlive them."""
+    _register()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with _initialized():
+            yield GlobalHydra.instance().hydra
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 def _compose(typed: list[str]) -> DictConfig:
     try:
         return hydra.compose("config", typed, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group that is a number
         raise explained(error, typed) from error
+    except yaml.YAMLError as error:
+        raise RequestError(f"a YAML file cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _added(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The keys that `+key=value` has added where the schema is closed; nobody would read them."""
+    kind = OmegaConf.get_type(node)
+    fields = getattr(kind, "__dataclass_fields__", None)
+    for name, value in node.items_ex(resolve=False):
+        key = f"{prefix}{name!s}"
+        if key == "hydra":
+            continue
+        if fields is not None and name not in fields:
+            yield key
+        elif isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+            yield from _added(value, f"{key}.")
 
 
 def _search_path(config_dir: str | None) -> list[str]:
     if config_dir is None:
         return []
-    folder = Path(config_dir).expanduser().resolve()
+    folder = Path(os.path.expanduser(config_dir)).resolve()
     if not folder.is_dir():
         raise RequestError(f"--config-dir {config_dir}: no such folder")
-    return [f"hydra.searchpath=[{_quote('file://' + str(folder))}]"]
-
-
-def _parsed(override: str) -> Override | None:
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return OverridesParser.create().parse_override(override)
-    except (HydraException, OmegaConfBaseException):
-        return None
-
-
-def _quoted(key: str, value: str) -> str:
-    override = _parsed(f"{key}={value}")
-    if override is None or override.is_sweep_override():
-        return _quote(value)
-    parsed = override.value()
-    if isinstance(override._value, QuotedString) or "${" in value or not value:
-        return value
-    if isinstance(parsed, str):
-        return value if parsed == value else _quote(value)
-    as_text = _TEXT.fullmatch(key) is not None and parsed is not None
-    return _quote(value) if as_text or re.match(r"\w+\(", value) else value
-
-
-def _quote(value: str) -> str:
-    # Hydra's grammar: a backslash only escapes before a quote, or at the end.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped) + "'"
+    return [f"hydra.searchpath=[{quote('file://' + str(folder))}]"]
 
 
 def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
@@ -216,13 +234,13 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
     close = close or sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)[:1]
     if not siblings:
         close = close or difflib.get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.7)
-    hint = f" (did you mean '{close[0]}'?)" if close else f"; {parent} has {', '.join(sorted(siblings))}" if siblings else ""
+    hint = f"; {parent} has {', '.join(sorted(siblings))}" if siblings else ""
+    hint = f" (did you mean '{close[0]}'?)" if close else hint
     if found := re.match(r"(.*strategy\.phases)\.(\w+)", key):
         phases = sorted({name.split(".")[2] for name in known if name.startswith("strategy.phases.")})
         if found[2] not in phases:
-            return RequestError(
-                f"{given}: this strategy has no phase {found[2]}{nearest(found[2], phases)}; its phases: {', '.join(phases)}"
-            )
+            hint = f"{nearest(found[2], phases)}; its phases: {', '.join(phases)}"
+            return RequestError(f"{given}: this strategy has no phase {found[2]}{hint}")
     return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg job` lists them all")
 
 
@@ -238,8 +256,13 @@ def _known_keys(node: DictConfig) -> list[str]:
 
 def _bad_value(override: str, error: BaseException) -> RequestError:
     override = override.strip().rstrip(".")
-    key, _, value = override.lstrip("+").partition("=")
-    if re.fullmatch(r"(.*)(optimizer|schedule)", key) and ".phases." in key:
-        return RequestError(f"{override}: an {key.rpartition('.')[2]} is a group: write +{key.rpartition('.')[2]}@{override}")
+    key = override.lstrip("+").partition("=")[0]
+    group = key.rpartition(".")[2]
+    if group in ("optimizer", "schedule") and ".phases." in key:
+        return RequestError(f"{override}: the {group} is a group: write +{group}@{override}")
     first = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
+    if "is not a subclass of" in first:
+        return RequestError(f"{override}: {key} holds other keys, as in {key}.<key>=<value>; see --cfg job -p {key}")
+    if "is not Optional" in first:
+        return RequestError(f"{override}: cannot be null")
     return RequestError(f"{override}: {first[0].lower()}{first[1:]}")

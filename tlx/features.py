@@ -2,15 +2,14 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor, nn
 
-from tlx.rows import Pixels, Resident, Rows, Through, as_input, in_order
-from tlx.runtime import autocast
+from tlx.rows import Pixels, Resident, Rows, Through, frozen, in_order
+from tlx.runtime import free_memory
 
 BATCH = 32  # images in one forward pass of the frozen part
 _SHARE = 0.5  # of the memory that is free
@@ -38,33 +37,39 @@ class Features:
     seconds: float = 0.0
     _kept: dict[str, tuple[str, Resident]] = field(default_factory=dict)
 
-    def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
+    def rows(self, net: nn.Sequential, cut: int, part: str, batch_size: int = BATCH, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
 
         Where nothing random precedes the cut they are computed once for each content of `net[:cut]` and kept in memory;
-        where they do not fit, or are random, the frozen part runs for each batch.
+        where they do not fit, or are random, the frozen part runs for each batch. In the modes `exact` and `live` every
+        forward pass of the frozen part has `batch_size` rows, so that both give the same bits on a CPU.
         """
         pixels = self.random if training and self.random is not None else self.parts[part]
         prefix, precision = net[:cut].eval(), "fp32" if self.mode == "exact" else self.precision
+        shape = None if self.mode == "auto" else batch_size
+        live = Through(prefix, pixels, precision, shape) if cut else pixels
         if pixels is self.random:
-            return Through(prefix, pixels, precision) if cut else pixels
-        key = f"{cut}/{precision}/{fingerprint(prefix)}"
+            return live
+        key = f"{cut}/{precision}/{shape}/{fingerprint(prefix)}"
         if part in self._kept and self._kept[part][0] == key:
             return self._kept[part][1]
         self._kept.pop(part, None)
-        x = None if self.mode == "live" else self._compute(net, cut, pixels, precision, part)
+        x = None if self.mode == "live" else self._compute(net, cut, pixels, precision, shape, part)
         if x is None:
-            return Through(prefix, pixels, precision) if cut else pixels
+            return live
         self._kept[part] = (key, Resident(x, pixels.y))
         return self._kept[part][1]
 
-    def _compute(self, net: nn.Sequential, cut: int, pixels: Pixels, precision: str, part: str) -> Tensor | None:
+    def _compute(
+        self, net: nn.Sequential, cut: int, pixels: Pixels, precision: str, shape: int | None, part: str
+    ) -> Tensor | None:
         began = time.perf_counter()
         kept: Tensor | None = None
         done = 0
         name = next(stage for i, (stage, _) in enumerate(net.named_children()) if i == cut)
         n = len(pixels.y)
-        for batch in self._outputs(net[:cut], pixels, precision):
+        for x, _ in pixels.batches(in_order(n, shape or BATCH), epoch=0):
+            batch = frozen(net[:cut], x, precision, shape)
             if kept is None:
                 size = n * batch[0].numel() * batch.element_size()
                 free = self.budget if self.budget is not None else int(free_bytes(self.device) * _SHARE)
@@ -84,18 +89,11 @@ class Features:
         self.say(f"features: {name} input, {part}, {n} images, {mib(size)}, {took:.1f} s")
         return kept
 
-    def _outputs(self, prefix: nn.Sequential, pixels: Pixels, precision: str) -> Iterator[Tensor]:
-        with torch.no_grad(), autocast(self.device, precision):
-            for x, _ in pixels.batches(in_order(len(pixels.y), BATCH), epoch=0):
-                yield prefix(as_input(x, precision)) if len(prefix) else x
-
 
 def feature_size(net: nn.Sequential, cut: int, input_size: int) -> int:
     """Bytes of what one image becomes before stage `cut`, in fp32 (uint8 pixels where nothing is frozen)."""
     prefix, device = net[:cut].eval(), next(net.parameters()).device
-    with torch.no_grad():
-        x = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device)
-        x = prefix(as_input(x, "fp32")) if len(prefix) else x
+    x = frozen(prefix, torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device), "fp32", None)
     return x.numel() * x.element_size()
 
 
@@ -112,7 +110,7 @@ def free_bytes(device: torch.device) -> int:
     """Memory that is free on `device`."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return free_memory()
 
 
 def mib(size: int) -> str:

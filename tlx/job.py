@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from tlx import tracking, weights
 from tlx.config import Config, component, identity, source_task
 from tlx.data import Data, split
 from tlx.display import Display, lines, plan_lines
+from tlx.errors import RequestError, reason
 from tlx.record import Record, Summary
 from tlx.runtime import device_name, device_of, precision_of, reader_processes, use_threads
 
@@ -53,26 +56,26 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = _features(job), list(config.strategy.phases)[-1]
         record.open(name, config, job.plan, job.data, _known(job, source))
-        with Display(progress, record.summary, job.plan) as display:
-            _look(record, job, features, "before", clock)
-            try:
+        try:
+            with Display(progress, record.summary, job.plan) as display:
+                _look(record, job, features, "before", clock)
                 for phase, settings in config.strategy.phases.items():
                     for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
                         record.row(row)
                         display.row(row)
                     if config.evaluation.after_each_phase and phase != last:
                         _look(record, job, features, phase, clock)
-            except KeyboardInterrupt as error:
-                raise KeyboardInterrupt(_kept(record, job, progress)) from error
-            _save(record, job)
-            # What is measured is what was saved: the network is built again from its files.
-            job.net = model.load(record.folder, str(job.device)).net
-            scores = _look(record, job, features, "after", clock)
-            if config.evaluation.after_each_phase:
-                record.look(last, scores, job.data.test, table=True)
-        clock.seconds |= {"features": features.seconds, "training": progress.seconds}
-        _samples(record, config)
-        record.close(scores, job.data.test, clock.total(), progress)
+                _save(record, job)
+                # What is measured is what was saved: the network is built again from its files.
+                job.net = model.load(record.folder, str(job.device)).net
+                scores = _look(record, job, features, "after", clock)
+                if config.evaluation.after_each_phase:
+                    record.look(last, scores, job.data.test, table=True)
+            clock.seconds |= {"features": features.seconds, "training": progress.seconds}
+            _samples(record, config)
+            record.close(scores, job.data.test, clock.total(), progress)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_kept(record, job, progress)) from error
     return record.summary
 
 
@@ -124,11 +127,35 @@ def prepare(config: Config, clock: Clock) -> Job:
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
     net, preprocessing = _network(config, backbone, data, device)
+    _try_out(config, preprocessing.input_size)
     plans = {
         name: strategy.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
         for name, phase in config.strategy.phases.items()
     }
     return Job(config, data, net, preprocessing, plans, device, precision)
+
+
+def _try_out(config: Config, input_size: int) -> None:
+    """Makes what a YAML names and nothing has made yet, so that a value it does not take is found before the run."""
+    import torch
+
+    from tlx.solvers import optimizer_for, schedule_for
+
+    for name, phase in config.strategy.phases.items():
+        assert phase.epochs is not None
+        weights = [{"params": [torch.zeros(1, requires_grad=True)], "lr": phase.lr}]
+        for group, attempt in (
+            ("optimizer", partial(optimizer_for, phase.optimizer, weights)),
+            ("schedule", partial(schedule_for(phase.schedule), 0.0, phase.epochs)),
+        ):
+            try:
+                attempt()
+            except (TypeError, ValueError, ZeroDivisionError) as error:
+                given = getattr(phase, group)
+                values = ", ".join(f"{key}={value}" for key, value in given.items() if key != "_target_")
+                what = f"{group} of phase {name}: {given['_target_']} does not take {values or 'nothing'}"
+                raise RequestError(f"{what}: {reason(error)}") from error
+    _transforms(config, input_size)
 
 
 def read(config: Config) -> Data:
@@ -146,7 +173,7 @@ def _network(config: Config, backbone: Any, data: Data, device: "torch.device") 
     net, preprocessing = backbones.build(
         backbone, config.head, len(data.classes), seed=config.seed, offline=config.runtime.offline
     )
-    return net.to(device, memory_format=torch.channels_last), preprocessing
+    return net.to(device).to(memory_format=torch.channels_last), preprocessing
 
 
 def run_source(config: Config, job: Job, command: str) -> Path | None:
@@ -186,7 +213,7 @@ def identify(job: Job) -> str:
 
 def output(config: Config) -> Path:
     """Where all runs lie, absolute."""
-    return Path(config.output).expanduser().absolute()
+    return Path(os.path.expanduser(config.output)).absolute()
 
 
 def preview(config: Config) -> list[str]:
@@ -197,12 +224,18 @@ def preview(config: Config) -> list[str]:
     lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
     if downloads[1]:
         return [*lines, "the plan depends on the classes of the data set, which is not here yet"]
-    unpretrained = dataclasses.replace(config.backbone, weights="none")
-    job = prepare(dataclasses.replace(config, backbone=unpretrained), Clock())
+    task = source_task(config)
+    if task is not None:
+        first = f"the source task {config.source.name} comes first, unless an identical one is done already:"
+        lines = [first, *preview(task), "", "then the transfer:", *lines]
+    if downloads[0]:
+        config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
+    job = prepare(config, Clock())
     from tlx.features import feature_size, mib
 
     images = {part: len(getattr(job.data, part)) for part in ("train", "val", "test")}
-    lines.append(f"images: {', '.join(f'{n} {part}' for part, n in images.items())}; classes: {', '.join(job.data.classes)}")
+    counts = ", ".join(f"{number} {part}" for part, number in images.items())
+    lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
     for name, plan in job.plans.items():
         size = feature_size(job.net, plan.cut, job.preprocessing.input_size)
         total = mib(size * sum(images.values()))
@@ -260,7 +293,11 @@ def _transforms(config: Config, input_size: int) -> list[Any]:
     made = []
     for number, node in enumerate(config.augmentation.transforms):
         sized = {name: _pixels(value, input_size) for name, value in node.items()}
-        made.append(component(sized, f"augmentation.transforms[{number}]")())
+        key = f"augmentation.transforms[{number}]"
+        try:
+            made.append(component(sized, key)())
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"{key}: {node['_target_']} does not take these values: {reason(error)}") from error
     return made
 
 
@@ -297,12 +334,14 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
     from tlx.solvers import restore
 
     if not record.rows:
-        return "nothing was trained yet"
-    restore(job.net, progress.best)
-    _save(record, job)
+        return "nothing was trained yet, and nothing is kept"
+    if not (record.folder / "model").is_dir():
+        restore(job.net, progress.best)
+        _save(record, job)
+    measured = "" if record.summary.test_accuracy is not None else " (its test accuracy was not measured)"
     return (
         f"{len(record.rows)} of {progress.epochs} epochs are done; {record.folder} has them, "
-        f"and the model of epoch {progress.best_epoch} (its test accuracy was not measured)"
+        f"and the model of epoch {progress.best_epoch}{measured}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -107,9 +108,17 @@ def save(
     table = None if net.layout.table is None else {stage: list(parts) for stage, parts in net.layout.table.items()}
     architecture = dataclasses.asdict(
         dataclasses.replace(
-            backbone, weights="none", url=None, stages=table, input_size=seen["input_size"], resize=size, crop=crop,
-            mean=seen["mean"], std=seen["std"], interpolation=seen["interpolation"],
-        )  # fmt: skip
+            backbone,
+            weights="none",
+            url=None,
+            stages=table,
+            input_size=seen["input_size"],
+            resize=size,
+            crop=crop,
+            mean=seen["mean"],
+            std=seen["std"],
+            interpolation=seen["interpolation"],
+        )
     )
     description = {
         "format": FORMAT,
@@ -126,7 +135,10 @@ def save(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.original_state().items()}
     with atomic(folder) as temporary:
         temporary.mkdir()
-        save_file(state, temporary / WEIGHTS)
+        try:
+            save_file(state, temporary / WEIGHTS)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -136,7 +148,7 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     Raises:
         RequestError: there is no whole model of a known format.
     """
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     path = path / "model" if (path / "model").is_dir() else path
     for name in (WEIGHTS, DESCRIPTION):
         if not (path / name).is_file():
@@ -154,6 +166,6 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True)
     net.load_original(state)
     target = device_of(device)
-    net = net.to(target, memory_format=torch.channels_last)
+    net = net.to(target).to(memory_format=torch.channels_last)
     net.eval().requires_grad_(False)
     return Model(net, preprocessing, classes, precision, description)

@@ -3,16 +3,19 @@
 import contextlib
 import csv
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from tlx.folders import PICTURES
 from tlx.errors import RequestError
-from tlx.model import Prediction, load
+from tlx.folders import PICTURES
 from tlx.runtime import atomic
+
+if TYPE_CHECKING:
+    from tlx.model import Prediction
 
 
 def predict(
@@ -29,15 +32,20 @@ def predict(
     for option, target in (("csv", as_csv), ("json", as_json)):
         if target not in (None, "-") and not str(target).endswith(f".{option}"):
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
+    if not Path(os.path.expanduser(run)).is_dir():
+        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
     files = list(find(paths))
+    from tlx.model import load
+
     model = load(run, device)
     began, done, failed = time.perf_counter(), 0, 0
     with contextlib.ExitStack() as open_files:
-        write = [
+        write: list[Callable[[Prediction], None]] = [
             writer(open_files.enter_context(_target(target)), model.classes)
             for target, writer in ((as_csv, _CsvRows), (as_json, _JsonRows))
             if target is not None
-        ] or [_TableRows(sys.stdout, model.classes)]
+        ]
+        write = write or [_TableRows(sys.stdout, model.classes)]
         for prediction in model.predict(files, batch_size):
             done, failed = done + 1, failed + bool(prediction.error)
             for rows in write:
@@ -55,7 +63,7 @@ def find(paths: Iterable[str]) -> Iterator[Path]:
         RequestError: a path does not exist, or a folder holds no image.
     """
     for given in paths:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
             if not inside:
@@ -75,7 +83,7 @@ class _TableRows:
         self.width = max(10, *map(len, classes))
         print(f"{'prediction':<{self.width}}  probability  file", file=stream)
 
-    def __call__(self, p: Prediction) -> None:
+    def __call__(self, p: "Prediction") -> None:
         if p.error:
             print(f"{'-':<{self.width}}            -  {p.file}: {p.error}", file=self.stream)
         else:
@@ -87,7 +95,7 @@ class _CsvRows:
         self.classes, self.table = classes, csv.writer(stream)
         self.table.writerow(["file", "prediction", "probability", *(f"p({name})" for name in classes), "error"])
 
-    def __call__(self, p: Prediction) -> None:
+    def __call__(self, p: "Prediction") -> None:
         each = [f"{p.probabilities[name]:.6f}" if p.probabilities else "" for name in self.classes]
         self.table.writerow([p.file, p.prediction, f"{p.probability:.6f}" if not p.error else "", *each, p.error])
 
@@ -96,7 +104,7 @@ class _JsonRows:
     def __init__(self, stream: IO[str], classes: Sequence[str]) -> None:
         self.stream = stream
 
-    def __call__(self, p: Prediction) -> None:
+    def __call__(self, p: "Prediction") -> None:
         row = {"file": p.file, "error": p.error} if p.error else {
             "file": p.file, "prediction": p.prediction, "probability": p.probability, "probabilities": p.probabilities
         }  # fmt: skip
@@ -108,5 +116,5 @@ def _target(target: str) -> Iterator[IO[str]]:
     if target == "-":
         yield sys.stdout
         return
-    with atomic(Path(target).expanduser()) as path, path.open("w", encoding="utf-8", newline="") as stream:
+    with atomic(Path(os.path.expanduser(target))) as path, path.open("w", encoding="utf-8", newline="") as stream:
         yield stream

@@ -77,11 +77,11 @@ class Record:
 
     def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
         """Makes the folder and the MLflow run. `known`: values of the summary that are there before training."""
-        self.folder = self.summary.folder = _new_folder(self.folder, reuse=self.within_sweep)
+        self.folder = self.summary.folder = new_folder(self.folder, reuse=self.within_sweep)
         self.opened = True
         for key, value in known.items():
             setattr(self.summary, key, value)
-        self._log = logging.FileHandler(self.folder / "tlx.log", encoding="utf-8")
+        self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
         self.log_model = config.tracking.model
@@ -240,6 +240,13 @@ class Record:
             self.tracker.artifact(self.folder / f"{name}.png", "plots")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written does not end the run, nor fill the screen with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing: a full disk is told by what else is written."""
+
+
 def _parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
     """What MLflow lists: what can change the result (all of it is in `config.yaml`)."""
     left_out = {"output", "tracking", "evaluation"} | ({"source"} if tree["source"]["dataset"] is None else set())
@@ -247,11 +254,15 @@ def _parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:
-    return sum(summary.images["train"] / row["images_per_second"] for row in rows)
+    return sum(summary.images["train"] / float(row["images_per_second"]) for row in rows)
 
 
-def _new_folder(folder: Path, *, reuse: bool) -> Path:
-    """`folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run."""
+def new_folder(folder: Path, *, reuse: bool = False) -> Path:
+    """Makes `folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
     number = 1
     while True:
         path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")

@@ -1,7 +1,7 @@
 """Batches of inputs with their labels: resident tensors, images as they are asked for, a frozen part's output."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,10 +109,10 @@ class _Order:
 
 
 class Through:
-    """Rows after a frozen part of the network, computed as they are asked for."""
+    """Rows after a frozen part of the network, computed as they are asked for; `shape` as in `frozen`."""
 
-    def __init__(self, prefix: nn.Module, rows: Rows, precision: str) -> None:
-        self.prefix, self.rows, self.precision = prefix, rows, precision
+    def __init__(self, prefix: nn.Sequential, rows: Rows, precision: str, shape: int | None) -> None:
+        self.prefix, self.rows, self.precision, self.shape = prefix, rows, precision, shape
 
     @property
     def y(self) -> Tensor:
@@ -122,9 +122,26 @@ class Through:
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; x is what the frozen part makes of the rows below."""
         for x, y in self.rows.batches(order, epoch):
-            with torch.no_grad(), autocast(x.device, self.precision):
-                x = self.prefix(as_input(x, self.precision))
-            yield x, y
+            yield frozen(self.prefix, x, self.precision, self.shape), y
+
+
+def frozen(prefix: nn.Sequential, x: Tensor, precision: str, shape: int | None) -> Tensor:
+    """What a frozen part, in evaluation mode, makes of rows `[B, …]`; the rows themselves where it has no stage.
+
+    Libraries choose their algorithm by the size of a batch, and another algorithm rounds differently. With a `shape`
+    every forward pass has that many rows, the last one filled up, so that a row's output does not depend on the rows
+    that it comes with.
+    """
+    if not len(prefix):
+        return x
+    with torch.no_grad(), autocast(x.device, precision):
+        if shape is None or len(x) == shape:
+            return cast(Tensor, prefix(as_input(x, precision)))
+        found = []
+        for some in torch.split(x, shape):
+            full = torch.cat([some, some.new_zeros(shape - len(some), *some.shape[1:])])
+            found.append(prefix(as_input(full, precision))[: len(some)])
+        return torch.cat(found)
 
 
 def as_input(x: Tensor, precision: str) -> Tensor:

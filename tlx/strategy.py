@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlx.config import Phase, stage_index
+from tlx.checks import stage_index
+from tlx.config import Phase
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 

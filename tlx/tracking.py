@@ -152,7 +152,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
     output = Path(output).absolute()
     uri = config.uri or f"sqlite:///{output / 'mlflow.db'}"
     if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        file = Path(os.path.expanduser(uri.removeprefix("sqlite:///"))).absolute()
         if re.search("[?%]", str(file)):  # to SQLAlchemy they are the start of options and of an escaped character
             raise RequestError(
                 f"tracking.uri: a database's path cannot have '?' or '%' in it: '{file}'; "
@@ -327,6 +327,9 @@ class _Recorder:
             pass  # it ends by itself when it has written what it has
         else:
             self._reader.join(timeout=1)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._errors.close()
 
 
 _current: _Recorder | None = None

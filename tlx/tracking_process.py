@@ -166,6 +166,8 @@ class Recorded:
                     self.warned = True
                     self.say({"run": self.key, "warning": " ".join(str(error).split())[:300] or repr(error)})
                 self.store.works = False
+                if self.key not in self.ids:  # nobody waits for an id that may never come
+                    self.say({"run": self.key, "run_id": ""})
                 if not last:
                     return
                 failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 from torch import nn
 
 from tlx.config import Config, Phase
 from tlx.features import Features
-from tlx.solvers import SOLVERS, Progress, Row, restore
+from tlx.solvers import SOLVERS, Progress, Row, restore, snapshot
 from tlx.strategy import Plan, prepare
 
 
@@ -23,10 +24,12 @@ def train(
 
     The caller may stop between two rows: `progress.best` has the best epoch so far.
     """
-    progress.best, progress.best_loss = {}, math.inf
     prepare(net, plan)
-    fit = features.rows(net, plan.cut, "train", training=True)
-    held_out = features.rows(net, plan.cut, "val")
+    # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop within the first.
+    progress.best, progress.best_loss = snapshot(net, plan), math.inf
+    batch_size = cast(int, phase.batch_size)
+    fit = features.rows(net, plan.cut, "train", batch_size, training=True)
+    held_out = features.rows(net, plan.cut, "val", batch_size)
     solver = SOLVERS[phase.solver]
     yield from solver(
         net, plan, fit, held_out, phase, config.training, progress, seed=config.seed, precision=features.precision

@@ -109,7 +109,7 @@ def read(path: Path) -> "dict[str, Tensor]":
 
 
 def _given(given: str) -> Path:
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     for candidate in (path, path / "model" / "model.safetensors", path / "model.safetensors"):
         if candidate.is_file():
             return candidate

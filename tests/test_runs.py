@@ -1,0 +1,334 @@
+"""Whole runs: sweeps, source tasks, presets, and what they leave in the folder and in MLflow."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tlx
+from tests.conftest import ROOT
+from tlx.__main__ import main
+from tlx.compose import choices
+from tlx.errors import RequestError
+from tlx.record import Summary, new_folder
+
+# SQLAlchemy on what MLflow does; the product does not open a store in its own process
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+TINY = ["dataset.train=8", "dataset.test=4", "training.epochs=1"]
+SMALL = ["backbone=small_cnn", *TINY, "tracking=none"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path
+
+
+def tracked(folder: Path) -> list[Any]:
+    """The runs of the folder's store, oldest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/outputs/mlflow.db")
+    experiment = client.get_experiment_by_name("tlx")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+
+
+def digest(summary: Summary) -> dict[str, bytes]:
+    """What two identical runs must have in common."""
+    names = ("predictions.csv", "plan.json", "model/model.safetensors")
+    return {name: (summary.folder / name).read_bytes() for name in names}
+
+
+def test_four_jobs_of_a_sweep_are_four_finished_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["strategy=feature_extraction,finetune", "backbone=efficientnet_lite0,small_cnn", *TINY]
+    assert main(["-m", *words]) == 0
+    assert "4 of 4 jobs finished" in capsys.readouterr().err
+    runs = tracked(here)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert len({run.info.run_name for run in runs}) == 4
+    assert {(run.data.params["backbone.name"], *run.info.run_name.split()[:1]) for run in runs} == {
+        (name, f"strategy={strategy}")
+        for name in ("tf_efficientnet_lite0", "small_cnn")
+        for strategy in ("feature_extraction", "finetune")
+    }
+    folders = sorted(here.glob("outputs/sweeps/*/*/summary.json"))
+    assert len(folders) == 4
+    for file in folders:
+        assert json.loads(file.read_text())["status"] == "finished"
+
+
+def test_a_job_that_fails_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "backbone=small_cnn", *TINY, "optimizer=sgd", "training.lr=1e-3,1e30,1e-2"]) == 1
+    said = capsys.readouterr().err
+    assert "2 of 3 jobs finished" in said
+    assert "job 2 failed: phase probe, epoch 1: the loss is" in said
+    again = said.splitlines()[-1].partition("again: ")[2]
+    assert again.startswith("python -m tlx backbone=small_cnn")
+    assert "training.lr=1e+30" in again
+    runs = tracked(here)
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED", "FINISHED"]
+    assert "the loss is" in runs[1].data.tags["tlx.error"]
+    assert runs[1].data.tags["tlx.command"] == again
+    assert main(again.split()[3:]) == 1  # it is the command that repeats the failure
+
+
+def test_a_job_that_cannot_begin_is_a_failed_run_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["backbone=small_cnn,squeezenet1_1", "runtime.offline=true", *TINY]
+    assert main(["-m", *words]) == 1
+    assert "squeezenet1_1-b8a52dc0.pth is not here" in capsys.readouterr().err
+    runs = tracked(here)
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
+    assert "squeezenet1_1-b8a52dc0.pth" in runs[1].data.tags["tlx.error"]
+
+
+def test_nothing_stays_active_for_the_next_job_of_the_process(here: Path) -> None:
+    import logging
+
+    import mlflow
+
+    handlers = logging.getLogger("tlx").handlers[:]
+    tlx.run(["backbone=small_cnn", *TINY])
+    with pytest.raises(RequestError):
+        tlx.run(["backbone=small_cnn", *TINY, "dataset.limit.train=1"])
+    assert mlflow.active_run() is None
+    assert logging.getLogger("tlx").handlers == handlers
+    assert [run.info.status for run in tracked(here)] == ["FINISHED"]
+
+
+def test_a_second_run_in_the_same_process_equals_the_first_bit_for_bit() -> None:
+    words = [*SMALL, "strategy=gradual", "augmentation=flip", "head=mlp", "training.epochs=2"]
+    first = tlx.run(words)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    tlx.run([*SMALL, "seed=5"])
+    again = tlx.run(words)
+    assert digest(first) == digest(again)
+    assert first.identity == again.identity
+    rows = [
+        [
+            {key: value for key, value in json.loads(line).items() if key not in ("seconds", "images_per_second")}
+            for line in (run.folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in (first, again)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(here: Path) -> None:
+    words = [*SMALL, "hydra.run.dir=outputs/now"]
+    folders = [tlx.run(words).folder for _ in range(3)]
+    assert [folder.name for folder in folders] == ["now", "now-2", "now-3"]
+    for folder in folders:
+        assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    assert [new_folder(here / "sweep").name for _ in range(2)] == ["sweep", "sweep-2"]
+    assert main(["-m", *SMALL, "seed=0,1", "hydra.sweep.dir=outputs/now"]) == 0
+    assert len(list(here.glob("outputs/now-4/*/summary.json"))) == 2
+
+
+def test_the_source_task_is_trained_once_and_linked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["backbone=small_cnn", "source=shapes", "dataset=new_shapes", *TINY]
+    words += ["source.dataset.train=8", "source.dataset.test=4", "source.training.epochs=1"]
+    one = tlx.run(words)
+    assert "training the backbone on it first" in capsys.readouterr().err
+    two = tlx.run([*words, "training.lr=1e-2"])
+    assert "trained already" in capsys.readouterr().err
+    other = tlx.run([*words, "source.training.lr=1e-2"])
+    assert one.source == two.source != other.source
+    assert len(list(here.glob("outputs/sources/shapes-*"))) == 2
+    runs = tracked(here)
+    assert [run.info.status for run in runs] == ["FINISHED"] * 5
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    by_id = {run.info.run_id: run for run in runs}
+    for summary in (one, two, other):
+        source = json.loads((Path(summary.source) / "summary.json").read_text())
+        assert by_id[summary.mlflow_run_id].data.tags["tlx.source"] == source["mlflow_run_id"]
+        assert names[source["mlflow_run_id"]] == "source shapes"
+        assert source["classes"] == ["circle", "square", "triangle"]
+    # The transfer starts from the source's convolutions and leaves them alone.
+    from safetensors.torch import load_file
+
+    source_state, state = (load_file(Path(f, "model/model.safetensors")) for f in (one.source, one.folder))
+    assert torch.equal(source_state["conv1.0.weight"], state["conv1.0.weight"])
+
+
+def test_a_source_that_was_stopped_is_trained_again(here: Path) -> None:
+    words = ["source=shapes", "dataset=new_shapes", *SMALL, "source.dataset.train=8", "source.dataset.test=4"]
+    words += ["source.training.epochs=1"]
+    source = Path(tlx.run(words).source)
+    before = (source / "model/model.safetensors").read_bytes()
+    summary = json.loads((source / "summary.json").read_text())
+    (source / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    (source / "model/model.safetensors").write_bytes(b"half")
+    again = tlx.run(words)
+    assert Path(again.source) == source
+    assert (source / "model/model.safetensors").read_bytes() == before
+
+
+def test_each_phase_is_evaluated_where_asked(here: Path) -> None:
+    summary = tlx.run([*SMALL, "strategy=lp_ft", "evaluation.after_each_phase=true"])
+    tables = {}
+    for name in ("predictions-before", "predictions-probe", "predictions-tune", "predictions"):
+        with (summary.folder / f"{name}.csv").open(newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+        assert [row["sample"] for row in tables[name]] == [str(i) for i in range(12)]
+        assert {row["label"] for row in tables[name]} == {"circle", "square", "triangle"}
+    assert tables["predictions-tune"] == tables["predictions"]
+    assert set(summary.after) == {"probe", "tune"}
+    assert summary.after["tune"]["test_accuracy"] == summary.test_accuracy
+    right = np.mean([row["correct"] == "1" for row in tables["predictions-before"]])
+    assert summary.accuracy_before_training == pytest.approx(right)
+
+
+def test_the_summary_is_what_the_contract_says(here: Path) -> None:
+    summary = tlx.run(SMALL)
+    written = json.loads((summary.folder / "summary.json").read_text())
+    names = "test_accuracy test_accuracy_interval accuracy_before_training test_loss val_accuracy best_epoch epochs"
+    names += " seconds images_per_second classes images precision device identity mlflow_run_id command status"
+    assert set(names.split()) <= set(written)
+    assert set(written["seconds"]) == {"data", "features", "training", "evaluation", "total"}
+    assert sum(written["images"].values()) == 36
+    assert written["images"]["test"] == 12
+    low, high = written["test_accuracy_interval"]
+    assert 0 <= low <= written["test_accuracy"] <= high <= 1
+    assert written["classes"] == ["circle", "square", "triangle"]
+    assert (written["status"], written["mlflow_run_id"], written["skipped"]) == ("finished", "", [])
+    files = {path.relative_to(summary.folder).as_posix() for path in summary.folder.rglob("*") if path.is_file()}
+    assert files == {
+        *("config.yaml", "plan.json", "metrics.jsonl", "predictions.csv", "summary.json", "tlx.log"),
+        *("curves.png", "confusion.png", "predictions.png", "model/model.safetensors", "model/model.json"),
+    }
+
+
+def test_tracking_none_needs_no_mlflow(here: Path) -> None:
+    code = (
+        "import sys; sys.modules['mlflow'] = None; import tlx;"
+        "print(tlx.run(sys.argv[1:]).status, sys.modules['mlflow'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SMALL],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["finished None"], done.stderr
+
+
+def test_an_interrupt_in_a_later_phase_keeps_the_best_of_the_one_before(here: Path) -> None:
+    """What is half learned in a phase's first epoch is not saved as the model of an epoch that it is not."""
+    from tlx import solvers
+
+    words = [*SMALL, "strategy=lp_ft", "training.epochs=2", "hydra.run.dir=stopped"]
+    original = solvers.backward
+    calls = []
+
+    def stopped(*args: object) -> torch.Tensor:
+        calls.append(args)
+        if len(calls) == 6:  # one batch of the second phase has changed the weights
+            raise KeyboardInterrupt
+        return original(*args)
+
+    solvers.backward = stopped
+    try:
+        with pytest.raises(
+            KeyboardInterrupt, match=r"2 of 4 epochs are done; .*stopped has them, and the model of epoch"
+        ):
+            tlx.run([*words, "training.batch_size=16"])
+    finally:
+        solvers.backward = original
+    probe = tlx.run([*SMALL, "training.epochs=2", "training.batch_size=16"])
+    assert (here / "stopped/model/model.safetensors").read_bytes() == (
+        probe.folder / "model/model.safetensors"
+    ).read_bytes()
+
+
+def photos(shared: Path, folder: Path, each: int) -> Path:
+    """A few of the real ants and bees."""
+    for part in ("train", "val"):
+        for name in ("ants", "bees"):
+            (folder / part / name).mkdir(parents=True)
+            for file in sorted((shared / "hymenoptera_data" / part / name).glob("*.jpg"))[:each]:
+                (folder / part / name / file.name).symlink_to(file)
+    return folder
+
+
+def random_weights(name: str, file: Path) -> Path:
+    """Random weights under the official file's name, as torch.hub keeps it."""
+    import torchvision
+
+    torch.manual_seed(0)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(torchvision.models.get_model(name, weights=None).state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "file"),
+    [
+        ("resnet50_mlp_head", "resnet50", "resnet50-11ad3fa6.pth"),
+        ("alexnet_ants_bees", "alexnet", "alexnet-owt-7be5be79.pth"),
+        ("vgg16_ants_bees", "vgg16", "vgg16-397923af.pth"),
+    ],
+)
+def test_a_preset_of_ants_and_bees_runs_from_a_weights_file(
+    here: Path, shared: Path, preset: str, name: str, file: str
+) -> None:
+    weights = random_weights(name, here / file)
+    root = photos(shared, here / "photos", 4)
+    words = [f"experiment={preset}", f"dataset.root={root}", f"backbone.weights={weights}", "tracking=none"]
+    summary = tlx.run([*words, "training.epochs=1", "training.batch_size=2", "training.lr=1e-5"])
+    weights.unlink()
+    assert summary.status == "finished"
+    assert (summary.classes, sum(summary.images.values())) == (["ants", "bees"], 16)
+    plan = json.loads((summary.folder / "plan.json").read_text())[0]
+    frozen = {stage["stage"] for stage in plan["stages"] if stage["frozen"]}
+    learns = {stage["stage"] for stage in plan["stages"] if not stage["frozen"]}
+    assert learns == ({"head"} if name == "resnet50" else {"classifier", "logits", "head"})
+    assert len(frozen) >= 5
+
+
+@pytest.mark.parametrize("preset", choices("experiment"))
+def test_every_preset_composes_and_builds(here: Path, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On small images of its own, for the data sets that have to be fetched."""
+    words: Sequence[str] = []
+    if preset != "shapes_transfer":
+        root = here / "drawn"
+        for name in ("one", "two"):
+            (root / name).mkdir(parents=True)
+            for i in range(6):
+                Image.new("RGB", (32, 32), (40 * i, 99, 99 if name == "one" else 0)).save(root / name / f"{i}.png")
+        words = [f"dataset.root={root}"]
+    if preset == "leaves_to_shoes":
+        words = [*words, f"source.dataset.root={root}"]
+    if preset.startswith("cifar10"):
+        words = ["dataset=image_folder", *words]
+    assert main(["--dry-run", f"experiment={preset}", *words]) == 0
+    said = capsys.readouterr().out
+    assert "phase " in said
+    assert "parameters learn" in said
+    assert not (here / "outputs").exists()
+
+
+def test_shapes_transfer_runs_end_to_end_and_predicts_what_it_draws(here: Path) -> None:
+    words = ["experiment=shapes_transfer", "tracking=none", "source.dataset.train=60", "source.training.epochs=3"]
+    summary = tlx.run([*words, "training.epochs=4", "dataset.test=20"])
+    assert sorted(summary.classes) == ["pentagon", "star"]
+    with (summary.folder / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["file"]).name.rpartition("-")[0] for row in rows} == {"star", "pentagon", "hexagon"}
+    assert {row["prediction"] for row in rows} <= {"star", "pentagon"}
+    for row in rows:
+        assert (summary.folder / row["file"]).is_file()
+    plan = json.loads((summary.folder / "plan.json").read_text())[0]
+    assert [stage["frozen"] for stage in plan["stages"]] == [True, True, False, False]
