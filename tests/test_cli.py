@@ -179,7 +179,7 @@ def test_unreadable_images_are_named_or_skipped_counted_and_listed(laid_out: Per
     said = laid_out.types(*words, "dataset.on_error=skip")
     assert said.code == 0, said.err
     summary = json.loads(next(laid_out.folder.glob("outputs/*/*/summary.json")).read_text())
-    assert [Path(path).name for path, _ in summary["skipped"]] == ["1.png", "2.png"]
+    assert {Path(path).name for path, _ in summary["skipped"]} == {"1.png", "2.png"}
     assert sum(summary["images"].values()) == 8
     assert "skipped: 2 files" in said.err
 
@@ -420,7 +420,7 @@ def test_a_diverged_run_fails_with_its_reason(tlx: Tlx, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"tlx: .*the loss is (nan|inf).*take a lower learning rate than 1e\+30", last), last
+    assert re.match(r"tlx: .*the loss is .*(nan|inf).*take a lower learning rate than 1e\+30", last), last
     summary = json.loads(next(tmp_path.glob("outputs/*/*/summary.json")).read_text())
     assert summary["status"] == "failed"
     from mlflow import MlflowClient

@@ -65,9 +65,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking": {"config", "tracking_process"},  # what MLflow is told
     "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder
     # One run, and the door.
+    "build": {  # everything that a configuration names, found and checked
+        *("backbones", "config", "data", "features", "pixels", "rows", "runtime", "solvers", "stages", "strategy"),
+        "weights",
+    },
     "job": {
-        *("backbones", "config", "data", "datasets", "display", "evaluate", "features", "model", "pixels", "record"),
-        *("rows", "runtime", "solvers", "stages", "strategy", "tracking", "trainer", "weights"),
+        *("build", "config", "datasets", "display", "evaluate", "features", "model", "record", "runtime", "solvers"),
+        *("tracking", "trainer", "weights"),
     },
     "__main__": {"checks", "compose", "display", "job", "predict", "record"},  # verbs, exit codes
     "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
@@ -76,8 +80,22 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What takes seconds to import. `--help` and every configuration error answer before any of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MUST_BE_LIGHT = [
-    *("__init__", "__main__", "checks", "compose", "config", "data", "datasets", "decoding", "display", "downloads", "errors"),
-    *("fetch", "folders", "hub", "images", "job", "record", "report", "runtime", "schedules", "shapes", "tracking"),
+    *("__init__", "__main__", "build", "checks", "compose", "config", "data", "datasets", "decoding", "display"),
+    *(
+        "downloads",
+        "errors",
+        "fetch",
+        "folders",
+        "hub",
+        "images",
+        "job",
+        "record",
+        "report",
+        "runtime",
+        "schedules",
+        "shapes",
+        "tracking",
+    ),
     *("tracking_process", "unpack", "weights"),
 ]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
+from tlx.build import Clock, features_of, prepare
 from tlx.config import Phase, Training
 from tlx.features import feature_size, fingerprint
-from tlx.job import Clock, _features, prepare
 from tlx.rows import Resident, shuffled
 from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
 
@@ -24,7 +24,7 @@ def trained(*overrides: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """A run's rows (without times) and its final weights."""
     config = config_of(*TINY, "backbone.weights=none", *overrides)
     job = prepare(config, Clock())
-    features, progress, rows = _features(job), Progress(), []
+    features, progress, rows = features_of(job), Progress(), []
     for name, phase in config.strategy.phases.items():
         rows += trainer.train(job.net, job.plans[name], phase, features, config, progress)
     kept = ("phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not() -> None:
 
 def test_random_views_differ_between_epochs_and_only_in_training() -> None:
     job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "augmentation=crop_flip"), Clock())
-    features = _features(job)
+    features = features_of(job)
     fit = features.rows(job.net, 0, "train", training=True)
     order = [torch.arange(4)]
     (first, _), (second, _), (again, _) = (next(iter(fit.batches(order, epoch))) for epoch in (0, 1, 0))
@@ -77,7 +77,7 @@ def test_reader_processes_give_the_same_views() -> None:
     def views(workers: int) -> Tensor:
         config = config_of(*TINY, *NETWORKS["small_cnn"], "augmentation=crop_flip", f"runtime.workers={workers}")
         job = prepare(config, Clock())
-        rows = _features(job).rows(job.net, 0, "train", training=True)
+        rows = features_of(job).rows(job.net, 0, "train", training=True)
         return torch.cat([x for x, _ in rows.batches([torch.arange(4), torch.arange(4, 8)], epoch=3)])
 
     assert torch.equal(views(0), views(2))
@@ -86,7 +86,7 @@ def test_reader_processes_give_the_same_views() -> None:
 def test_frozen_features_are_computed_once_until_the_frozen_part_changes() -> None:
     job = prepare(config_of(*TINY, *NETWORKS["small_cnn"]), Clock())
     said: list[str] = []
-    features = _features(job)
+    features = features_of(job)
     features.say = said.append
     first = features.rows(job.net, 2, "train")
     assert features.rows(job.net, 2, "train") is first
@@ -107,7 +107,7 @@ def test_features_that_do_not_fit_are_computed_as_needed_and_that_is_said() -> N
 
 def test_feature_size_is_what_is_kept() -> None:
     job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "runtime.precision=fp32"), Clock())
-    features = _features(job)
+    features = features_of(job)
     for cut in range(len(job.net)):
         rows = features.rows(job.net, cut, "val")
         assert isinstance(rows, Resident)
@@ -208,7 +208,7 @@ def test_the_best_epoch_is_put_back() -> None:
     assert best["epoch"] < 8, "the test needs a run that gets worse"
     config = config_of(*TINY, *NETWORKS["small_cnn"], "strategy=scratch", "training.lr=0.05", "training.epochs=6")
     job = prepare(config, Clock())
-    features, progress = _features(job), Progress()
+    features, progress = features_of(job), Progress()
     (name, phase), *_ = config.strategy.phases.items()
     history = list(trainer.train(job.net, job.plans[name], phase, features, config, progress))
     val = features.rows(job.net, 0, "val")

@@ -269,7 +269,8 @@ def _command(overrides: Sequence[str], config_dir: str | None) -> str:
 def _say(error: BaseException, code: int) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
-    kind = "" if isinstance(error, RequestError) else f"{type(error).__name__}: "
+    ours = type(error).__module__.startswith("tlx.")  # its message says all there is to say
+    kind = "" if ours else f"{type(error).__name__}: "
     line = " ".join(str(error).split()) or type(error).__name__
     print(f"tlx: {kind}{line}", file=sys.stderr)
     return code

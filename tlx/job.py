@@ -7,30 +7,22 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from tlx import tracking, weights
-from tlx.config import Config, component, identity, source_task
-from tlx.data import Data, split
+from tlx.build import Clock, Job, features_of, identify, network, prepare
+from tlx.config import Config, component, source_task
 from tlx.display import Display, lines, plan_lines
-from tlx.errors import RequestError, reason
 from tlx.record import Record, Summary
-from tlx.runtime import device_name, device_of, precision_of, reader_processes, use_threads
+from tlx.runtime import device_name
 
 if TYPE_CHECKING:
-    import torch
-
     from tlx.evaluate import Scores
     from tlx.features import Features
-    from tlx.pixels import Preprocessing
     from tlx.solvers import Progress
-    from tlx.stages import Net
-    from tlx.strategy import Plan
 
 log = logging.getLogger("tlx")
 
@@ -54,7 +46,7 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
         from tlx.solvers import Progress
 
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
-        features, last = _features(job), list(config.strategy.phases)[-1]
+        features, last = features_of(job), list(config.strategy.phases)[-1]
         record.open(name, config, job.plan, job.data, _known(job, source))
         try:
             with Display(progress, record.summary, job.plan) as display:
@@ -79,103 +71,6 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
     return record.summary
 
 
-@dataclass
-class Job:
-    """A configuration whose parts exist; nothing has been written, and nothing is wrong with the request."""
-
-    config: Config
-    data: Data
-    net: "Net"
-    preprocessing: "Preprocessing"
-    plans: dict[str, "Plan"]
-    device: "torch.device"
-    precision: str
-
-    @property
-    def plan(self) -> list[dict[str, Any]]:
-        """As `plan.json` has it."""
-        return [plan.to_dict() for plan in self.plans.values()]
-
-
-class Clock:
-    """Seconds by part."""
-
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.seconds = {"data": 0.0, "features": 0.0, "training": 0.0, "evaluation": 0.0}
-
-    def total(self) -> dict[str, float]:
-        """The parts, and all of it."""
-        return {**self.seconds, "total": time.perf_counter() - self.began}
-
-
-def prepare(config: Config, clock: Clock) -> Job:
-    """Everything that the configuration names: found, read, built and checked against each other.
-
-    What can be answered without torch is answered before it is imported.
-    """
-    pretrained = config.source.dataset is None
-    if pretrained:
-        weights.locate(config.backbone, offline=config.runtime.offline)
-    began = time.perf_counter()
-    data = read(config)
-    clock.seconds["data"] = time.perf_counter() - began
-    use_threads(config.runtime.threads)
-    from tlx import strategy
-
-    device = device_of(config.runtime.device)
-    precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
-    backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
-    net, preprocessing = _network(config, backbone, data, device)
-    _try_out(config, preprocessing.input_size)
-    plans = {
-        name: strategy.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
-        for name, phase in config.strategy.phases.items()
-    }
-    return Job(config, data, net, preprocessing, plans, device, precision)
-
-
-def _try_out(config: Config, input_size: int) -> None:
-    """Makes what a YAML names and nothing has made yet, so that a value it does not take is found before the run."""
-    import torch
-
-    from tlx.solvers import optimizer_for, schedule_for
-
-    for name, phase in config.strategy.phases.items():
-        assert phase.epochs is not None
-        weights = [{"params": [torch.zeros(1, requires_grad=True)], "lr": phase.lr}]
-        for group, attempt in (
-            ("optimizer", partial(optimizer_for, phase.optimizer, weights)),
-            ("schedule", partial(schedule_for(phase.schedule), 0.0, phase.epochs)),
-        ):
-            try:
-                attempt()
-            except (TypeError, ValueError, ZeroDivisionError) as error:
-                given = getattr(phase, group)
-                values = ", ".join(f"{key}={value}" for key, value in given.items() if key != "_target_")
-                what = f"{group} of phase {name}: {given['_target_']} does not take {values or 'nothing'}"
-                raise RequestError(f"{what}: {reason(error)}") from error
-    _transforms(config, input_size)
-
-
-def read(config: Config) -> Data:
-    """The data set of a configuration, split; every image has been read once."""
-    common = config.dataset
-    reader = component(common.reader, "dataset", on_error=common.on_error, offline=config.runtime.offline)
-    return split(reader(), common, config.seed)
-
-
-def _network(config: Config, backbone: Any, data: Data, device: "torch.device") -> tuple["Net", "Preprocessing"]:
-    import torch
-
-    from tlx import backbones
-
-    net, preprocessing = backbones.build(
-        backbone, config.head, len(data.classes), seed=config.seed, offline=config.runtime.offline
-    )
-    return net.to(device).to(memory_format=torch.channels_last), preprocessing
-
-
 def run_source(config: Config, job: Job, command: str) -> Path | None:
     """Trains the backbone on the source task, or finds that done, and puts it under the job; the run's folder."""
     task = source_task(config)
@@ -193,22 +88,13 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
             run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
-    job.net, job.preprocessing = _network(config, backbone, job.data, job.device)
+    job.net, job.preprocessing = network(config, backbone, job.data, job.device)
     return folder
 
 
 def _finished(folder: Path) -> bool:
     file = folder / "summary.json"
     return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
-
-
-def identify(job: Job) -> str:
-    """The identity of a run: of its configuration with `auto` resolved, its data and the weights it starts from."""
-    from tlx.features import fingerprint
-
-    runtime = dataclasses.replace(job.config.runtime, device=job.device.type, precision=job.precision)
-    config = dataclasses.replace(job.config, runtime=runtime)
-    return identity(config, job.data.fingerprint, fingerprint(job.net))
 
 
 def output(config: Config) -> Path:
@@ -260,50 +146,6 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
         "device": device_name(job.device),
         "source": None if source is None else str(source),
     }
-
-
-def _features(job: Job) -> "Features":
-    from tlx.features import Features
-    from tlx.rows import Pixels
-
-    config, data = job.config, job.data
-    workers = reader_processes(config.runtime.workers, job.device)
-    transforms = _transforms(config, job.preprocessing.input_size)
-    parts = {
-        part: Pixels(getattr(data, part), job.preprocessing, job.device, workers=workers)
-        for part in ("train", "val", "test")
-    }
-    random = None
-    if transforms:
-        random = Pixels(
-            data.train,
-            job.preprocessing,
-            job.device,
-            transforms=transforms,
-            on=config.augmentation.input,
-            seed=config.seed,
-            workers=workers,
-        )
-    mode, budget = config.features.mode, config.features.budget
-    return Features(parts, random, job.device, job.precision, mode, budget, say=log.info)
-
-
-def _transforms(config: Config, input_size: int) -> list[Any]:
-    """The augmentation's transforms; a size such as `256/224` is a share of the network's input size."""
-    made = []
-    for number, node in enumerate(config.augmentation.transforms):
-        sized = {name: _pixels(value, input_size) for name, value in node.items()}
-        key = f"augmentation.transforms[{number}]"
-        try:
-            made.append(component(sized, key)())
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"{key}: {node['_target_']} does not take these values: {reason(error)}") from error
-    return made
-
-
-def _pixels(value: Any, input_size: int) -> Any:
-    found = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
-    return round(input_size * int(found[1]) / int(found[2])) if found else value
 
 
 def _look(record: Record, job: Job, features: "Features", when: str, clock: Clock) -> "Scores":

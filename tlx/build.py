@@ -1,0 +1,177 @@
+"""Everything that a configuration names, found, read, built and checked: after this nothing is wrong with a request."""
+
+import dataclasses
+import logging
+import re
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tlx import weights
+from tlx.config import Backbone, Config, component, identity
+from tlx.data import Data, split
+from tlx.errors import RequestError, reason
+from tlx.runtime import device_of, precision_of, reader_processes, use_threads
+
+if TYPE_CHECKING:
+    import torch
+
+    from tlx.features import Features
+    from tlx.pixels import Preprocessing
+    from tlx.stages import Net
+    from tlx.strategy import Plan
+
+log = logging.getLogger("tlx")
+
+
+@dataclass
+class Job:
+    """A configuration whose parts exist; nothing has been written, and nothing is wrong with the request."""
+
+    config: Config
+    data: Data
+    net: "Net"
+    preprocessing: "Preprocessing"
+    plans: dict[str, "Plan"]
+    device: "torch.device"
+    precision: str
+
+    @property
+    def plan(self) -> list[dict[str, Any]]:
+        """As `plan.json` has it."""
+        return [plan.to_dict() for plan in self.plans.values()]
+
+
+class Clock:
+    """Seconds by part."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.seconds = {"data": 0.0, "features": 0.0, "training": 0.0, "evaluation": 0.0}
+
+    def total(self) -> dict[str, float]:
+        """The parts, and all of it."""
+        return {**self.seconds, "total": time.perf_counter() - self.began}
+
+
+def prepare(config: Config, clock: Clock) -> Job:
+    """Everything that the configuration names: found, read, built and checked against each other.
+
+    What can be answered without torch is answered before it is imported.
+    """
+    pretrained = config.source.dataset is None
+    if pretrained:
+        weights.locate(config.backbone, offline=config.runtime.offline)
+    began = time.perf_counter()
+    data = read(config)
+    clock.seconds["data"] = time.perf_counter() - began
+    use_threads(config.runtime.threads)
+    from tlx import strategy
+
+    device = device_of(config.runtime.device)
+    precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
+    backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
+    net, preprocessing = network(config, backbone, data, device)
+    _try_out(config, preprocessing.input_size)
+    plans = {
+        name: strategy.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
+        for name, phase in config.strategy.phases.items()
+    }
+    return Job(config, data, net, preprocessing, plans, device, precision)
+
+
+def read(config: Config) -> Data:
+    """The data set of a configuration, split; every image has been read once."""
+    common = config.dataset
+    reader = component(common.reader, "dataset", on_error=common.on_error, offline=config.runtime.offline)
+    return split(reader(), common, config.seed)
+
+
+def network(config: Config, backbone: Backbone, data: Data, device: "torch.device") -> tuple["Net", "Preprocessing"]:
+    """The network of a configuration with the weights that `backbone` names, on the device, and its preprocessing."""
+    import torch
+
+    from tlx import backbones
+
+    net, preprocessing = backbones.build(
+        backbone, config.head, len(data.classes), seed=config.seed, offline=config.runtime.offline
+    )
+    return net.to(device).to(memory_format=torch.channels_last), preprocessing
+
+
+def identify(job: Job) -> str:
+    """The identity of a run: of its configuration with `auto` resolved, its data and the weights it starts from."""
+    from tlx.features import fingerprint
+
+    runtime = dataclasses.replace(job.config.runtime, device=job.device.type, precision=job.precision)
+    config = dataclasses.replace(job.config, runtime=runtime)
+    return identity(config, job.data.fingerprint, fingerprint(job.net))
+
+
+def features_of(job: Job) -> "Features":
+    """The rows of a job's images, as they are and behind its frozen stages."""
+    from tlx.features import Features
+    from tlx.rows import Pixels
+
+    config, data = job.config, job.data
+    workers = reader_processes(config.runtime.workers, job.device)
+    transforms = _transforms(config, job.preprocessing.input_size)
+    parts = {
+        part: Pixels(getattr(data, part), job.preprocessing, job.device, workers=workers)
+        for part in ("train", "val", "test")
+    }
+    random = None
+    if transforms:
+        random = Pixels(
+            data.train,
+            job.preprocessing,
+            job.device,
+            transforms=transforms,
+            on=config.augmentation.input,
+            seed=config.seed,
+            workers=workers,
+        )
+    mode, budget = config.features.mode, config.features.budget
+    return Features(parts, random, job.device, job.precision, mode, budget, say=log.info)
+
+
+def _try_out(config: Config, input_size: int) -> None:
+    """Makes what a YAML names and nothing has made yet, so that a value it does not take is found before the run."""
+    import torch
+
+    from tlx.solvers import optimizer_for, schedule_for
+
+    for name, phase in config.strategy.phases.items():
+        assert phase.epochs is not None
+        weights = [{"params": [torch.zeros(1, requires_grad=True)], "lr": phase.lr}]
+        for group, attempt in (
+            ("optimizer", partial(optimizer_for, phase.optimizer, weights)),
+            ("schedule", partial(schedule_for(phase.schedule), 0.0, phase.epochs)),
+        ):
+            try:
+                attempt()
+            except (TypeError, ValueError, ZeroDivisionError) as error:
+                given = getattr(phase, group)
+                values = ", ".join(f"{key}={value}" for key, value in given.items() if key != "_target_")
+                what = f"{group} of phase {name}: {given['_target_']} does not take {values or 'nothing'}"
+                raise RequestError(f"{what}: {reason(error)}") from error
+    _transforms(config, input_size)
+
+
+def _transforms(config: Config, input_size: int) -> list[Any]:
+    """The augmentation's transforms; a size such as `256/224` is a share of the network's input size."""
+    made = []
+    for number, node in enumerate(config.augmentation.transforms):
+        sized = {name: _pixels(value, input_size) for name, value in node.items()}
+        key = f"augmentation.transforms[{number}]"
+        try:
+            made.append(component(sized, key)())
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"{key}: {node['_target_']} does not take these values: {reason(error)}") from error
+    return made
+
+
+def _pixels(value: Any, input_size: int) -> Any:
+    found = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
+    return round(input_size * int(found[1]) / int(found[2])) if found else value
