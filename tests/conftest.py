@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # workers share the cores: threads that wait for each other cost more than they give
+# Workers share the cores: threads that wait for each other cost more than they give.
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 Tlx = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -5,7 +5,6 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 """
 
 import argparse
-import errno
 import os
 import re
 import shlex
@@ -19,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tlx.errors import RequestError, nearest
+from tlx.runtime import FULL
 
 if TYPE_CHECKING:
     from tlx.record import Summary
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk says
 
 VERBS = {"predict": "classify files and folders with a saved model"}
 
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _say(error, 2 if error.errno in _FULL else 1)
+        return _say(error, 2 if error.errno in FULL else 1)
     except Exception as error:  # the last resort: one line, and how to see more
         return _say(error, 1)
 

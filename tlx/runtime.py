@@ -1,6 +1,7 @@
 """The machine: device, number format, threads, memory, random draws; and files that are whole or absent."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import random
@@ -17,6 +18,10 @@ from tlx.errors import RequestError, reason
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+# What the system says of a full disk.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def device_of(name: str) -> "torch.device":
@@ -136,5 +141,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def unwritable(path: Path, error: OSError) -> RequestError:
-    """What to say when `path` cannot be written: disk full, no permission."""
-    return RequestError(f"cannot write {path}: {reason(error)}; free some space or take another output=")
+    """What to say when `path` cannot be written: disk full, no permission, a file in the way."""
+    full = error.errno in (None, *FULL)
+    advice = "free some space, or take another output=" if full else "take another output="
+    return RequestError(f"cannot write {path}: {error.strerror or error}; {advice}")
