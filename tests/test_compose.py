@@ -135,7 +135,7 @@ WRONG = {
     ("strategy.phases.probe.learns=[al]",): "strategy.phases.probe.learns: al is not one of all, norm, bias",
     ("head.dropout=2",): "head.dropout=2.0: must be at least 0",
     ("experiment=cifar10_resnet",): "experiment=cifar10_resnet: no such experiment (did you mean 'cifar10_resnet18'?)",
-    ("backbone=timm",): "backbone.name",
+    ("backbone=timm",): "backbone.name: needs a value, as in backbone.name=…",
 }
 
 

@@ -73,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("build", "config", "datasets", "display", "evaluate", "features", "model", "record", "runtime", "solvers"),
         *("tracking", "trainer", "weights"),
     },
-    "__main__": {"checks", "compose", "display", "job", "predict", "record"},  # verbs, exit codes
+    "__main__": {"checks", "compose", "display", "job", "predict", "record", "runtime"},  # verbs, exit codes
     "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
 }
 

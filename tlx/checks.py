@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import Config, Dataset, Source, Strategy, flat
 from tlx.errors import RequestError, nearest
@@ -26,6 +26,8 @@ def checked(node: Any) -> Config:
     """
     try:
         config: Config = OmegaConf.to_object(node)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise RequestError(f"{error.full_key}: needs a value, as in {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise RequestError(f"{key}{str(error.msg or error).splitlines()[0]}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tlx.errors import RequestError, reason
+from tlx.errors import RequestError
 
 if TYPE_CHECKING:
     import torch
