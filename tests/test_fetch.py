@@ -394,6 +394,7 @@ def test_a_bomb_is_stopped_at_the_limit(pack: functools.partial[bytes], tmp_path
         (zipped({"data/.DS_Store": b""}), "holds no folder data"),
         (tar({"data/a": b"", "data/a/b": b""}), "holds a path twice"),
     ],
+    ids=["text", "cut tar", "cut zip", "another folder", "litter only", "file and folder"],
 )
 def test_what_is_no_such_archive_is_refused_with_its_reason(body: bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=reason):
