@@ -37,7 +37,8 @@ sweep: $(STAMP)  ## two strategies by two backbones
 	$(VENV)/bin/python -m tlx -m strategy=feature_extraction,finetune backbone=efficientnet_lite0,small_cnn $(ARGS)
 
 ui: $(STAMP)  ## MLflow's pages on what has run, on this machine only
-	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=tlx"
+	@echo "http://127.0.0.1:$(PORT)"
+	@echo "there: Experiments, the one named as tracking.experiment (tlx), Model training, Runs"
 	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port $(PORT)
 
 wheel: $(STAMP)  ## a wheel with all of conf/, in dist/

@@ -128,6 +128,15 @@ def test_a_file_saves_the_drawing_of_what_it_overwrites(tmp_path: Path) -> None:
     assert same(state(random), state(loaded))
 
 
+def test_a_network_that_waits_for_its_state_is_not_drawn() -> None:
+    config = configured("resnet18", weights="none", input_size=32)
+    random, _ = build(config, Head(hidden=[4]), 3, seed=0)
+    undrawn, _ = build(config, Head(hidden=[4]), 3, seed=0, drawn=False)
+    assert not any(p.any() for p in undrawn.parameters() if p.ndim > 1)
+    undrawn.load_original(random.original_state())
+    assert same(state(random), state(undrawn))
+
+
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
@@ -209,6 +218,11 @@ def test_a_saved_description_rebuilds_the_network(name: str) -> None:
             "timm",
             {"name": "test_resnet", "std": "[1,0,1]"},
             r"backbone.std=\[1.0, 0.0, 1.0\]: every value must be above 0",
+        ),
+        (
+            "timm",
+            {"name": "efficientformer_l1", "input_size": 256},
+            r"backbone.input_size=256: efficientformer_l1 cannot take it \(The size of .*\); its own is 224",
         ),
         ("resnet18", {"resize": 100}, "backbone.crop=224: must not be above backbone.resize=100"),
         (

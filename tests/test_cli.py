@@ -132,6 +132,10 @@ WRONG = {
     "predict nowhere photo.jpg": "nowhere: no such folder; give a run's folder",
     "predict empty bad": "empty: no saved model here",
     "predict empty bad --csv table.txt": "must end in .csv",
+    "predict empty bad --batch-size 0": "--batch-size 0: must be at least 1",
+    "predict empty bad --batch-size -1": "--batch-size -1: must be at least 1",
+    "predict empty bad --batch-size few": "--batch-size: invalid int value: 'few'",
+    "predict empty bad --device banana": "--device banana: must be auto, cpu, cuda, cuda:<number> or mps",
     "--cfg nothing": "-c/--cfg: invalid choice: 'nothing'",
     "--cfg job -p backbon": "--package backbon: no such part",
     "-p backbone": "--package: goes with --cfg",
@@ -184,13 +188,35 @@ def test_unreadable_images_are_named_or_skipped_counted_and_listed(laid_out: Per
     assert "skipped: 2 files" in said.err
 
 
-def test_weights_of_another_architecture_are_refused_by_their_keys(person: Person) -> None:
+def test_weights_of_another_architecture_are_refused_by_their_keys(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import save_file
     from torchvision.models import squeezenet1_1
 
     save_file(squeezenet1_1(weights=None).state_dict(), person.folder / "squeeze.safetensors")
     words = ["backbone=resnet18", "backbone.weights=squeeze.safetensors", *SMALL[1:]]
     assert re.search(r"squeeze\.safetensors.*conv1\.weight", person.is_refused(*words))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    asked = person.types(*words).err  # for who asks, every key
+    assert all(
+        key in asked for key in ("layer3.1.conv2.weight", "layer4.1.bn2.running_var", "features.12.squeeze.bias")
+    )
+
+
+def test_predict_and_a_run_say_the_same_of_a_device(laid_out: Person) -> None:
+    of_a_run = laid_out.is_refused("runtime.device=banana")
+    of_predict = laid_out.is_refused("predict", "empty", "bad", "--device", "banana")
+    assert of_predict.replace("--device ", "runtime.device=") == of_a_run
+
+
+def test_make_ui_names_an_address_that_is_right_for_any_experiment() -> None:
+    words = ["make", "--no-print-directory", "--dry-run", "-o", ".venv/.installed", "ui", "PORT=5123"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    said = re.findall(r'echo "(.*)"', done.stdout)
+    assert said[0] == "http://127.0.0.1:5123"
+    assert "tracking.experiment" in said[1]
+    assert "experiments/1" not in done.stdout
 
 
 def test_the_traceback_is_there_for_who_asks(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,8 @@ WRONG = {
     ("runtime.device=gpu",): "runtime.device=gpu: must be auto, cpu, cuda, cuda:<number> or mps",
     ("features.mode=exat",): "features.mode=exat: must be auto, live, exact (did you mean 'exact'?)",
     ("strategy.phases.probe.learns=[al]",): "strategy.phases.probe.learns: al is not one of all, norm, bias",
+    ("features.mode=exact", "runtime.precision=bf16"): "features.mode=exact: computes in fp32",
+    ("+optimizer.lr=5",): "optimizer.lr=5: the learning rate is training.lr",
     ("head.dropout=2",): "head.dropout=2.0: must be at least 0",
     ("experiment=cifar10_resnet",): "experiment=cifar10_resnet: no such experiment (did you mean 'cifar10_resnet18'?)",
     ("backbone=timm",): "backbone.name: needs a value, as in backbone.name=…",

@@ -10,6 +10,7 @@ from tests.test_compose import config_of
 from tlx import backbones, strategy
 from tlx.compose import choices
 from tlx.config import Config, Phase
+from tlx.errors import RequestError
 from tlx.rows import Resident
 from tlx.solvers import Progress, sgd
 
@@ -90,6 +91,42 @@ def test_statistics_adapt_only_where_the_phase_says_so() -> None:
     assert adapting(statistics="none") == ()
     assert adapting(statistics="all") == ("one.1", "two.1")
     assert adapting(learns=["bias"]) == ("two.1",)
+
+
+def test_statistics_without_a_scale_of_their_own_go_with_their_stage() -> None:
+    net = nn.Sequential()
+    for stage in ("one", "two"):
+        net.add_module(stage, nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)))
+    net.add_module("head", nn.Sequential(nn.Linear(4, 2)))
+    plan = strategy.plan(net, "tune", Phase(train_from="two", lr=1e-3), classifier="head")
+    assert plan.adapting == ("two.1",)
+    strategy.prepare(net, plan)
+    strategy.set_mode(net, plan)
+    assert [net[0][1].training, net[1][1].training] == [False, True]  # type: ignore[index]
+
+
+def test_a_stage_whose_statistics_adapt_is_not_called_frozen() -> None:
+    net = nn.Sequential()
+    net.add_module("one", nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
+    net.add_module("head", nn.Sequential(nn.Linear(4, 2)))
+    phase = Phase(train_from="head", lr=1e-3, statistics="all")
+    stages = strategy.plan(net, "probe", phase, classifier="head").to_dict()["stages"]
+    assert [(stage["frozen"], stage["learns"]) for stage in stages] == [(False, 0), (False, 10)]
+
+
+def test_a_selection_that_nothing_answers_to_is_an_error() -> None:
+    net = nn.Sequential()
+    net.add_module("one", nn.Sequential(nn.Linear(4, 4)))
+    net.add_module("head", nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(RequestError, match=r"strategy.phases.tune.learns=\[norm\]: nothing in one answers to that"):
+        strategy.plan(net, "tune", Phase(train_from="all", lr=1e-3, learns=["norm"]), classifier="head")
+
+
+def test_a_selector_and_a_solver_are_known_before_torch_is() -> None:
+    from tlx import checks, solvers
+
+    assert tuple(strategy.SELECTORS) == checks.SELECTORS
+    assert tuple(solvers.SOLVERS) == checks.SOLVERS
 
 
 def test_adapting_statistics_move_the_cut() -> None:

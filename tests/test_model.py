@@ -2,7 +2,11 @@
 
 import csv
 import json
+import logging
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import torch
 from PIL import Image
 
 import tlx
+from tlx import backbones
 from tlx.errors import RequestError
 from tlx.predict import find, predict
 from tlx.record import Summary
@@ -74,6 +79,32 @@ def test_predictions_from_files_are_those_of_the_test(trained: tuple[Summary, Pa
     assert correct / len(table) == pytest.approx(summary.test_accuracy or -1)
 
 
+def test_what_is_measured_is_what_was_saved(
+    trained: tuple[Summary, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose files say another preprocessing than it was trained with is measured as the files say."""
+    from tlx import model
+
+    whole = model.save
+
+    def spoiled(folder: Path, *arguments: Any) -> None:
+        whole(folder, *arguments)
+        description = json.loads((folder / "model.json").read_text())
+        for part in ("preprocessing", "backbone"):
+            description[part] |= {"mean": [0.9, 0.1, 0.9]}
+        (folder / "model.json").write_text(json.dumps(description))
+
+    monkeypatch.setattr(model, "save", spoiled)
+    network = ["backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", "backbone.input_size=32"]
+    summary = tlx.run(
+        ["dataset=image_folder", f"dataset.root={trained[1]}", f"output={tmp_path}", *network, *FOLDER_RUN]
+    )
+    with (summary.folder / "predictions.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    again = tlx.load(summary.folder, device="cpu").predict([row["file"] for row in table])
+    assert [p.probability for p in again] == pytest.approx([float(row["probability"]) for row in table], abs=1e-5)
+
+
 def test_the_saved_weights_load_strictly_into_the_library_that_made_the_network(trained: tuple[Summary, Path]) -> None:
     import timm
     from safetensors.torch import load_file
@@ -88,6 +119,38 @@ def test_a_later_run_starts_from_the_weights_of_an_earlier_one(trained: tuple[Su
     second = tlx.run(["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", *network, *FOLDER_RUN])
     a, b = (tlx.load(run.folder, device="cpu").net.state_dict() for run in (first, second))
     assert all(torch.equal(a[name], b[name]) for name in a if not name.startswith("head."))
+
+
+def test_what_is_said_is_in_the_log_once_from_the_beginning(
+    trained: tuple[Summary, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, root = trained
+    network = ["backbone=timm", "backbone.name=resnet10t", "backbone.input_size=32", f"backbone.weights={first.folder}"]
+    handlers = list(logging.getLogger("tlx").handlers)
+    run = tlx.run(["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", *network, *FOLDER_RUN])
+    said = capsys.readouterr().err.splitlines()
+    logged = (run.folder / "tlx.log").read_text(encoding="utf-8").splitlines()
+    assert [re.sub(r"^\S+ \S+ INFO ", "", line) for line in logged] == said
+    assert "its last layer is missing or of another shape" in said[0]  # before there is a folder
+    for start in ("images: ", "device: cpu", "phase ", "  stage ", "epoch 1/2 ", "epoch 2/2 ", "test set, after: "):
+        assert sum(line.startswith(start) for line in said) == 1, start
+    assert list(logging.getLogger("tlx").handlers) == handlers
+
+
+def test_a_saved_model_is_opened_without_drawing_what_it_overwrites(
+    trained: tuple[Summary, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        net, preprocessing = backbones.build(*args, **kwargs)
+        built.append(any(p.any() for p in net.parameters() if p.ndim > 1))
+        return net, preprocessing
+
+    monkeypatch.setattr("tlx.model.backbones", SimpleNamespace(build=build))
+    net = tlx.load(trained[0].folder, device="cpu").net
+    assert built == [False]
+    assert all(p.any() for p in net.parameters() if p.ndim > 1)
 
 
 def test_a_broken_file_is_one_row_with_its_error(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -176,19 +177,31 @@ def test_a_new_head_replaces_whatever_head_there_was() -> None:
     assert list(net.original_state())[-2:] == ["head.weight", "head.bias"]
 
 
-def test_states_that_do_not_fit_are_refused_with_counts_and_first_keys() -> None:
+def test_states_that_do_not_fit_are_refused_with_counts_and_first_keys_and_all_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     config = configured("small_cnn")
     net = as_net(config, backbones.original(config))
     replace_head(net, 2, sample=pixels(1))
     state = net.original_state()
     state["strange.weight"] = state.pop("conv1.0.weight")
     state["head.bias"] = torch.zeros(7)
-    with pytest.raises(RequestError) as caught:
+    with caplog.at_level(logging.INFO, logger="tlx"), pytest.raises(RequestError) as caught:
         net.load_original(state, "a.pth")
+    assert caplog.messages == [
+        "keys missing: conv1.0.weight",
+        "keys left over: strange.weight",
+        "keys of another shape: head.bias [7] instead of [2]",
+    ]
     assert str(caught.value) == (
         "a.pth: 1 of 8 keys missing (conv1.0.weight); 1 of 8 keys left over (strange.weight); "
         "1 of 8 keys of another shape (head.bias [7] instead of [2])"
     )
+    own = net.original_state()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="tlx"), pytest.raises(RequestError, match=r"8 of 8 keys missing .*, …\)"):
+        net.load_original({}, "a.pth")
+    assert caplog.messages == [f"keys missing: {', '.join(own)}"]
 
 
 @pytest.mark.parametrize(

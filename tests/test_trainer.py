@@ -1,6 +1,8 @@
 """The trainer's properties: cached = live, micro-batches = batch, same seed = same run, best epoch kept."""
 
 import math
+import re
+import time
 from typing import Any
 
 import pytest
@@ -46,10 +48,11 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_cached_features_train_bit_for_bit_as_live_ones_do(network: str, choice: str) -> None:
     common = [*NETWORKS[network], f"strategy={choice}", "runtime.precision=fp32"]
-    cached, cached_state = trained(*common, "features.mode=exact")
     live, live_state = trained(*common, "features.mode=live")
-    assert cached == live
-    assert all(torch.equal(cached_state[name], live_state[name]) for name in live_state)
+    for way in ("features.mode=exact", "features.mode=auto", "features.budget=10"):
+        cached, cached_state = trained(*common, way)
+        assert cached == live, way
+        assert all(torch.equal(cached_state[name], live_state[name]) for name in live_state), way
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not() -> None:
@@ -98,11 +101,12 @@ def test_frozen_features_are_computed_once_until_the_frozen_part_changes() -> No
 
 
 def test_features_that_do_not_fit_are_computed_as_needed_and_that_is_said() -> None:
-    common = [*NETWORKS["small_cnn"], "runtime.precision=fp32"]
-    rows, state = trained(*common)
-    tight, same = trained(*common, "features.budget=10")
-    assert rows == tight
-    assert all(torch.equal(state[name], same[name]) for name in state)
+    job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "features.budget=10"), Clock())
+    said: list[str] = []
+    features = features_of(job)
+    features.say = said.append
+    assert not isinstance(features.rows(job.net, 2, "train"), Resident)
+    assert re.fullmatch(r"features: fc input, train: \d+ KiB do not fit in 0 KiB, computed as needed", said[0])
 
 
 def test_feature_size_is_what_is_kept() -> None:
@@ -111,7 +115,7 @@ def test_feature_size_is_what_is_kept() -> None:
     for cut in range(len(job.net)):
         rows = features.rows(job.net, cut, "val")
         assert isinstance(rows, Resident)
-        assert rows.x[0].numel() * rows.x.element_size() == feature_size(job.net, cut, 16)
+        assert rows.x[0].numel() * rows.x.element_size() == feature_size(job.net, cut, 16, "fp32")
 
 
 def test_a_fingerprint_sees_every_tensor() -> None:
@@ -127,7 +131,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(weights: str | None)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
     x, y = torch.randn(10, 5, dtype=torch.float64), torch.randint(0, 3, (10,))
-    weight = class_weights(y, weights, net)
+    weight = class_weights(y, weights)
     weight = None if weight is None else weight.double()
 
     def gradient(parts: int) -> tuple[Tensor, list[Tensor]]:
@@ -155,7 +159,7 @@ class _Double(nn.Module):
 
 def test_balanced_weights_give_every_class_the_same_share() -> None:
     y = torch.tensor([0] * 9 + [1] * 3)
-    weight = class_weights(y, "balanced", nn.Sequential(nn.Linear(4, 2)))
+    weight = class_weights(y, "balanced")
     assert weight is not None
     assert weight[y].sum() == pytest.approx(len(y))
     assert weight[0] * 9 == pytest.approx(float(weight[1] * 3))
@@ -191,6 +195,12 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert len(rows) == 3
 
 
+@pytest.mark.parametrize("accumulate", [2, 5, 8, 33])
+def test_no_micro_batch_has_one_image(accumulate: int) -> None:
+    rows, _ = fit(*linear_task(33), Training(accumulate=accumulate))  # BatchNorm refuses a batch of one
+    assert len(rows) == 3
+
+
 def test_a_row_has_what_the_contract_says() -> None:
     rows, progress = fit(*linear_task())
     keys = {"phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr", "images_per_second", "seconds"}
@@ -215,6 +225,14 @@ def test_the_best_epoch_is_put_back() -> None:
     answers = job.net.eval()(next(iter(val.batches([torch.arange(len(val.y))], 0)))[0]).detach()
     loss = float(nn.functional.cross_entropy(answers, val.y))
     assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=2e-2)
+
+
+def test_the_time_left_counts_the_running_epoch_on_both_sides() -> None:
+    progress = Progress(epoch=1, epochs=10, batch=9, batches=10, seconds=100.0, since=time.perf_counter() - 90.0)
+    assert progress.eta == pytest.approx(810, rel=0.01)
+    first = Progress(epoch=0, epochs=10, batch=5, batches=10, since=time.perf_counter() - 50.0)
+    assert first.eta == pytest.approx(950, rel=0.01)
+    assert math.isnan(Progress(epochs=10).eta)
 
 
 def test_patience_ends_a_phase() -> None:
@@ -296,6 +314,7 @@ def test_optimizers_are_fused_where_they_can_be() -> None:
     parameters = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 0.1, "weight_decay": 0.0}]
     assert optimizer_for(ADAM, parameters).defaults["fused"] is True
     assert "fused" not in optimizer_for({"_target_": "torch.optim.NAdam"}, parameters).defaults
+    assert not optimizer_for({**ADAM, "foreach": True}, parameters).defaults["fused"]
 
 
 def test_an_optimizers_unknown_key_is_named() -> None:

@@ -175,7 +175,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
     parser.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     options = parser.parse_args(arguments)
     from tlx.predict import predict
 

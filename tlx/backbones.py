@@ -46,18 +46,19 @@ class Original:
 
 
 def build(
-    backbone: Backbone, head: Head, classes: int, *, seed: int, offline: bool = False
+    backbone: Backbone, head: Head, classes: int, *, seed: int, offline: bool = False, drawn: bool = True
 ) -> tuple[Net, Preprocessing]:
     """The network with its weights and a new head, and the preprocessing that belongs to it.
 
     Random numbers come from `seed` alone; torch's global generator is left as it was. The new head's do not depend on
-    where the other weights come from.
+    where the other weights come from. `drawn=False`: where a state follows that overwrites all of it, zeros will do.
 
     Raises:
         RequestError: an unknown network, weights that cannot be had or do not fit, values that contradict each other.
     """
     file = weights.locate(backbone, offline=offline)
-    with torch.random.fork_rng(devices=[]):
+    # A network without a table is run to find its last layer: with zeros all its layers look alike.
+    with torch.random.fork_rng(devices=[]), nullcontext() if drawn or not backbone.stages else _Undrawn():
         torch.manual_seed(seed)
         found = original(backbone, file)
         normalize = Normalize(found.preprocessing.mean, found.preprocessing.std)
@@ -130,9 +131,17 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
     sample = torch.randn(2, 3, size, size, generator=generator)
     path = model.pretrained_cfg.get("classifier")
     path = path if isinstance(path, str) and path in dict(model.named_modules()) else None
-    stages = discover(model, sample, path) if path else None
-    if stages is None:
-        path = _pooled(model, sample, path)
+    try:
+        stages = discover(model, sample, path) if path else None
+        if stages is None:
+            path = _pooled(model, sample, path)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # what layers make of maps of another size
+        own_size = model.pretrained_cfg["input_size"][-1]
+        if size == own_size:
+            raise RequestError(f"backbone.name={cfg.name}: {reason(error)}") from error
+        raise RequestError(
+            f"backbone.input_size={size}: {cfg.name} cannot take it ({reason(error)}); its own is {own_size}"
+        ) from error
     return Original(model, stages, preprocessing, classifier=path, loaded=own)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tlx import weights
 from tlx.config import Backbone, Config, component, identity
-from tlx.data import Data, split
+from tlx.data import Data, Parts, split
 from tlx.errors import RequestError, reason
-from tlx.runtime import device_of, precision_of, reader_processes, use_threads
+from tlx.runtime import device_of, precision_of, reader_processes, use_precision, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -61,41 +61,59 @@ def prepare(config: Config, clock: Clock) -> Job:
     What can be answered without torch is answered before it is imported.
     """
     pretrained = config.source.dataset is None
+    began = time.perf_counter()
+    # A folder that is given is looked at before weights are fetched; weights are looked for before data is fetched.
+    given = config.dataset.reader.get("root") is not None
+    parts = found(config) if given else None
     if pretrained:
         weights.locate(config.backbone, offline=config.runtime.offline)
-    began = time.perf_counter()
-    data = read(config)
+    data = split(parts or found(config), config.dataset, config.seed)
     clock.seconds["data"] = time.perf_counter() - began
     use_threads(config.runtime.threads)
-    from tlx import strategy
 
     device = device_of(config.runtime.device)
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
+    use_precision(precision)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
-    net, preprocessing = network(config, backbone, data, device)
+    net, preprocessing = network(config, backbone, len(data.classes), device)
     _try_out(config, preprocessing.input_size)
-    plans = {
-        name: strategy.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
-        for name, phase in config.strategy.phases.items()
-    }
+    plans = plans_of(config, net)
     return Job(config, data, net, preprocessing, plans, device, precision)
 
 
-def read(config: Config) -> Data:
-    """The data set of a configuration, split; every image has been read once."""
-    common = config.dataset
-    reader = component(common.reader, "dataset", on_error=common.on_error, offline=config.runtime.offline)
-    return split(reader(), common, config.seed)
+def found(config: Config) -> Parts:
+    """The data set of a configuration as it lies there; no image has been read."""
+    parts: Parts = component(config.dataset.reader, "dataset", offline=config.runtime.offline)()
+    return parts
 
 
-def network(config: Config, backbone: Backbone, data: Data, device: "torch.device") -> tuple["Net", "Preprocessing"]:
+def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
+    """The phases of a configuration, resolved for its network.
+
+    Raises:
+        RequestError: an unknown stage, a selection that nothing answers to, batches of one image for a BatchNorm.
+    """
+    from tlx import strategy
+
+    plans = {}
+    for name, phase in config.strategy.phases.items():
+        plans[name] = strategy.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
+        if plans[name].adapting and phase.batch_size == 1:
+            raise RequestError(
+                f"training.batch_size=1: BatchNorm learns from two images at least; take 2, or "
+                f"strategy.phases.{name}.statistics=none"
+            )
+    return plans
+
+
+def network(config: Config, backbone: Backbone, classes: int, device: "torch.device") -> tuple["Net", "Preprocessing"]:
     """The network of a configuration with the weights that `backbone` names, on the device, and its preprocessing."""
     import torch
 
     from tlx import backbones
 
     net, preprocessing = backbones.build(
-        backbone, config.head, len(data.classes), seed=config.seed, offline=config.runtime.offline
+        backbone, config.head, classes, seed=config.seed, offline=config.runtime.offline
     )
     return net.to(device).to(memory_format=torch.channels_last), preprocessing
 
@@ -118,7 +136,9 @@ def features_of(job: Job) -> "Features":
     workers = reader_processes(config.runtime.workers, job.device)
     transforms = _transforms(config, job.preprocessing.input_size)
     parts = {
-        part: Pixels(getattr(data, part), job.preprocessing, job.device, workers=workers)
+        part: Pixels(
+            getattr(data, part), job.preprocessing, job.device, workers=workers, stay=config.features.mode == "live"
+        )
         for part in ("train", "val", "test")
     }
     random = None
@@ -131,6 +151,7 @@ def features_of(job: Job) -> "Features":
             on=config.augmentation.input,
             seed=config.seed,
             workers=workers,
+            stay=True,
         )
     mode, budget = config.features.mode, config.features.budget
     return Features(parts, random, job.device, job.precision, mode, budget, say=log.info)
@@ -151,7 +172,7 @@ def _try_out(config: Config, input_size: int) -> None:
         ):
             try:
                 attempt()
-            except (TypeError, ValueError, ZeroDivisionError) as error:
+            except (TypeError, ValueError, ZeroDivisionError, RuntimeError, IndexError) as error:
                 given = getattr(phase, group)
                 values = ", ".join(f"{key}={value}" for key, value in given.items() if key != "_target_")
                 what = f"{group} of phase {name}: {given['_target_']} does not take {values or 'nothing'}"

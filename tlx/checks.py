@@ -16,6 +16,8 @@ from tlx.config import Config, Dataset, Source, Strategy, flat
 from tlx.errors import RequestError, nearest
 
 ANCHORS = ("head", "classifier", "last", "all")
+SELECTORS = ("all", "norm", "bias")  # of strategy
+SOLVERS = ("sgd",)  # of solvers
 
 
 def checked(node: Any) -> Config:
@@ -125,7 +127,7 @@ _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(source\.)?augmentation\.input", ("image", "view")),
     (r"(source\.)?training\.class_weights", ("balanced",)),
     (r".*\.statistics", ("learning", "all", "none")),
-    (r".*\.solver", ("sgd",)),
+    (r".*\.solver", SOLVERS),
     (r"features\.mode", ("auto", "live", "exact")),
     (r"runtime\.precision", ("auto", "fp32", "bf16")),
 )
@@ -137,11 +139,12 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"backbone\.crop", r"auto|[1-9]\d*", "a number of pixels, null or auto"),
     (r"backbone\.interpolation", r"auto|nearest|bilinear|bicubic", "nearest, bilinear, bicubic or auto"),
 )
-_SELECTORS = ("all", "norm", "bias")
 
 
 def _problems(config: Config) -> Iterator[str]:
     for key, value in flat(dataclasses.asdict(config)):
+        if re.fullmatch(r"(.*\.)?optimizer\.(lr|params)", key):
+            yield f"{key}={value}: the learning rate is training.lr, or lr of a phase; leave it out of the optimizer"
         if value is None or ".optimizer." in key or ".schedule." in key:
             continue
         for pattern, low, high, closed in _RANGES:
@@ -158,8 +161,10 @@ def _problems(config: Config) -> Iterator[str]:
             if re.fullmatch(pattern, key) and not re.fullmatch(form, str(value)):
                 yield f"{key}={value}: must be {words}"
         if key.endswith(".learns"):
-            for selector in set(value) - set(_SELECTORS):
-                yield f"{key}: {selector} is not one of {', '.join(_SELECTORS)}{nearest(selector, _SELECTORS)}"
+            for selector in set(value) - set(SELECTORS):
+                yield f"{key}: {selector} is not one of {', '.join(SELECTORS)}{nearest(selector, SELECTORS)}"
+    if config.features.mode == "exact" and config.runtime.precision == "bf16":
+        yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
     for width in config.head.hidden:
         if width < 1:
             yield f"head.hidden: a layer's width must be at least 1, not {width}"

@@ -6,6 +6,7 @@ knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -67,7 +68,7 @@ class Found(Protocol):
 
 
 class Display:
-    """Shows a run while the block lasts.
+    """Shows a run while the block lasts; what stays is logged, and comes to the screen by that way alone.
 
     Args:
         progress: read from another thread, never written.
@@ -90,13 +91,10 @@ class Display:
         self._within = ExitStack()
 
     def __enter__(self) -> "Display":
-        for line in opening(self.summary):
-            self.say(line)
-        for phase in self.plan:
-            for line in plan_lines(phase):
-                self.say(line)
         self._within.enter_context(lines())
         self._within.enter_context(_LINES.through(self.say))
+        for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
+            log.info("%s", line)
         if self.console.is_terminal:
             self._live.start(refresh=True)
         return self
@@ -109,7 +107,7 @@ class Display:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a finished epoch."""
-        self.say(epoch_line(row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"]))
+        log.info("%s", epoch_line(row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"]))
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one; never wrapped where it is not a terminal."""
@@ -141,13 +139,15 @@ class Display:
 
 
 class _Lines(logging.Handler):
-    """Log records as lines for a person."""
+    """Log records as lines for a person; those with `detail` set only where the traceback is asked for too."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "detail", False) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            return
         warning = "warning: " if record.levelno >= logging.WARNING else ""
         self._say(warning + record.getMessage())
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlx.rows import Rows, as_input, in_order
+from tlx.rows import BATCH, Rows, as_input, in_order
 from tlx.runtime import autocast
-
-BATCH = 32
 
 
 def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:

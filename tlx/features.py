@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tlx.rows import Pixels, Resident, Rows, Through, frozen, in_order
+from tlx.rows import BATCH, Pixels, Resident, Rows, Through, frozen, in_order
 from tlx.runtime import free_memory
 
-BATCH = 32  # images in one forward pass of the frozen part
 _SHARE = 0.5  # of the memory that is free
 
 
@@ -41,35 +40,34 @@ class Features:
         """The rows of `part` as `net[cut:]` takes them, on the device.
 
         Where nothing random precedes the cut they are computed once for each content of `net[:cut]` and kept in memory;
-        where they do not fit, or are random, the frozen part runs for each batch. In the modes `exact` and `live` every
-        forward pass of the frozen part has `batch_size` rows, so that both give the same bits on a CPU.
+        where they do not fit, or are random, the frozen part runs for each batch. Every forward pass of the frozen part
+        has `batch_size` rows, so that both ways give the same bits on a CPU.
         """
         pixels = self.random if training and self.random is not None else self.parts[part]
         prefix, precision = net[:cut].eval(), "fp32" if self.mode == "exact" else self.precision
-        shape = None if self.mode == "auto" else batch_size
-        live = Through(prefix, pixels, precision, shape) if cut else pixels
+        live = Through(prefix, pixels, precision, batch_size) if cut else pixels
         if pixels is self.random:
             return live
-        key = f"{cut}/{precision}/{shape}/{fingerprint(prefix)}"
+        key = f"{cut}/{precision}/{batch_size}/{fingerprint(prefix)}"
         if part in self._kept and self._kept[part][0] == key:
             return self._kept[part][1]
         self._kept.pop(part, None)
-        x = None if self.mode == "live" else self._compute(net, cut, pixels, precision, shape, part)
+        x = None if self.mode == "live" else self._compute(net, cut, pixels, precision, batch_size, part)
         if x is None:
             return live
         self._kept[part] = (key, Resident(x, pixels.y))
         return self._kept[part][1]
 
     def _compute(
-        self, net: nn.Sequential, cut: int, pixels: Pixels, precision: str, shape: int | None, part: str
+        self, net: nn.Sequential, cut: int, pixels: Pixels, precision: str, batch_size: int, part: str
     ) -> Tensor | None:
         began = time.perf_counter()
         kept: Tensor | None = None
         done = 0
         name = next(stage for i, (stage, _) in enumerate(net.named_children()) if i == cut)
         n = len(pixels.y)
-        for x, _ in pixels.batches(in_order(n, shape or BATCH), epoch=0):
-            batch = frozen(net[:cut], x, precision, shape)
+        for x, _ in pixels.batches(in_order(n, batch_size), epoch=0):
+            batch = frozen(net[:cut], x, precision, batch_size)
             if kept is None:
                 size = n * batch[0].numel() * batch.element_size()
                 free = self.budget if self.budget is not None else int(free_bytes(self.device) * _SHARE)
@@ -90,17 +88,17 @@ class Features:
         return kept
 
 
-def feature_size(net: nn.Sequential, cut: int, input_size: int) -> int:
-    """Bytes of what one image becomes before stage `cut`, in fp32 (uint8 pixels where nothing is frozen)."""
+def feature_size(net: nn.Sequential, cut: int, input_size: int, precision: str) -> int:
+    """Bytes of what one image becomes before stage `cut` (uint8 pixels where nothing is frozen)."""
     prefix, device = net[:cut].eval(), next(net.parameters()).device
-    x = frozen(prefix, torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device), "fp32", None)
+    x = frozen(prefix, torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device), precision, 1)
     return x.numel() * x.element_size()
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A digest of every tensor of `module`, names and buffers included: 32 hex digits."""
+    """A digest of every tensor of `module`, names and buffers (the input's scaling, too) included: 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in module.state_dict().items():
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

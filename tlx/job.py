@@ -1,36 +1,43 @@
 """One configuration, carried out: build, phases, save, measure. Used by the command line, a source task and a sweep."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from tlx import tracking, weights
-from tlx.build import Clock, Job, features_of, identify, network, prepare
+from tlx import __version__, tracking, weights
+from tlx.build import Clock, Job, features_of, identify, network, plans_of, prepare
 from tlx.config import Config, component, source_task
 from tlx.display import Display, lines, plan_lines
+from tlx.errors import RequestError
 from tlx.record import Record, Summary
-from tlx.runtime import device_name
+from tlx.runtime import device_name, device_of, precision_of, unwritable
 
 if TYPE_CHECKING:
     from tlx.evaluate import Scores
     from tlx.features import Features
+    from tlx.model import Model
     from tlx.solvers import Progress
 
 log = logging.getLogger("tlx")
 
 
-def run(config: Config, folder: Path, *, command: str, name: str = "", within_sweep: bool = False) -> Summary:
+def run(
+    config: Config, folder: Path, *, command: str, name: str = "", within_sweep: bool = False, job: Job | None = None
+) -> Summary:
     """Trains, saves and measures one model, in the new folder `folder`.
 
     `name`: what MLflow calls it, if not as the folder. `within_sweep`: Hydra has made the folder, which stays.
+    `job`: what `prepare` made of the configuration, where that is done.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
@@ -40,7 +47,7 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
     record = Record(folder, tracking.open(config.tracking, output(config)), command, within_sweep=within_sweep)
     name = name or _name(folder)
     with lines(), record.ending(name):
-        job = prepare(config, clock)
+        job = job or prepare(config, clock)
         source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress
@@ -59,12 +66,12 @@ def run(config: Config, folder: Path, *, command: str, name: str = "", within_sw
                         _look(record, job, features, phase, clock)
                 _save(record, job)
                 # What is measured is what was saved: the network is built again from its files.
-                job.net = model.load(record.folder, str(job.device)).net
-                scores = _look(record, job, features, "after", clock)
+                saved = model.load(record.folder, str(job.device))
+                scores = _look(record, *_as_saved(job, saved, features), "after", clock)
                 if config.evaluation.after_each_phase:
                     record.look(last, scores, job.data.test, table=True)
             clock.seconds |= {"features": features.seconds, "training": progress.seconds}
-            _samples(record, config)
+            _samples(record, config, saved)
             record.close(scores, job.data.test, clock.total(), progress)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_kept(record, job, progress)) from error
@@ -76,8 +83,17 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     task = source_task(config)
     if task is None:
         return None
-    folder = output(config) / "sources" / f"{config.source.name}-{identify(prepare(task, Clock()))[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        first = prepare(task, Clock())
+    except RequestError as error:
+        raise RequestError(f"source task {config.source.name}: {error}") from error
+    made_by = "/".join(version(package) for package in ("torch", "torchvision", "timm"))
+    key = hashlib.sha256(f"{identify(first)}/{__version__}/{made_by}".encode()).hexdigest()
+    folder = output(config) / "sources" / f"{config.source.name}-{key[:12]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder.parent, error) from error
     with FileLock(folder.with_name(f".{folder.name}.lock")):  # jobs of a sweep share it
         if _finished(folder):
             log.info("source task %s: trained already, %s", config.source.name, folder)
@@ -85,16 +101,24 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
             shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped has left
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
-            run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True)
+            run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True, job=first)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
-    job.net, job.preprocessing = network(config, backbone, job.data, job.device)
+    job.net, job.preprocessing = network(config, backbone, len(job.data.classes), job.device)
     return folder
 
 
 def _finished(folder: Path) -> bool:
     file = folder / "summary.json"
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+    whole = file.is_file() and all((folder / "model" / name).is_file() for name in ("model.json", "model.safetensors"))
+    return whole and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+
+
+def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Features"]:
+    """The job with the model that was opened from its files; rows are made anew where these say something else."""
+    same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
+    job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
+    return job, features if same else features_of(job)
 
 
 def output(config: Config) -> Path:
@@ -105,27 +129,35 @@ def output(config: Config) -> Path:
 def preview(config: Config) -> list[str]:
     """What a run would do, in lines, without doing it: plan, parameters, sizes of features, downloads."""
     from tlx import datasets
+    from tlx.features import feature_size, mib
 
     downloads = [weights.would_download(config.backbone), datasets.would_download(config.dataset.reader)]
     lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
-    if downloads[1]:
-        return [*lines, "the plan depends on the classes of the data set, which is not here yet"]
     task = source_task(config)
     if task is not None:
         first = f"the source task {config.source.name} comes first, unless an identical one is done already:"
         lines = [first, *preview(task), "", "then the transfer:", *lines]
     if downloads[0]:
         config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
-    job = prepare(config, Clock())
-    from tlx.features import feature_size, mib
-
-    images = {part: len(getattr(job.data, part)) for part in ("train", "val", "test")}
-    counts = ", ".join(f"{number} {part}" for part, number in images.items())
-    lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
-    for name, plan in job.plans.items():
-        size = feature_size(job.net, plan.cut, job.preprocessing.input_size)
-        total = mib(size * sum(images.values()))
-        lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image, {total} in all"]
+    device = device_of(config.runtime.device)
+    precision = precision_of(config.runtime.precision, device)
+    images = {"train": 0, "val": 0, "test": 0}
+    if downloads[1]:
+        net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
+        plans = plans_of(config, net)
+        lines.append("the data set is not here yet: this is the plan for two classes")
+    else:
+        job = prepare(config, Clock())
+        net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
+        images = {part: len(getattr(job.data, part)) for part in images}
+        counts = ", ".join(f"{number} {part}" for part, number in images.items())
+        lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
+    for name, plan in plans.items():
+        size = feature_size(net, plan.cut, preprocessing.input_size, precision)
+        kept = {part: n for part, n in images.items() if part != "train" or not config.augmentation.transforms}
+        total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
+        anew = "" if "train" in kept else "; those that train are made anew in each epoch"
+        lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
         lines += plan_lines(plan.to_dict())
     return lines
 
@@ -187,13 +219,11 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
     )
 
 
-def _samples(record: Record, config: Config) -> None:
+def _samples(record: Record, config: Config, model: "Model") -> None:
     """Draws the images that `evaluation.samples` asks for into the run's folder, and predicts them."""
     if config.evaluation.samples is None:
         return
     from PIL import Image
-
-    from tlx import model
 
     images = component(config.evaluation.samples, "evaluation.samples")()
     folder = record.folder / "samples"
@@ -202,4 +232,4 @@ def _samples(record: Record, config: Config) -> None:
     for i in range(len(images.test)):
         files.append(folder / f"{images.classes[images.test.labels[i]]}-{i}.png")
         Image.fromarray(images.test.decode(i)).save(files[-1])
-    record.samples(list(model.load(record.folder).predict(files)))
+    record.samples(list(model.predict(files)))

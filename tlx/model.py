@@ -163,7 +163,7 @@ def load(folder: str | Path, device: str = "auto") -> Model:
         state = load_file(path / WEIGHTS)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RequestError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-    net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True)
+    net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True, drawn=False)
     net.load_original(state)
     target = device_of(device)
     net = net.to(target).to(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,8 +28,12 @@ def predict(
         0, or 1 where some image could not be read: it has a row with its error.
 
     Raises:
-        RequestError: no such path, no image in a folder, no model in the run.
+        RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
+    if batch_size < 1:
+        raise RequestError(f"--batch-size {batch_size}: must be at least 1")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):  # as runtime.device
+        raise RequestError(f"--device {device}: must be auto, cpu, cuda, cuda:<number> or mps")
     for option, target in (("csv", as_csv), ("json", as_json)):
         if target not in (None, "-") and not str(target).endswith(f".{option}"):
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import logging.handlers
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ class Record:
         self.summary = Summary(folder, command=command)
         self.rows: list[dict[str, Any]] = []
         self.opened, self.log_model = False, True
+        # What is said before the folder is there waits here; its capacity counts only once it has a target.
+        self._early = logging.handlers.MemoryHandler(0, logging.CRITICAL + 1, flushOnClose=False)
         self._log: logging.Handler | None = None
 
     def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
@@ -84,6 +87,9 @@ class Record:
         self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
+        log.removeHandler(self._early)
+        self._early.setTarget(self._log)
+        self._early.flush()
         self.log_model = config.tracking.model
         tree = dataclasses.asdict(config)
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
@@ -106,7 +112,6 @@ class Record:
                 lines.write(json.dumps(row) + "\n")
         except OSError as error:
             raise unwritable(self.folder / "metrics.jsonl", error) from error
-        log.debug("%s", row)
         self.tracker.metrics({key: value for key, value in row.items() if key != "epoch"}, row["epoch"])
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None:
@@ -169,6 +174,7 @@ class Record:
 
         `name`: what MLflow calls a sweep's job that fails before it begins.
         """
+        log.addHandler(self._early)
         try:
             yield
         except BaseException as error:
@@ -183,9 +189,10 @@ class Record:
         else:
             self.tracker.finish("FINISHED")
         finally:
-            if self._log is not None:
-                log.removeHandler(self._log)
-                self._log.close()
+            for handler in (self._early, self._log):
+                if handler is not None:
+                    log.removeHandler(handler)
+                    handler.close()
 
     def _leave(self, nothing_done: bool) -> None:
         """A folder that says how the run ended; none for a request that could not be carried out, but a sweep's job."""

@@ -11,6 +11,8 @@ from tlx.data import Images
 from tlx.pixels import Preprocessing, random_view
 from tlx.runtime import autocast
 
+BATCH = 32  # rows in a forward pass that nothing is learned from
+
 
 class Rows(Protocol):
     """Rows that can be read in any order."""
@@ -49,6 +51,7 @@ class Pixels:
         on: str = "view",
         seed: int = 0,
         workers: int = 0,
+        stay: bool = False,
     ) -> None:
         self.y = torch.as_tensor(images.labels).to(device)
         self.device = device
@@ -57,7 +60,7 @@ class Pixels:
             Views(images, preprocessing, transforms, on, seed),
             batch_sampler=_Order(self),
             num_workers=workers,
-            persistent_workers=workers > 0,
+            persistent_workers=stay and workers > 0,  # those of a part that is read once go
             pin_memory=device.type == "cuda",
         )
 
@@ -111,7 +114,7 @@ class _Order:
 class Through:
     """Rows after a frozen part of the network, computed as they are asked for; `shape` as in `frozen`."""
 
-    def __init__(self, prefix: nn.Sequential, rows: Rows, precision: str, shape: int | None) -> None:
+    def __init__(self, prefix: nn.Sequential, rows: Rows, precision: str, shape: int) -> None:
         self.prefix, self.rows, self.precision, self.shape = prefix, rows, precision, shape
 
     @property
@@ -125,17 +128,16 @@ class Through:
             yield frozen(self.prefix, x, self.precision, self.shape), y
 
 
-def frozen(prefix: nn.Sequential, x: Tensor, precision: str, shape: int | None) -> Tensor:
+def frozen(prefix: nn.Sequential, x: Tensor, precision: str, shape: int) -> Tensor:
     """What a frozen part, in evaluation mode, makes of rows `[B, …]`; the rows themselves where it has no stage.
 
-    Libraries choose their algorithm by the size of a batch, and another algorithm rounds differently. With a `shape`
-    every forward pass has that many rows, the last one filled up, so that a row's output does not depend on the rows
-    that it comes with.
+    Libraries choose their algorithm by the size of a batch, and another algorithm rounds differently: every forward
+    pass has `shape` rows, the last one filled up, so that a row's output does not depend on those it comes with.
     """
     if not len(prefix):
         return x
     with torch.no_grad(), autocast(x.device, precision):
-        if shape is None or len(x) == shape:
+        if len(x) == shape:
             return cast(Tensor, prefix(as_input(x, precision)))
         found = []
         for some in torch.split(x, shape):

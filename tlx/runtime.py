@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import random
@@ -79,11 +80,25 @@ def training_precision(tail: "nn.Module", device: "torch.device", precision: str
 
 
 def use_threads(threads: str) -> None:
-    """Sets the number of threads a CPU operation may use, where `runtime.threads` says one."""
-    if threads != "auto":
-        import torch
+    """Sets the number of threads a CPU operation may use; auto is what torch began with, also after another job."""
+    import torch
 
-        torch.set_num_threads(int(threads))
+    began_with = _threads()
+    torch.set_num_threads(began_with if threads == "auto" else int(threads))
+
+
+@functools.cache
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_precision(precision: str) -> None:
+    """Lets a GPU round the inputs of fp32 convolutions to TF32 only where that is not called fp32."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 def reader_processes(workers: str, device: "torch.device") -> int:

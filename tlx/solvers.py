@@ -31,7 +31,8 @@ class Progress:
     loss: Tensor | float = math.nan  # of the last batch, nats
     val_accuracy: float = math.nan
     images_per_second: float = math.nan
-    seconds: float = 0.0  # spent in training
+    seconds: float = 0.0  # spent in epochs that are done
+    since: float = 0.0  # when the running epoch began, by time.perf_counter
     best_epoch: int = 0  # over all phases; 0: none yet
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)  # what can change in the phase, as it was then
@@ -39,8 +40,10 @@ class Progress:
     @property
     def eta(self) -> float:
         """Seconds left, by the mean of what is done."""
-        done = self.epoch + (self.batch / self.batches if self.batches else 0)
-        return self.seconds / done * max(self.epochs - done, 0) if done and self.seconds else math.nan
+        running = self.batch / self.batches if self.batches else 0.0
+        spent = self.seconds + (time.perf_counter() - self.since if running else 0.0)
+        done = self.epoch + running
+        return spent / done * max(self.epochs - done, 0) if done and spent else math.nan
 
 
 class Diverged(Exception):
@@ -68,7 +71,7 @@ def sgd(
         net: all stages; only `net[plan.cut:]` runs.
         fit, held_out: rows as they come out of `net[:plan.cut]`.
         progress: kept up to date within an epoch; `best` holds the state of the best epoch by validation loss.
-        precision: the format of forward passes where the part that learns profits.
+        precision: the format of evaluation, and of training where the part that learns profits from it.
 
     Yields:
         A row an epoch: phase, epoch (from 1, over all phases), train_loss and val_loss (nats), val_accuracy (0..1),
@@ -82,12 +85,12 @@ def sgd(
     optimizer = optimizer_for(phase.optimizer, groups(net, plan, phase.optimizer.get("weight_decay", 0.0)))
     factor = schedule_for(phase.schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
-    precision = training_precision(tail, device, precision)
-    weight = class_weights(fit.y, training.class_weights, net[-1])
+    trains_in = training_precision(tail, device, precision)
+    weight = class_weights(fit.y, training.class_weights)
     waited = 0
     learning = [p for p in net.parameters() if p.requires_grad]
     for epoch in range(epochs):
-        began = time.perf_counter()
+        began = progress.since = time.perf_counter()
         seed_all(seed, plan.phase, epoch)
         set_mode(net, plan)
         order = shuffled(len(fit.y), batch_size, torch.Generator().manual_seed(torch.initial_seed()))
@@ -99,17 +102,17 @@ def sgd(
                 group["lr"] = rate * scale
             lr = peak * scale
             optimizer.zero_grad(set_to_none=True)
-            loss = backward(tail, x, y, weight, training, precision)
+            loss = backward(tail, x, y, weight, training, trains_in)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(learning, training.clip_norm)
             optimizer.step()
             total += loss * len(y)
             progress.batch, progress.loss = step + 1, loss
+        train_loss = float(total) / len(fit.y)  # waits for the device
         trained = time.perf_counter() - began
         answers = logits(tail, held_out, precision)
         val_loss = float(functional.cross_entropy(answers, held_out.y))
         val_accuracy = float((answers.argmax(1) == held_out.y).float().mean())
-        train_loss = float(total) / len(fit.y)
         took = time.perf_counter() - began
         progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
         progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
@@ -146,11 +149,13 @@ def backward(
     """Adds the gradient of the batch's mean loss, and gives that loss (0-d, not synchronised).
 
     In `training.accumulate` micro-batches, whose losses are summed and divided by the whole batch's weight: the mean of
-    micro-batch means would weigh an image by the size of its micro-batch.
+    micro-batch means would weigh an image by the size of its micro-batch. None has one image only, which BatchNorm
+    refuses.
     """
     whole = weight[y].sum() if weight is not None else len(y)
     total = torch.zeros((), device=y.device)
-    for some_x, some_y in zip(x.chunk(training.accumulate), y.chunk(training.accumulate), strict=True):
+    parts = max(1, min(training.accumulate, len(x) // 2))
+    for some_x, some_y in zip(torch.tensor_split(x, parts), torch.tensor_split(y, parts), strict=True):
         with autocast(y.device, precision):
             answers = tail(as_input(some_x, precision))
         loss = functional.cross_entropy(
@@ -161,12 +166,15 @@ def backward(
     return total
 
 
-def class_weights(y: Tensor, kind: str | None, head: nn.Module) -> Tensor | None:
-    """Weights `[classes]` that give every class the same share of the loss (mean 1 over the images), or None."""
+def class_weights(y: Tensor, kind: str | None) -> Tensor | None:
+    """Weights `[classes]` that give every class the same share of the loss (mean 1 over the images), or None.
+
+    `y`: int64 `[N]`, with every class in it.
+    """
     if kind is None:
         return None
-    counts = torch.bincount(y, minlength=next(p for p in reversed(list(head.parameters()))).shape[0])
-    return len(y) / (len(counts) * counts.clamp(min=1).float())
+    counts = torch.bincount(y)
+    return len(y) / (len(counts) * counts.float())
 
 
 def snapshot(net: nn.Sequential, plan: Plan) -> dict[str, Tensor]:
@@ -187,8 +195,11 @@ def restore(net: nn.Sequential, state: Mapping[str, Tensor]) -> None:
 def optimizer_for(node: Mapping[str, Any], parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer that a YAML names by `_target_`, fused where it can be (several times faster on wide layers)."""
     make = component(node, "optimizer")
-    if "fused" in inspect.signature(make).parameters and all(
-        p.is_floating_point() for group in parameters for p in group["params"]
+    chosen = {"fused", "foreach", "differentiable"} & node.keys()
+    if (
+        "fused" in inspect.signature(make).parameters
+        and not chosen
+        and all(p.is_floating_point() for group in parameters for p in group["params"])
     ):
         make = partial(make, fused=True)
     optimizer: torch.optim.Optimizer = make(parameters)

@@ -1,5 +1,6 @@
 """A network as named stages, input side first: stage tables, the original's keys."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from tlx.errors import RequestError, nearest
 from tlx.parts import expanded, owns, part
 
 __all__ = ["Layout", "Net", "body_head", "free_name", "misfit", "staged"]
+
+log = logging.getLogger("tlx")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ class Net(nn.Sequential):
 
 
 def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What keeps `state` from being loaded where `own` is expected, in one line; empty where nothing does."""
+    """What keeps `state` from being loaded where `own` is expected, in one line; empty where nothing does.
+
+    The line names the first keys of each kind; all of them are logged.
+    """
     shapes = [
         f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
         for k in own
@@ -115,6 +121,9 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
         "left over": [k for k in state if k not in own],
         "of another shape": shapes,
     }
+    for what, keys in lists.items():
+        if keys:
+            log.info("keys %s: %s", what, ", ".join(keys), extra={"detail": True})
     words = [
         f"{len(keys)} of {len(state if what == 'left over' else own)} keys {what} ({', '.join(keys[:3])}"
         f"{', …' if len(keys) > 3 else ''})"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from tlx.checks import stage_index
 from tlx.config import Phase
+from tlx.errors import RequestError
 
-NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 # Which parameters of a stage learn: (the module that owns the parameter, its name in that module) → bool.
 SELECTORS: Mapping[str, Callable[[nn.Module, str], bool]] = {
@@ -25,12 +26,18 @@ SELECTORS: Mapping[str, Callable[[nn.Module, str], bool]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A stage in the plan: how many of its parameters learn, at which rate (None: frozen)."""
+    """A stage in the plan: how many of its parameters learn, at which rate (None: none), and if statistics adapt."""
 
     stage: str
     parameters: int
     learning: int
     lr: float | None
+    adapts: bool = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in it can change."""
+        return self.lr is None and not self.adapts
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """As `plan.json` has it."""
         stages = [
-            {"stage": r.stage, "parameters": r.parameters, "learns": r.learning, "frozen": r.lr is None, "lr": r.lr}
+            {"stage": r.stage, "parameters": r.parameters, "learns": r.learning, "frozen": r.frozen, "lr": r.lr}
             for r in self.rows
         ]
         return {"phase": self.phase, "cut": self.rows[self.cut].stage, "stages": stages}
@@ -58,8 +65,6 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
     Raises:
         RequestError: an unknown stage, an empty span, or a selection that nothing answers to.
     """
-    from tlx.errors import RequestError
-
     key = key or f"strategy.phases.{name}"
     stages = [stage for stage, _ in net.named_children()]
     first = stage_index(phase.train_from, stages, classifier, key=f"{key}.train_from", fine=fine)
@@ -73,7 +78,9 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
     learning, adapting, rows, starts = [], [], [], []
     for position, (stage, module) in enumerate(net.named_children()):
         chosen = [n for n, owner, leaf in _owned(module) if position in span and _selected(phase, owner, leaf, stage)]
-        statistics = [n for n, m in module.named_modules() if isinstance(m, _BatchNorm) and _adapts(phase, n, chosen)]
+        statistics = [
+            n for n, m in module.named_modules() if _tracks(m) and _adapts(phase, n, m, chosen, position in span)
+        ]
         learning += [f"{stage}.{n}" for n in chosen]
         adapting += [f"{stage}.{n}" for n in statistics]
         if chosen or statistics:
@@ -81,7 +88,11 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
         sizes = {n: p.numel() for n, p in module.named_parameters()}
         assert phase.lr is not None
         lr = phase.lr * phase.lr_decay ** (len(stages) - 1 - position) if chosen else None
-        rows.append(Row(stage, sum(sizes.values()), sum(sizes[n] for n in chosen), lr))
+        rows.append(Row(stage, sum(sizes.values()), sum(sizes[n] for n in chosen), lr, bool(statistics)))
+    between = [row for position, row in enumerate(rows[:-1]) if position in span]
+    if between and not any(row.learning for row in between):
+        names = f"{between[0].stage} … {between[-1].stage}" if len(between) > 1 else between[0].stage
+        raise RequestError(f"{key}.learns=[{', '.join(phase.learns)}]: nothing in {names} answers to that")
     return Plan(name, min(starts), tuple(learning), tuple(adapting), tuple(rows))
 
 
@@ -104,7 +115,7 @@ def set_mode(net: nn.Sequential, plan: Plan) -> None:
     for stage, tail in list(net.named_children())[plan.cut :]:
         for name, module in tail.named_modules(prefix=stage):
             own = list(module.parameters(recurse=False))
-            if isinstance(module, _BatchNorm):
+            if _tracks(module):
                 module.training = name in adapting
             else:
                 module.training = not own or any(p.requires_grad for p in own)
@@ -137,7 +148,14 @@ def _selected(phase: Phase, owner: nn.Module, leaf: str, stage: str) -> bool:
     return stage == "head" or any(SELECTORS[name](owner, leaf) for name in phase.learns)
 
 
-def _adapts(phase: Phase, norm: str, learning: Sequence[str]) -> bool:
-    if phase.statistics == "learning":
-        return any(name.rpartition(".")[0] == norm for name in learning)
-    return phase.statistics == "all"
+def _tracks(module: nn.Module) -> bool:
+    """Whether it keeps statistics of what it sees (BatchNorm; InstanceNorm where it is told to)."""
+    return getattr(module, "running_mean", None) is not None
+
+
+def _adapts(phase: Phase, name: str, norm: nn.Module, learning: Sequence[str], in_span: bool) -> bool:
+    if phase.statistics != "learning":
+        return phase.statistics == "all"
+    if not list(norm.parameters(recurse=False)):  # no scale of its own: it goes with its stage
+        return in_span and "all" in phase.learns
+    return any(learner.rpartition(".")[0] == name for learner in learning)
