@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -332,3 +333,60 @@ def test_shapes_transfer_runs_end_to_end_and_predicts_what_it_draws(here: Path) 
         assert (summary.folder / row["file"]).is_file()
     plan = json.loads((summary.folder / "plan.json").read_text())[0]
     assert [stage["frozen"] for stage in plan["stages"]] == [True, True, False, False]
+
+
+def test_a_missing_data_folder_is_said_before_weights_are_looked_for(tmp_path: Path) -> None:
+    wrong = [
+        "backbone=resnet18",
+        "runtime.offline=true",
+        "dataset=image_folder",
+        f"dataset.root={tmp_path / 'nowhere'}",
+    ]
+    with pytest.raises(RequestError, match="nowhere: no such folder"):
+        tlx.run([*wrong, f"output={tmp_path / 'out'}", "tracking=none"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_with_the_source_task_is_said_as_such(tmp_path: Path) -> None:
+    wrong = ["backbone=small_cnn", "source=shapes", "source.dataset.limit.train=1", f"output={tmp_path / 'out'}"]
+    with pytest.raises(RequestError, match=r"source task shapes: dataset.limit.train=1: leaves class"):
+        tlx.run([*wrong, "tracking=none"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("backbone=alexnet backbone.input_size=16", "backbone.input_size=16: alexnet cannot take it ("),
+        ("optimizer.betas=[0.9]", "torch.optim.Adam does not take"),
+        (
+            "training.batch_size=1",
+            "BatchNorm learns from two images at least; take 2, or strategy.phases.tune.statistics",
+        ),
+    ],
+)
+def test_values_that_only_the_built_network_can_refuse_are_refused_before_the_run(
+    override: str, reason: str, tmp_path: Path
+) -> None:
+    network = ["backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", "backbone.input_size=32"]
+    network = network if not override.startswith("backbone=") else ["backbone.weights=none"]
+    with pytest.raises(RequestError, match=re.escape(reason)):
+        tlx.run([*network, "strategy=finetune", *override.split(), f"output={tmp_path / 'out'}", "tracking=none"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_whose_model_has_gone_is_trained_again(tmp_path: Path) -> None:
+    small = [
+        "dataset.train=5",
+        "dataset.test=2",
+        "training.epochs=1",
+        "source.dataset.train=5",
+        "source.training.epochs=1",
+    ]
+    task = ["backbone=small_cnn", "backbone.input_size=16", "source=shapes", "dataset=new_shapes", *small]
+    first = tlx.run([*task, f"output={tmp_path}", "tracking=none"])
+    assert first.source
+    (Path(first.source) / "model" / "model.safetensors").unlink()
+    again = tlx.run([*task, f"output={tmp_path}", "tracking=none"])
+    assert again.source == first.source
+    assert (Path(first.source) / "model" / "model.safetensors").is_file()

@@ -107,7 +107,11 @@ def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
 
 
 def network(config: Config, backbone: Backbone, classes: int, device: "torch.device") -> tuple["Net", "Preprocessing"]:
-    """The network of a configuration with the weights that `backbone` names, on the device, and its preprocessing."""
+    """The network of a configuration with the weights that `backbone` names, on the device, and its preprocessing.
+
+    Raises:
+        RequestError: it cannot be built, or images of the input size are too small for it.
+    """
     import torch
 
     from tlx import backbones
@@ -115,6 +119,12 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
     net, preprocessing = backbones.build(
         backbone, config.head, classes, seed=config.seed, offline=config.runtime.offline
     )
+    size = preprocessing.input_size
+    try:
+        with torch.no_grad():
+            net(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except RuntimeError as error:  # a map has shrunk to nothing before the last pooling
+        raise RequestError(f"backbone.input_size={size}: {backbone.name} cannot take it ({reason(error)})") from error
     return net.to(device).to(memory_format=torch.channels_last), preprocessing
 
 

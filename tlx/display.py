@@ -207,7 +207,7 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
             i = run
             continue
         stage = stages[i]
-        learn = "frozen" if stage["frozen"] else f"{stage['learns']:,}"
+        learn = "frozen" if stage["frozen"] else f"{stage['learns']:,}" if stage["learns"] else "statistics"
         rows.append((stage["stage"], f"{stage['parameters']:,}", learn, _lr(stage["lr"])))
         i += 1
     share = f"{learns:,} of {total:,} parameters learn"
