@@ -330,6 +330,6 @@ def test_what_is_private_would_be_found(text: str) -> None:
     assert PRIVATE.search(text)
 
 
-@pytest.mark.parametrize("text", ["- /optimizer: adam", "/optimizer@phases.a", "~/work/photos", "a/work/b", "./opt/x"])
+@pytest.mark.parametrize("text", ["- /optimizer: adam", "/optimizer@phases.a", "~/opt/photos", "a/opt/b", "./opt/x"])
 def test_what_only_looks_private_is_let_be(text: str) -> None:
     assert not PRIVATE.search(text)

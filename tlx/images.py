@@ -147,10 +147,6 @@ class Images:
         """A digest of each image's content (the file's bytes, or the pixels where there is no file): 40 hex digits."""
         return [self.store.digest(int(row)) for row in self.rows]
 
-    def release(self) -> None:
-        """Lets go of the decoded pixels that were kept (of the whole part, its other subsets included)."""
-        self.store.kept.clear()
-
 
 def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
     """Reads, hashes and decodes every image once, in threads, and keeps the pixels while a quarter of the free memory
