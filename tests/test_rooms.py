@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     # What stays.
     "model": {"backbones", "config", "decoding", "pixels", "rows", "runtime", "stages"},  # saved, loaded
-    "predict": {"folders", "model", "runtime"},  # the verb
+    "predict": {"checks", "folders", "model", "runtime"},  # the verb
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_process"},  # what MLflow is told
     "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder

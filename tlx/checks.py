@@ -18,6 +18,7 @@ from tlx.errors import RequestError, nearest
 ANCHORS = ("head", "classifier", "last", "all")
 SELECTORS = ("all", "norm", "bias")  # of strategy
 SOLVERS = ("sgd",)  # of solvers
+DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 
 
 def checked(node: Any) -> Config:
@@ -132,7 +133,7 @@ _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"runtime\.precision", ("auto", "fp32", "bf16")),
 )
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
-    (r"runtime\.device", r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps"),
+    (r"runtime\.device", *DEVICES),
     (r"runtime\.threads", r"auto|[1-9]\d*", "auto or a number from 1"),
     (r"runtime\.workers", r"auto|\d+", "auto or a number from 0"),
     (r"backbone\.resize", r"auto|squash|[1-9]\d*", "a number of pixels, squash or auto"),

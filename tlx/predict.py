@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tlx.checks import DEVICES
 from tlx.errors import RequestError
 from tlx.folders import PICTURES
 from tlx.runtime import atomic
@@ -32,8 +33,9 @@ def predict(
     """
     if batch_size < 1:
         raise RequestError(f"--batch-size {batch_size}: must be at least 1")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):  # as runtime.device
-        raise RequestError(f"--device {device}: must be auto, cpu, cuda, cuda:<number> or mps")
+    form, words = DEVICES
+    if not re.fullmatch(form, device):
+        raise RequestError(f"--device {device}: must be {words}")
     for option, target in (("csv", as_csv), ("json", as_json)):
         if target not in (None, "-") and not str(target).endswith(f".{option}"):
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
