@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
     try:
         if arguments and arguments[0] in VERBS:
-            return {"predict": _predict}[arguments[0]](arguments[1:])
+            return _verb(arguments[0], arguments[1:])
         return _run(arguments)
     except RequestError as error:
         return _say(error, 2)
@@ -168,18 +168,15 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
     return 1 if failed else 0
 
 
-def _predict(arguments: list[str]) -> int:
-    parser = _Parser(prog="tlx predict", description="Classify images with the model of a run.")
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="image files, or folders of them")
-    parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
-    options = parser.parse_args(arguments)
-    from tlx.predict import predict
+def _verb(name: str, arguments: list[str]) -> int:
+    """Carries out a verb: its room says what it takes (`options`) and does it (`main`)."""
+    from tlx import predict
 
-    return predict(options.run, options.paths, options.csv, options.json, options.batch_size, options.device)
+    room = {"predict": predict}[name]
+    parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name].capitalize()}.")
+    room.options(parser)
+    code: int = room.main(parser.parse_args(arguments))
+    return code
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,5 +1,6 @@
 """`python -m tlx predict RUN PATH…`: image files to classes, as a table, CSV or JSON lines."""
 
+import argparse
 import contextlib
 import csv
 import json
@@ -18,6 +19,21 @@ from tlx.runtime import atomic
 
 if TYPE_CHECKING:
     from tlx.model import Prediction
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="image files, or folders of them")
+    parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    return predict(given.run, given.paths, given.csv, given.json, given.batch_size, given.device)
 
 
 def predict(
