@@ -3,10 +3,14 @@
 import contextlib
 import dataclasses
 import functools
+import gzip
 import hashlib
 import http.server
 import io
 import os
+import pickle
+import random
+import re
 import socket
 import subprocess
 import sys
@@ -21,7 +25,8 @@ from typing import ClassVar
 
 import pytest
 
-from tlx import fetch
+from tlx import datasets, fetch
+from tlx import unpack as unpacking
 from tlx.downloads import probe
 from tlx.errors import RequestError
 from tlx.fetch import Archive, home, obtain, pending
@@ -384,6 +389,60 @@ def test_a_bomb_is_stopped_at_the_limit(pack: functools.partial[bytes], tmp_path
     assert sum(map(len, content(tmp_path / "target").values())) <= 1_000_000
 
 
+def long_header(size: int) -> bytes:
+    """A tar whose first member is preceded by an extended header of `size` bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT) as packed:
+        member = tarfile.TarInfo("data/a")
+        member.pax_headers = {"comment": "x" * size}
+        packed.addfile(member)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [long_header(5_000_000), tar({"elsewhere/a": bytes(5_000_000), "data/a": b"x"})],
+    ids=["header", "beside the folder"],
+)
+def test_what_a_tar_holds_beside_its_content_has_a_limit(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(body) < 100_000
+    unpack_bytes(body, tmp_path / "whole")
+    monkeypatch.setattr(unpacking, "SLACK", 100_000)
+    with pytest.raises(Refused, match="it unpacks to more than 1,100,000 bytes"):
+        unpack_bytes(body, tmp_path / "target")
+    assert content(tmp_path / "target") == {}
+
+
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_more_files_than_the_limit_are_refused(
+    pack: functools.partial[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "MAX_FILES", 3)
+    three = {f"data/{i}": b"" for i in range(3)}
+    unpack_bytes(pack(three), tmp_path / "three")
+    with pytest.raises(Refused, match="it holds more than 3 files"):
+        unpack_bytes(pack({**three, "data/3": b""}), tmp_path / "four")
+
+
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_a_name_that_no_disk_takes_is_refused(pack: functools.partial[bytes], tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="it holds a path that cannot be: 'data/nnn"):
+        unpack_bytes(pack({f"data/{'n' * 300}": b""}), tmp_path / "target")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_every_usual_way_of_packing_a_tar_is_known(mode: str, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as packed:  # type: ignore[call-overload]
+        member = tarfile.TarInfo("data/a")
+        member.size = 3
+        packed.addfile(member, io.BytesIO(b"abc"))
+    unpack_bytes(out.getvalue(), tmp_path / "target")
+    assert content(tmp_path / "target") == {"a": b"abc"}
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -420,3 +479,82 @@ def test_the_content_digest_is_of_names_and_bytes_and_not_of_litter_or_place(tmp
         digests.append(content_digest(tmp_path / str(number)))
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+# ---------------------------------------------------------------- damage
+
+
+def mutated(body: bytes, number: int) -> bytes:
+    """The bytes with some changed, cut off, put in, doubled or swapped; the same for the same number."""
+    rng = random.Random(number)
+    out = bytearray(body)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        at, length = rng.randrange(len(out)), rng.choice([1, 2, 4, 16, 100])
+        what = rng.choice(["flip", "fill", "cut", "drop", "put", "double"])
+        if what == "flip":
+            out[at] ^= 1 << rng.randrange(8)
+        elif what == "fill":
+            out[at : at + length] = bytes([rng.choice([0, 0x7F, 0x80, 0xFF])]) * len(out[at : at + length])
+        elif what == "cut":
+            del out[max(at, 1) :]
+        elif what == "drop":
+            del out[at : min(at + length, at + len(out) - 1)]
+        elif what == "put":
+            out[at:at] = rng.randbytes(length)
+        else:
+            out[at:at] = out[at : at + length]
+    return bytes(out)
+
+
+def plain_tar(files: dict[str, bytes]) -> bytes:
+    with io.BytesIO(tar(files)) as packed, gzip.open(packed) as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("pack", [tar, plain_tar, zipped])
+@pytest.mark.parametrize("known", ["its checksum", "its content"])
+def test_a_damaged_archive_gives_the_content_or_a_line_and_nothing_else(
+    pack: functools.partial[bytes], known: str, tmp_path: Path
+) -> None:
+    unpack_bytes(tar(FILES), tmp_path / "official")
+    digest = content_digest(tmp_path / "official")
+    refused, count = 0, 20 if known == "its checksum" else 60
+    for number in range(count):
+        place = tmp_path / str(number) / "home"
+        place.mkdir(parents=True)
+        (place / "set.zip").write_bytes(mutated(pack(FILES), number))
+        wanted = archive(pack(FILES), "http://127.0.0.1:9/set.zip", content=digest if known == "its content" else None)
+        try:
+            obtain(wanted, place / "set", offline=True)
+        except RequestError as error:
+            refused += 1
+            line = str(error)
+        else:
+            line = ""
+            assert content(place / "set") == WANTED
+        assert re.fullmatch(rf"(set\.zip cannot be had: {place / 'set.zip'}: it[^\n]+)?", line)
+        assert {path.name for path in place.iterdir()} <= {"set.zip", "set", ".set.lock"}
+        assert [path.name for path in place.parent.iterdir()] == ["home"]
+    assert refused > count // 3
+
+
+def test_a_damaged_batch_of_cifar10_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / datasets.CIFAR10_FOLDER
+    root.mkdir()
+    official = {}
+    for name in datasets.CIFAR10:
+        body = pickle.dumps({"data": [], "labels": [], "label_names": ["a", "b"]})
+        (root / name).write_bytes(body)
+        official[name] = hashlib.md5(body).hexdigest()
+    monkeypatch.setattr(datasets, "CIFAR10", official)
+    wanted = dataclasses.asdict(archive(b"", "http://127.0.0.1:9/x.zip", to=datasets.CIFAR10_FOLDER))
+    opened: list[object] = []
+    monkeypatch.setattr(pickle, "loads", lambda *args, **_: opened.append(args))
+    body = (root / "data_batch_1").read_bytes()
+    for number in range(20):
+        damaged = mutated(body, number)
+        if damaged != body:
+            (root / "data_batch_1").write_bytes(damaged)
+            with pytest.raises(RequestError, match=r"data_batch_1: its md5 is \w+, not .* not opened"):
+                datasets.cifar10(str(tmp_path), archive=wanted)
+    assert not opened

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from tests.test_fetch import mutated
 from tlx import downloads
 from tlx.errors import RequestError
-from tlx.weights import locate, read, would_download
+from tlx.hub import MIRRORS, portable_name
+from tlx.weights import Needed, locate, needed, read, would_download
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = b"the weights" * 1000
@@ -43,6 +47,7 @@ class Server:
     asked: list[str] = field(default_factory=list)
     short: int = 0
     delay: float = 0.0
+    lies: bool = False  # about the sha256 of what it sends
     address: str = ""
 
 
@@ -58,7 +63,7 @@ def server() -> Iterator[Server]:
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("ETag", f'"{hashlib.sha256(content + b"!" * state.lies).hexdigest()}"')
             self.send_header("X-Repo-Commit", "0" * 40)
             self.end_headers()
             if body:
@@ -277,7 +282,12 @@ class Wanted:
     weights: str = "imagenet"
     url: str = "hub://timm"
 
-answers = []
+def refuse(event, _):
+    if offline and event.startswith("socket."):
+        raise AssertionError(f"{event} although offline")
+
+answers, offline = [], False
+sys.addaudithook(refuse)
 for name, offline in json.loads(sys.argv[1]):
     for ask in (would_download, lambda w: str(locate(w, offline=offline))):
         try:
@@ -339,6 +349,122 @@ def test_the_hubs_weights_are_fetched_once_and_then_found_in_its_cache(server: S
     assert "cannot be fetched (HTTP 404 Not Found)" in missing
 
 
+@pytest.fixture
+def hub_cache(server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub is the test's server, and its cache is empty and to ourselves (its client reads both when imported)."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.address)
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    return tmp_path / "hf"
+
+
+MIRRORED = "/timm/resnet18.tv_in1k/resolve/main/model.safetensors"
+
+
+def test_the_hubs_copy_stands_in_where_torchvision_cannot_be_reached(
+    server: Server, cache: Path, hub_cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = Wanted("resnet18", url=f"{server.address}/resnet18-f37072fd.pth")
+    with pytest.raises(RequestError) as caught:
+        locate(wanted)
+    assert str(caught.value) == (
+        "backbone.weights=imagenet: resnet18-f37072fd.pth is not here and cannot be fetched (HTTP 404 Not Found; "
+        f"model.safetensors of timm/resnet18.tv_in1k: HTTP 404 Not Found): get {wanted.url} and put it into {cache}, "
+        "or give its path as backbone.weights; backbone=efficientnet_lite0 needs no download"
+    )
+    assert (left(cache), left(hub_cache)) == ([], [])
+    server.files[MIRRORED] = CONTENT
+    capfd.readouterr()
+    path = locate(wanted)
+    assert path is not None
+    assert path.read_bytes() == CONTENT
+    assert f"downloading model.safetensors (0 MB) from {server.address}{MIRRORED}" in capfd.readouterr().err
+    assert path.is_relative_to(hub_cache)
+    assert needed(wanted) == Needed(
+        "resnet18-f37072fd.pth", path, (str(wanted.url), f"{server.address}/timm/resnet18.tv_in1k")
+    )
+    assert portable_name(path) == "resnet18.tv_in1k.safetensors"
+    server.files.clear()
+    assert locate(wanted) == locate(wanted, offline=True) == path
+    assert would_download(wanted) is None
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_not_used(server: Server, cache: Path, hub_cache: Path) -> None:
+    wanted = Wanted("resnet18", url=f"{server.address}/resnet18-f37072fd.pth")
+    server.files[MIRRORED] = CONTENT
+    path = locate(wanted)
+    assert path is not None
+    path.resolve().write_bytes(CONTENT[:-1])
+    with pytest.raises(RequestError, match=r"is not here and cannot be fetched \(runtime.offline=true\)"):
+        locate(wanted, offline=True)
+    again = locate(wanted)
+    assert again is not None
+    assert again.read_bytes() == CONTENT
+
+
+def test_a_hub_that_sends_another_file_than_it_names_is_refused(server: Server, cache: Path, hub_cache: Path) -> None:
+    server.files[MIRRORED], server.lies = CONTENT, True
+    with pytest.raises(RequestError, match=r"what came is another file: its sha256 is not the one that the hub gives"):
+        locate(Wanted("resnet18", url=f"{server.address}/resnet18-f37072fd.pth"))
+    assert not [
+        path
+        for path in hub_cache.rglob("*")
+        if path.is_file() and path.read_bytes() != b"" and path.stat().st_size > 1000
+    ]
+
+
+def test_the_copies_on_the_hub_are_those_that_timm_names() -> None:
+    from timm.models import list_pretrained
+    from timm.models._registry import get_pretrained_cfg
+
+    known = {get_pretrained_cfg(name).hf_hub_id: get_pretrained_cfg(name).url for name in list_pretrained("*.tv*_in1k")}
+    for file, name in MIRRORS.items():
+        assert known[f"timm/{name}"] == f"https://download.pytorch.org/models/{file}"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("resnet18-f37072fd.pth", "resnet18"), ("resnet50-11ad3fa6.pth", "resnet50")]
+)
+def test_the_copies_have_the_tensors_names_and_shapes(file: str, name: str) -> None:
+    import timm
+    import torchvision
+
+    with torch.device("meta"):
+        ours, copy = torchvision.models.get_model(name), timm.create_model(MIRRORS[file])
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in copy.state_dict().items()}
+
+
+def test_a_packages_file_may_lie_in_the_cache_and_a_damaged_one_is_passed_over(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed = locate(Wanted(url=LITE0), offline=True)
+    assert installed is not None
+    cache.mkdir(parents=True)
+    carried = cache / installed.name
+    carried.write_bytes(installed.read_bytes())
+    assert locate(Wanted(url=LITE0), offline=True) == carried
+    other = "package://no_such_weights/models/efficientnet-lite0-57934424.pth"
+    assert locate(Wanted(url=other), offline=True) == carried
+    carried.write_bytes(b"half")
+    assert locate(Wanted(url=LITE0), offline=True) == installed
+    assert f"{carried} is damaged (its sha256 is not the one in its name): it is not used" in caplog.text
+    with pytest.raises(RequestError, match=r"57934424\.pth: damaged \(.+\); reinstall no-such-weights"):
+        locate(Wanted(url=other))
+
+
+def test_a_file_that_is_given_is_checked_where_it_has_the_official_name(tmp_path: Path) -> None:
+    given = tmp_path / NAME
+    given.write_bytes(CONTENT)
+    wanted = Wanted(weights=str(given), url=f"https://host.invalid/{NAME}")
+    assert locate(wanted, offline=True) == given
+    given.write_bytes(CONTENT[:-1])
+    with pytest.raises(RequestError, match=rf"backbone\.weights={given}: not the published file \(its sha256 .*own"):
+        locate(wanted, offline=True)
+    mine = given.rename(tmp_path / "mine-20260101.pth")  # a date, and no sha256
+    assert locate(Wanted(weights=str(mine), url=wanted.url)) == mine
+
+
 def test_a_hub_that_does_not_answer_is_given_up_and_the_offline_switch_asks_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -376,6 +502,34 @@ def test_checkpoints_are_unwrapped(tmp_path: Path) -> None:
         assert list(read(tmp_path / "a.pth")) == list(tensors)
     save_file(tensors, tmp_path / "a.safetensors")
     assert torch.equal(read(tmp_path / "a.safetensors")["a.weight"], torch.ones(2))
+
+
+def test_damaged_files_give_tensors_or_a_line_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tensors = {"a.weight": torch.ones(20), "a.bias": torch.zeros(3, 4)}
+    torch.save(tensors, "new.pth")
+    torch.save(tensors, "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, "plain.safetensors")
+    refused = 0
+    for file in map(Path, ("new.pth", "old.pth", "plain.safetensors")):
+        body = file.read_bytes()
+        for number in range(40):
+            file.write_bytes(mutated(body, number))
+            try:
+                state = read(file)
+            except RequestError as error:
+                refused, line = refused + 1, str(error)
+            else:
+                line = f"{file}: {len(state)} tensors"
+            assert re.fullmatch(rf"{file}: [^\n]+", line)
+    assert 60 < refused < 120
+    assert sorted(os.listdir()) == ["new.pth", "old.pth", "plain.safetensors"]
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(RequestError, match=r"a\.pth: holds no state dict \(tensors by key\)"):
+        read(tmp_path / "a.pth")
 
 
 class Payload:

@@ -261,7 +261,7 @@ def _load(net: Net, state: Mapping[str, Tensor], file: Path, cfg: Backbone, *, k
     """Everything but the last layer must fit; a last layer that is missing or differs keeps its random weights."""
     own = net.original_state()
     where = f"backbone.weights={cfg.weights} does not fit {cfg.name}"
-    if cfg.weights == "imagenet" and not own.keys() & state.keys():
+    if (cfg.weights == "imagenet" or weights.official(cfg, file)) and not own.keys() & state.keys():
         state = _in_order(own, state, where)
     last = {key for key in own if key.startswith(f"{net.layout.last}.")}
     fits = all(key in state and state[key].shape == own[key].shape for key in last)

@@ -111,7 +111,10 @@ def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
     found = {}
     for folder in [CONF, *([Path(os.path.expanduser(config_dir))] if config_dir else [])]:
         for file in sorted((folder / group).glob("*.yaml")):
-            lines = file.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise RequestError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
             said = (line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line)
             found[file.stem] = next(said, "")
     return found

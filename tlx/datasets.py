@@ -5,6 +5,7 @@ and the parts, and what is wrong with those. `root` is a folder as the person ga
 TLX_HOME, fetched there where the data set has an archive; with `offline` the network is left alone.
 """
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -51,7 +52,7 @@ def image_folder(
     Raises `RequestError` where the folder is missing, empty, has one class, an empty class, or a part with classes
     that the training part lacks.
     """
-    folder = _located(root, name, Archive(**archive) if archive else None, offline)
+    folder = _located(root, name, archive_of(archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
     parts, skipped = parts_of(folder, key)
     names = [entry.name for entry in subfolders(parts["train"])]
@@ -86,7 +87,7 @@ def cifar10(
     The files are pickles: none is opened before its md5 was found to be the official one. Raises `RequestError`
     where a file is missing or another.
     """
-    folder = _located(root, name, Archive(**archive), offline, CIFAR10_FOLDER)
+    folder = _located(root, name, archive_of(archive), offline, CIFAR10_FOLDER)
     if not os.path.isdir(folder):
         hint = ""
         if (folder.parent / "data_batch_1").is_file():
@@ -134,12 +135,35 @@ def shapes(
     return Parts(name, tuple(shapes), parts["train"], test=parts["test"], source=f"drawn (seed {seed})")
 
 
+def archive_of(keys: Mapping[str, Any]) -> Archive:
+    """The archive that a YAML describes. Raises `RequestError` for a key that is missing or that it does not take."""
+    names = [field.name for field in dataclasses.fields(Archive)]
+    try:
+        return Archive(**keys)
+    except TypeError as error:
+        unknown = next((key for key in keys if key not in names), "")
+        wrong = (
+            f"{unknown}: no such key{nearest(unknown, names)}" if unknown else reason(error).partition("missing ")[2]
+        )
+        raise RequestError(f"dataset.archive: {wrong}; its keys: {', '.join(names)}") from error
+
+
+def folder_of(reader: Mapping[str, Any]) -> Path | None:
+    """Where the files of a data set are, or would be put; None for one that is drawn. `reader`: the YAML's own keys."""
+    if "root" not in reader:
+        return None
+    if reader["root"] is None and not reader.get("name"):
+        raise RequestError("dataset.name: needs a value; where the files are put is called by it")
+    base = home() / "data" / reader["name"] if reader["root"] is None else Path(os.path.expanduser(str(reader["root"])))
+    return base / archive_of(reader["archive"]).to if reader.get("archive") else base
+
+
 def would_download(reader: Mapping[str, Any]) -> str | None:
     """What reading this data set would download first, in a line, or None. `reader`: the YAML's own keys."""
-    if reader.get("root") is not None or not reader.get("archive"):
+    folder = folder_of(reader)
+    if folder is None or reader["root"] is not None or not reader.get("archive"):
         return None
-    archive = Archive(**reader["archive"])
-    return pending(archive, home() / "data" / reader["name"] / archive.to)
+    return pending(archive_of(reader["archive"]), folder)
 
 
 def _located(root: str | None, name: str, archive: Archive | None, offline: bool, inside: str = "") -> Path:

@@ -68,14 +68,16 @@ def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answ
     return {url: answers.get(url, silent) for url in urls}
 
 
-def download(url: str, target: Path) -> None:
+def download(url: str, target: Path, answer: Answer | None = None) -> None:
     """Fetches `url` to `target`, checked against the size and the sha256 digits in its name; jobs fetch it once.
+
+    `answer`: what the host said, where it has been asked already.
 
     Raises:
         Refused: it cannot be reached (within `PROBE_SECONDS`), breaks off, or is another file.
         OSError: it cannot be written.
     """
-    answer = probe([url])[url]
+    answer = answer or probe([url])[url]
     if answer.refused and answer.status not in (405, 501):  # hosts that answer no HEAD may answer GET
         raise Refused(answer.refused)
     with making(target) as scratch:
@@ -137,8 +139,11 @@ def announce(name: str, size: int, url: str) -> None:
 
 
 def intact(path: Path) -> bool:
-    """Whether the file's sha256 begins with the digits in its name (`resnet18-f37072fd.pth`); True without any."""
-    digits = _digits(path)
+    """Whether the file's sha256 begins with the digits in its name (`resnet18-f37072fd.pth`); True without any.
+
+    The Hugging Face cache links to files whose whole name is their sha256.
+    """
+    digits = _digits(path) or _digits(path.resolve())
     found = path.stat()
     return digits is None or _sha256(path, found.st_size, found.st_mtime_ns).startswith(f"sha256:{digits}")
 
@@ -177,7 +182,7 @@ def _why(error: Exception) -> str:
 
 
 def _digits(path: Path) -> str | None:
-    match = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    match = re.search(r"-([0-9a-f]{8,})\.", path.name) or re.fullmatch(r"([0-9a-f]{64})", path.name)
     return match.group(1) if match else None
 
 

