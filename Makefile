@@ -6,7 +6,7 @@ ARGS ?=
 PORT ?= 5000
 STAMP := $(VENV)/.installed
 
-.PHONY: help install run test lint types sweep ui wheel clean
+.PHONY: help install run test lint types sweep ui bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,6 +40,9 @@ ui: $(STAMP)  ## MLflow's pages on what has run, on this machine only
 	@echo "http://127.0.0.1:$(PORT)"
 	@echo "there: Experiments, the one named as tracking.experiment (tlx), Model training, Runs"
 	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port $(PORT)
+
+bench: $(STAMP)  ## tlx against the loop that a user writes; ARGS='--ants-bees FOLDER --cifar FOLDER'
+	$(VENV)/bin/python -m bench $(ARGS)
 
 wheel: $(STAMP)  ## a wheel with all of conf/, in dist/
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,0 +1,1 @@
+"""`python -m bench`: tlx against the loop that a user writes after a tutorial, and against other frameworks."""

@@ -1,0 +1,86 @@
+"""What the figures were measured on, as one JSON line: processor, GPU, versions, peak rates, FLOPs of the networks.
+
+A process of its own: what measures others must stay small, since a child's peak memory counts from its parent's.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+PACKAGES = ("torch", "torchvision", "timm", "mlflow", "lightning", "fastai", "numpy", "pillow")
+
+
+def peak(where: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """FLOP/s of a large matrix product, the median of several."""
+    n = 4096 if where.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=where).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(repeats + 1):  # the first is not counted
+        began = time.perf_counter()
+        product = a @ b
+        float(product[0, 0])  # waits for the device
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / statistics.median(times[1:])
+
+
+def flops(arch: str) -> dict[str, int]:
+    """FLOPs of one image's forward pass at 224 pixels: in all (""), and of each child module by name."""
+    net = models.get_model(arch, weights=None).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, 224, 224))
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    kind = type(net).__name__
+    return {
+        "": counter.get_total_flops(),
+        **{name: counts.get(f"{kind}.{name}", 0) for name, _ in net.named_children()},
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is installed; what is not is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        if importlib.util.find_spec({"pillow": "PIL"}.get(name, name)) is not None:
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def facts(archs: list[str]) -> dict[str, Any]:
+    """All of it."""
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    capabilities = torch.cpu.get_capabilities()
+    amx = bool(capabilities.get("amx_bf16", False))
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "amx_bf16": amx,
+        "gpu": torch.cuda.get_device_name() if where.type == "cuda" else None,
+        "bf16": torch.cuda.is_bf16_supported(including_emulation=False) if where.type == "cuda" else amx,
+        "system": platform.platform(),
+        "versions": versions(),
+        "peak": {"fp32": peak(where, torch.float32), "bf16": peak(where, torch.bfloat16)},
+        "flops": {arch: flops(arch) for arch in archs},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(facts(sys.argv[1:])))
