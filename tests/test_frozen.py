@@ -11,7 +11,7 @@ from tlx import backbones, strategy
 from tlx.compose import choices
 from tlx.config import Config, Phase
 from tlx.errors import RequestError
-from tlx.rows import Resident
+from tlx.rows import Kept
 from tlx.solvers import Progress, sgd
 
 # The smallest input that each network's last pooling still takes, and a width to match where one can be chosen.
@@ -67,7 +67,7 @@ def test_frozen_means_bit_identical(
         still, moved = digest(net, frozen), digest(net, set(plan.learning))
         with torch.no_grad():
             features = net[: plan.cut].eval()(pixels)
-        rows = Resident(features, labels)
+        rows = Kept([features], labels)
         training = config.training
         for _ in sgd(net, plan, rows, rows, phase, training, Progress(), seed=0, precision="fp32"):
             pass

@@ -51,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, classes in (("Leaves", ("a", "b", "c")), ("Shoes", ("Heels", "Oxfords"))):
         for part in ("Train", "Test"):
             write_images(folder / name / part, classes[:3])
-    torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet18-f37072fd.pth")
+    torch.save(torchvision.models.resnet18().state_dict(), folder / "my_resnet18.pth")
     yaml = re.search(r"```yaml\n# (my_conf/\S+): .*?\n(.*?)```", README, re.DOTALL)
     assert yaml
     (folder / yaml[1]).parent.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_make_test_is_pytest(home: Path) -> None:
 
 def test_make_help_lists_every_target(home: Path) -> None:
     listed = {line.split()[0] for line in make(home, "help").stdout.splitlines()}
-    assert listed == {"help", "install", "run", "test", "lint", "types", "sweep", "ui", "wheel", "clean"}
+    assert listed == {"help", "install", "run", "test", "lint", "types", "sweep", "ui", "bench", "wheel", "clean"}
 
 
 def test_make_ui_serves_what_has_run_on_this_machine_only(home: Path, finished: Path) -> None:

@@ -29,6 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parts": set(),  # one piece of a network as a module
     "tracking_process": set(),  # writes to MLflow; a process of its own, started by path
     "display": set(),  # what a person sees
+    "blocks": set(),  # a file of rows, checked
+    "store": {"blocks"},  # rows of features on disk, never trusted
+    "cache": {"display", "store"},  # the verb: what is kept, and its removal
     # From words to values.
     "config": set(),  # the schema, components by name, a run's identity
     "checks": {"config"},  # every value in range, every name known
@@ -44,60 +47,89 @@ MAY_IMPORT: dict[str, set[str]] = {
     "folders": {"images", "unpack"},  # image folders
     "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
     "pixels": {"decoding", "runtime"},  # evaluation view, random views
-    "rows": {"data", "pixels", "runtime"},  # batches
+    "forward": {"runtime"},  # the frozen part as it runs: recorded, folded
+    "rows": {"data", "forward", "pixels"},  # batches
     # From names to networks.
     "stages": {"parts"},  # a network as named stages
     "discovery": {"parts", "stages"},  # stages found by running the network
     "heads": {"stages"},  # new last layers
-    "hub": {"downloads"},  # where timm keeps its weights
-    "weights": {"downloads", "hub", "unpack"},  # where weights come from
+    "hub": {"downloads", "unpack"},  # where timm keeps its weights
+    "places": {"downloads"},  # a file in a cache, a package, on the network
+    "weights": {"downloads", "hub", "places", "unpack"},  # where weights come from
     "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "weights"},
     # Learning.
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
-    "evaluate": {"rows", "runtime"},  # logits, accuracy with intervals
-    "features": {"rows", "runtime"},  # the frozen prefix, computed once
-    "solvers": {"config", "evaluate", "rows", "runtime", "strategy"},
+    "evaluate": {"forward", "rows", "runtime"},  # logits, accuracy with intervals
+    "features": {"forward", "rows", "runtime", "store"},  # the frozen prefix, computed once
+    "solvers": {"config", "evaluate", "forward", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     # What stays.
-    "model": {"backbones", "config", "decoding", "pixels", "rows", "runtime", "stages"},  # saved, loaded
+    "model": {"backbones", "config", "decoding", "forward", "pixels", "runtime", "stages"},  # saved, loaded
     "predict": {"checks", "folders", "model", "runtime"},  # the verb
+    "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
+    "inventory": {"checks", "compose", "config"},  # what both lists share
+    "weights_inventory": {"config", "hub", "inventory", "places", "weights"},  # the verb `weights`
+    "data_inventory": {"config", "data", "datasets", "decoding", "fetch", "inventory", "unpack"},  # the verb `data`
+    "export": {"decoding", "exported", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_process"},  # what MLflow is told
     "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder
     # One run, and the door.
     "build": {  # everything that a configuration names, found and checked
-        *("backbones", "config", "data", "features", "pixels", "rows", "runtime", "solvers", "stages", "strategy"),
-        "weights",
+        *(
+            "backbones",
+            "config",
+            "data",
+            "features",
+            "images",
+            "pixels",
+            "rows",
+            "runtime",
+            "solvers",
+            "stages",
+            "store",
+        ),
+        *("strategy", "weights"),
     },
     "job": {
         *("build", "config", "datasets", "display", "evaluate", "features", "model", "record", "runtime", "solvers"),
-        *("tracking", "trainer", "weights"),
+        *("store", "tracking", "trainer", "weights"),
     },
-    "__main__": {"checks", "compose", "display", "job", "predict", "record", "runtime"},  # verbs, exit codes
+    "__main__": {
+        "cache",
+        "checks",
+        "compose",
+        "data_inventory",
+        "display",
+        "export",
+        "job",
+        "predict",
+        "record",
+        "runtime",
+        "weights_inventory",
+    },  # verbs, exit codes
     "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
 }
 
 # What takes seconds to import. `--help` and every configuration error answer before any of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
-MUST_BE_LIGHT = [
-    *("__init__", "__main__", "build", "checks", "compose", "config", "data", "datasets", "decoding", "display"),
+MAY_BE_HEAVY = {
     *(
-        "downloads",
-        "errors",
-        "fetch",
-        "folders",
-        "hub",
-        "images",
-        "job",
-        "record",
-        "report",
-        "runtime",
-        "schedules",
-        "shapes",
-        "tracking",
+        "backbones",
+        "discovery",
+        "evaluate",
+        "exported",
+        "features",
+        "forward",
+        "heads",
+        "model",
+        "parts",
+        "pixels",
+        "rows",
     ),
-    *("tracking_process", "unpack", "weights"),
-]
+    *("solvers", "stages", "strategy", "trainer"),
+}
+MUST_BE_LIGHT = sorted(set(MAY_IMPORT) - MAY_BE_HEAVY)
 
 
 @dataclass

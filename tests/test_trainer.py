@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
 from tlx.build import Clock, features_of, prepare
 from tlx.config import Phase, Training
-from tlx.features import feature_size, fingerprint
-from tlx.rows import Resident, shuffled
+from tlx.features import Mapped, fingerprint, outline
+from tlx.rows import Kept, shuffled
 from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
 
-TINY = ["dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"]
+TINY = [
+    *("dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"),
+    "features.store=0",
+]
 ADAM = {"_target_": "torch.optim.Adam"}
 CONSTANT = {"_target_": "tlx.schedules.constant"}
 
@@ -44,15 +48,37 @@ NETWORKS = {
 }  # fmt: skip
 
 
+FP32, EXACT = "runtime.precision=fp32", "features.mode=exact"
+
+
 @pytest.mark.parametrize("choice", ["feature_extraction", "finetune", "gradual", "lp_ft"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_cached_features_train_bit_for_bit_as_live_ones_do(network: str, choice: str) -> None:
-    common = [*NETWORKS[network], f"strategy={choice}", "runtime.precision=fp32"]
+def test_cached_features_train_bit_for_bit_as_live_ones_do(network: str, choice: str, tmp_path: Path) -> None:
+    common = [*NETWORKS[network], f"strategy={choice}", f"output={tmp_path}"]
+    computed, files = "features.budget=0", ("features.budget=0", "features.store=1000000000")
+    live, live_state = trained(*common, FP32, "features.mode=live")
+    exact, exact_state = trained(*common, EXACT, computed)
+    # What does not fit in memory is read from files, or computed as needed where there is no store either.
+    for ways, rows, state in (
+        ([[FP32], [FP32, computed], [FP32, *files]], live, live_state),
+        ([[EXACT], [EXACT, *files]], exact, exact_state),
+    ):
+        for way in ways:
+            cached, cached_state = trained(*common, *way)
+            assert cached == rows, way
+            assert all(torch.equal(cached_state[name], state[name]) for name in state), way
+    # Folded or not, it is the same network: what differs is rounding.
+    for found, expected in zip(live, exact, strict=True):
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
+        assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-3)
+
+
+def test_cached_features_train_bit_for_bit_as_live_ones_do_in_16_bit() -> None:
+    common = [*NETWORKS["resnet"], "strategy=gradual", "runtime.precision=bf16"]
     live, live_state = trained(*common, "features.mode=live")
-    for way in ("features.mode=exact", "features.mode=auto", "features.budget=10"):
-        cached, cached_state = trained(*common, way)
-        assert cached == live, way
-        assert all(torch.equal(cached_state[name], live_state[name]) for name in live_state), way
+    cached, cached_state = trained(*common)
+    assert cached == live
+    assert all(torch.equal(cached_state[name], live_state[name]) for name in live_state)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not() -> None:
@@ -100,22 +126,35 @@ def test_frozen_features_are_computed_once_until_the_frozen_part_changes() -> No
     assert features.rows(job.net, 2, "train") is not first
 
 
-def test_features_that_do_not_fit_are_computed_as_needed_and_that_is_said() -> None:
-    job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "features.budget=10"), Clock())
-    said: list[str] = []
-    features = features_of(job)
-    features.say = said.append
-    assert not isinstance(features.rows(job.net, 2, "train"), Resident)
-    assert re.fullmatch(r"features: fc input, train: \d+ KiB do not fit in 0 KiB, computed as needed", said[0])
+def test_features_that_do_not_fit_are_read_from_files_or_computed_as_needed_and_that_is_said(tmp_path: Path) -> None:
+    common = [*TINY, *NETWORKS["small_cnn"], "features.budget=10", f"output={tmp_path}"]
+    size = r"features: fc input, train, \d+ images, \d+ KiB"
+    for store, kept, line in (
+        ("features.store=0", False, rf"{size}: do not fit in 0 KiB, computed as needed"),
+        ("features.store=1", False, rf"{size}: do not fit in 0 KiB, computed as needed"),
+        ("features.store=1000000", True, rf"{size}, \d+\.\d s: more than 0 KiB of memory, read from files"),
+    ):
+        job = prepare(config_of(*common, store), Clock())
+        said: list[str] = []
+        features = features_of(job)
+        features.say = said.append
+        rows = features.rows(job.net, 2, "train")
+        assert isinstance(rows, Kept) is kept
+        assert not isinstance(rows, Kept) or all(isinstance(view, Mapped) for view in rows.views)
+        assert len(said) == 1
+        assert re.fullmatch(line, said[0])
 
 
-def test_feature_size_is_what_is_kept() -> None:
+def test_an_outline_is_what_is_kept() -> None:
     job = prepare(config_of(*TINY, *NETWORKS["small_cnn"], "runtime.precision=fp32"), Clock())
     features = features_of(job)
     for cut in range(len(job.net)):
-        rows = features.rows(job.net, cut, "val")
-        assert isinstance(rows, Resident)
-        assert rows.x[0].numel() * rows.x.element_size() == feature_size(job.net, cut, 16, "fp32")
+        rows, shape = features.rows(job.net, cut, "val"), outline(job.net, cut, 16, "fp32", job.device)
+        assert isinstance(rows, Kept)
+        (x,) = rows.views
+        assert isinstance(x, Tensor)
+        assert (x.shape, x.dtype) == ((len(rows.y), *shape.size), shape.dtype)
+        assert x[0].numel() * x.element_size() == shape.row_bytes
 
 
 def test_a_fingerprint_sees_every_tensor() -> None:
@@ -165,18 +204,16 @@ def test_balanced_weights_give_every_class_the_same_share() -> None:
     assert weight[0] * 9 == pytest.approx(float(weight[1] * 3))
 
 
-def linear_task(n: int = 33) -> tuple[nn.Sequential, Resident]:
+def linear_task(n: int = 33) -> tuple[nn.Sequential, Kept]:
     torch.manual_seed(0)
     net = nn.Sequential()
     net.add_module("body", nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()))
     net.add_module("head", nn.Sequential(nn.Linear(8, 2)))
     x = torch.randn(n, 4)
-    return net, Resident(x, (x[:, 0] > 0).long())
+    return net, Kept([x], (x[:, 0] > 0).long())
 
 
-def fit(
-    net: nn.Sequential, rows: Resident, training: Training | None = None, **values: Any
-) -> tuple[list[Any], Progress]:
+def fit(net: nn.Sequential, rows: Kept, training: Training | None = None, **values: Any) -> tuple[list[Any], Progress]:
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
     phase = Phase(train_from="all", **{**settings, **values})
     plan = strategy.plan(net, "tune", phase, classifier="head")
@@ -244,7 +281,7 @@ def test_patience_ends_a_phase() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice() -> None:
     net, rows = linear_task()
-    rows.x[0, 0] = math.nan
+    rows.views[0][torch.tensor(0)][0] = math.nan
     with pytest.raises(
         Diverged, match=r"phase tune, epoch 1: the loss is nan .*; take a lower learning rate than 0.01"
     ):

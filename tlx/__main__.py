@@ -23,7 +23,13 @@ from tlx.runtime import FULL
 if TYPE_CHECKING:
     from tlx.record import Summary
 
-VERBS = {"predict": "classify files and folders with a saved model"}
+VERBS = {
+    "predict": "classify files and folders with a saved model",
+    "export": "write a saved model as ONNX, torch.export or a state dict",
+    "weights": "list what the backbones need, and fetch it",
+    "data": "list the data sets, fetch and verify them",
+    "cache": "list or remove the features that runs keep for each other",
+}
 
 EXAMPLES = """\
 examples:
@@ -170,12 +176,19 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
 
 def _verb(name: str, arguments: list[str]) -> int:
     """Carries out a verb: its room says what it takes (`options`) and does it (`main`)."""
-    from tlx import predict
+    from tlx import cache, data_inventory, export, predict, weights_inventory
 
-    room = {"predict": predict}[name]
+    rooms = {
+        "predict": predict,
+        "export": export,
+        "weights": weights_inventory,
+        "data": data_inventory,
+        "cache": cache,
+    }
+    room: Any = rooms[name]
     parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name].capitalize()}.")
     room.options(parser)
-    code: int = room.main(parser.parse_args(arguments))
+    code: int = room.main(parser.parse_intermixed_args(arguments))
     return code
 
 

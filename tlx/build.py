@@ -1,17 +1,22 @@
 """Everything that a configuration names, found, read, built and checked: after this nothing is wrong with a request."""
 
 import dataclasses
+import json
 import logging
+import os
 import re
 import time
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx import weights
 from tlx.config import Backbone, Config, component, identity
 from tlx.data import Data, Parts, split
 from tlx.errors import RequestError, reason
+from tlx.images import Decoded
 from tlx.runtime import device_of, precision_of, reader_processes, use_precision, use_threads
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ class Job:
     plans: dict[str, "Plan"]
     device: "torch.device"
     precision: str
+    decoded: Decoded
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -67,7 +73,9 @@ def prepare(config: Config, clock: Clock) -> Job:
     parts = found(config) if given else None
     if pretrained:
         weights.locate(config.backbone, offline=config.runtime.offline)
-    data = split(parts or found(config), config.dataset, config.seed)
+    known = output(config) / "features" / f"decoded-{version('pillow')}.txt"
+    decoded = Decoded(known if config.features.store else None)
+    data = split(parts or found(config), config.dataset, config.seed, decoded)
     clock.seconds["data"] = time.perf_counter() - began
     use_threads(config.runtime.threads)
 
@@ -78,7 +86,7 @@ def prepare(config: Config, clock: Clock) -> Job:
     net, preprocessing = network(config, backbone, len(data.classes), device)
     _try_out(config, preprocessing.input_size)
     plans = plans_of(config, net)
-    return Job(config, data, net, preprocessing, plans, device, precision)
+    return Job(config, data, net, preprocessing, plans, device, precision, decoded)
 
 
 def found(config: Config) -> Parts:
@@ -141,13 +149,20 @@ def features_of(job: Job) -> "Features":
     """The rows of a job's images, as they are and behind its frozen stages."""
     from tlx.features import Features
     from tlx.rows import Pixels
+    from tlx.store import Store
 
     config, data = job.config, job.data
     workers = reader_processes(config.runtime.workers, job.device)
     transforms = _transforms(config, job.preprocessing.input_size)
+    seen = job.preprocessing.to_dict()
     parts = {
         part: Pixels(
-            getattr(data, part), job.preprocessing, job.device, workers=workers, stay=config.features.mode == "live"
+            getattr(data, part),
+            job.preprocessing,
+            job.device,
+            workers=workers,
+            stay=config.features.mode == "live",
+            spec=json.dumps(seen),
         )
         for part in ("train", "val", "test")
     }
@@ -162,9 +177,27 @@ def features_of(job: Job) -> "Features":
             seed=config.seed,
             workers=workers,
             stay=True,
+            spec=json.dumps([seen, dataclasses.asdict(config.augmentation), config.seed]),
         )
-    mode, budget = config.features.mode, config.features.budget
-    return Features(parts, random, job.device, job.precision, mode, budget, say=log.info)
+    settings = config.features
+    return Features(
+        parts,
+        random,
+        job.device,
+        job.precision,
+        settings.mode,
+        settings.views,
+        settings.budget,
+        cuts=sorted({plan.cut for plan in job.plans.values()}),
+        store=Store(output(config) / "features", settings.store, say=log.warning),
+        about={"backbone": config.backbone.name, "data": data.name},
+        say=log.info,
+    )
+
+
+def output(config: Config) -> Path:
+    """Where all runs lie, absolute."""
+    return Path(os.path.expanduser(config.output)).absolute()
 
 
 def _try_out(config: Config, input_size: int) -> None:

@@ -122,6 +122,8 @@ _RANGES: tuple[tuple[str, float, float | None, bool], ...] = (
     (r"(source\.)?training\.clip_norm", 0, None, False),
     (r"(source\.)?training\.accumulate", 1, None, True),
     (r"features\.budget", 0, None, True),
+    (r"features\.store", 0, None, True),
+    (r"features\.views", 1, None, True),
 )
 _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(source\.)?dataset\.on_error", ("fail", "skip")),
@@ -164,6 +166,11 @@ def _problems(config: Config) -> Iterator[str]:
         if key.endswith(".learns"):
             for selector in set(value) - set(SELECTORS):
                 yield f"{key}: {selector} is not one of {', '.join(SELECTORS)}{nearest(selector, SELECTORS)}"
+    if config.features.mode == "live" and config.features.views is not None:
+        yield (
+            f"features.views={config.features.views}: features.mode=live keeps none; leave out one of them, or take "
+            "features.mode=auto"
+        )
     if config.features.mode == "exact" and config.runtime.precision == "bf16":
         yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
     for width in config.head.hidden:

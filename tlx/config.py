@@ -124,7 +124,9 @@ class Features:
     """How the frozen part's output is kept."""
 
     mode: str = "auto"  # auto | live | exact
-    budget: int | None = None  # bytes; null: a share of what is free
+    views: int | None = None  # random views of each training image that are kept; null: new ones in each epoch
+    budget: int | None = None  # bytes in memory; null: a share of what is free
+    store: int = 20_000_000_000  # bytes kept across runs in <output>/features, oldest out first; 0: nothing
 
 
 @dataclass
@@ -153,7 +155,8 @@ class Tracking:
     enabled: bool = True
     uri: str | None = None  # null: sqlite:///<output>/mlflow.db
     experiment: str = "tlx"
-    model: bool = True  # log the saved model's folder
+    model: bool = True  # log the saved model
+    register: str | None = None  # a name in the model registry
     system_metrics: bool = True
 
 
@@ -216,7 +219,16 @@ def identity(config: Config, fingerprint: str, weights: str) -> str:
     by its content's `fingerprint`, the starting weights by their digest.
     """
     tree = dataclasses.asdict(config)
-    for path in ("output", "tracking", "source", "runtime.workers", "runtime.threads", "runtime.offline"):
+    for path in (
+        "output",
+        "tracking",
+        "source",
+        "runtime.workers",
+        "runtime.threads",
+        "runtime.offline",
+        "features.budget",
+        "features.store",
+    ):
         _drop(tree, path)
     _drop(tree, "dataset.reader.root")
     tree["backbone"]["weights"], tree["dataset"]["fingerprint"] = weights, fingerprint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlx.errors import RequestError
-from tlx.images import Images, Labels, read_all
+from tlx.images import Decoded, Images, Labels, read_all
 
 if TYPE_CHECKING:
     from tlx.config import Dataset
@@ -55,13 +55,13 @@ class Data:
     source: str = ""
 
 
-def split(parts: Parts, common: "Dataset", seed: int) -> Data:
+def split(parts: Parts, common: "Dataset", seed: int, decoded: Decoded | None = None) -> Data:
     """The three sets of a run: stratified, and the same for the same seed.
 
     The test set is the test part; where there are two parts only, the second; where there is one, `test_fraction` of
     it. Validation is the validation part, or `val_fraction` of what trains. Then `per_class` and `limit` are taken
     (a larger one holds the smaller), and every image left is read: what cannot be decoded is an error or, with
-    `on_error: skip`, left out and listed, never replaced.
+    `on_error: skip`, left out and listed, never replaced. `decoded` knows images that can be.
 
     Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
     """
@@ -85,7 +85,7 @@ def split(parts: Parts, common: "Dataset", seed: int) -> Data:
     }
     _complete(sets["train"], parts.classes, f"dataset.limit.train={common.limit.train}")
     total = sum(map(len, sets.values()))
-    sets, unreadable = read_all(sets)
+    sets, unreadable = read_all(sets, decoded)
     if unreadable and common.on_error == "fail":
         raise _unreadable(unreadable, total)
     _complete(sets["train"], parts.classes, f"dataset.on_error=skip ({_listed(unreadable)})")

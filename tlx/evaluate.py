@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlx.rows import BATCH, Rows, as_input, in_order
+from tlx.forward import BATCH, as_input
+from tlx.rows import Rows, in_order
 from tlx.runtime import autocast
 
 

@@ -1,17 +1,32 @@
-"""The frozen part of a network, computed once: its output is a pure function of the pixels while it is frozen."""
+"""The frozen part of a network, computed once: its output is a pure function of the pixels while it is frozen.
+
+Rows behind a cut are kept on the device, or in memory, or in files that are mapped, or are computed for each batch:
+the first of these that they fit into. Those of a part that no phase has changed yet are also kept across runs, under a
+key that covers everything they depend on.
+"""
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from tlx.rows import BATCH, Pixels, Resident, Rows, Through, frozen, in_order
-from tlx.runtime import free_memory
+from tlx.forward import BATCH, Forward
+from tlx.rows import Kept, Pixels, Rows, Through
+from tlx.runtime import autocast, device_name, free_memory
+from tlx.store import Found, Store, mib
 
+FORMAT = 1  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
+_CHUNK = 1024  # rows that are copied at once between memory and a file
 
 
 @dataclass
@@ -21,8 +36,13 @@ class Features:
     Attributes:
         parts: the evaluation view of each part (train, val, test).
         random: random views of the training part, where there is an augmentation.
-        mode: `live` computes the frozen part anew for each batch; `exact` computes it in fp32; `auto` in `precision`.
-        budget: bytes that may be kept; None: half of what is free.
+        mode: `live` computes the frozen part anew for each batch; `exact` computes it in fp32, nothing folded; `auto`
+            in `precision`, in the fastest way.
+        views: random views of each training image that are kept; epoch e sees view e mod views. None: drawn anew.
+        budget: bytes that may be kept in memory; None: half of what is free.
+        cuts: of all phases; rows at one of them are computed from those at the one before it.
+        store: keeps rows across runs.
+        about: what a list of the store's content says of them.
         say: takes one line about what happens.
     """
 
@@ -31,77 +51,273 @@ class Features:
     device: torch.device
     precision: str
     mode: str = "auto"
+    views: int | None = None
     budget: int | None = None
+    cuts: Sequence[int] = ()
+    store: Store | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = lambda line: None
     seconds: float = 0.0
-    _kept: dict[str, tuple[str, Resident]] = field(default_factory=dict)
+    _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
+    _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
+    _untrained: dict[int, str] = field(default_factory=dict)
 
-    def rows(self, net: nn.Sequential, cut: int, part: str, batch_size: int = BATCH, *, training: bool = False) -> Rows:
+    def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
 
-        Where nothing random precedes the cut they are computed once for each content of `net[:cut]` and kept in memory;
-        where they do not fit, or are random, the frozen part runs for each batch. Every forward pass of the frozen part
-        has `batch_size` rows, so that both ways give the same bits on a CPU.
+        Where nothing random precedes the cut, or views are kept, they are computed once for each content of
+        `net[:cut]`; where they do not fit, or are random, the frozen part runs for each batch.
         """
+        for known in {*self.cuts, cut} - self._untrained.keys():
+            self._untrained[known] = fingerprint(net[:known])
         pixels = self.random if training and self.random is not None else self.parts[part]
-        prefix, precision = net[:cut].eval(), "fp32" if self.mode == "exact" else self.precision
-        live = Through(prefix, pixels, precision, batch_size) if cut else pixels
-        if pixels is self.random:
-            return live
-        key = f"{cut}/{precision}/{batch_size}/{fingerprint(prefix)}"
-        if part in self._kept and self._kept[part][0] == key:
-            return self._kept[part][1]
-        self._kept.pop(part, None)
-        x = None if self.mode == "live" else self._compute(net, cut, pixels, precision, batch_size, part)
-        if x is None:
-            return live
-        self._kept[part] = (key, Resident(x, pixels.y))
-        return self._kept[part][1]
+        views = 1 if pixels is not self.random else self.views or 0
+        return self._rows(net, cut, part, pixels, 0 if self.mode == "live" else views)
 
-    def _compute(
-        self, net: nn.Sequential, cut: int, pixels: Pixels, precision: str, batch_size: int, part: str
-    ) -> Tensor | None:
-        began = time.perf_counter()
-        kept: Tensor | None = None
-        done = 0
-        name = next(stage for i, (stage, _) in enumerate(net.named_children()) if i == cut)
-        n = len(pixels.y)
-        for x, _ in pixels.batches(in_order(n, batch_size), epoch=0):
-            batch = frozen(net[:cut], x, precision, batch_size)
-            if kept is None:
-                size = n * batch[0].numel() * batch.element_size()
-                free = self.budget if self.budget is not None else int(free_bytes(self.device) * _SHARE)
-                if size > free:
-                    self.say(
-                        f"features: {name} input, {part}: {mib(size)} do not fit in {mib(free)}, computed as needed"
-                    )
-                    return None
-                layout = torch.channels_last if batch.ndim == 4 and cut else torch.contiguous_format
-                kept = torch.empty((n, *batch.shape[1:]), dtype=batch.dtype, device=self.device, memory_format=layout)
-            kept[done : done + len(batch)] = batch
-            done += len(batch)
-        assert kept is not None
-        took = time.perf_counter() - began
-        self.seconds += took
-        size = kept.numel() * kept.element_size()
-        self.say(f"features: {name} input, {part}, {n} images, {mib(size)}, {took:.1f} s")
+    def _rows(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> Rows:
+        prefix = net[:cut].eval()
+        content, slot = fingerprint(prefix), (id(pixels), cut)
+        if views and slot in self._kept and self._kept[slot][0] == content:
+            return self._kept[slot][1]
+        self._kept.pop(slot, None)
+
+        def live() -> Rows:
+            below = max((c for c in self.cuts if c < cut), default=0)
+            # Pixels that are not kept for a phase of their own are decoded as the frozen part takes them.
+            source = self._rows(net, below, part, pixels, views) if below in self.cuts and below < cut else pixels
+            return Through(self._forward(net, below, cut, content), source) if cut else source
+
+        kept = self._keep(net, cut, part, pixels, views, content, live) if views else None
+        if kept is None:
+            return live()
+        self._kept[slot] = (content, kept)
         return kept
 
+    def _forward(self, net: nn.Sequential, below: int, cut: int, content: str) -> Forward:
+        if self._forwards.get((below, cut), ("",))[0] != content:
+            forward = Forward(net[below:cut].eval(), self.precision, exact=self.mode == "exact")
+            self._forwards[below, cut] = (content, forward)
+        return self._forwards[below, cut][1]
 
-def feature_size(net: nn.Sequential, cut: int, input_size: int, precision: str) -> int:
-    """Bytes of what one image becomes before stage `cut` (uint8 pixels where nothing is frozen)."""
-    prefix, device = net[:cut].eval(), next(net.parameters()).device
-    x = frozen(prefix, torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device), precision, 1)
-    return x.numel() * x.element_size()
+    def _keep(
+        self,
+        net: nn.Sequential,
+        cut: int,
+        part: str,
+        pixels: Pixels,
+        views: int,
+        content: str,
+        live: Callable[[], Rows],
+    ) -> Kept | None:
+        began, before = time.perf_counter(), self.seconds
+        precision = "fp32" if self.mode == "exact" else self.precision
+        shape = outline(net, cut, pixels.views.preprocessing.input_size, precision, self.device)
+        n = len(pixels.y)
+        needed = views * n * shape.row_bytes
+        # What a phase has changed belongs to this run alone; pixels are as soon made as read.
+        fresh = self._untrained[cut] == content
+        store = self.store if self.store is not None and self.store.limit and cut and fresh else None
+        where, free = self._where(needed)
+        stage = next(name for i, (name, _) in enumerate(net.named_children()) if i == cut)
+        what = f"features: {stage} input, {part}, {n:,} images{f' × {views} views' if views > 1 else ''}, {mib(needed)}"
+        if where is None and store is None:
+            self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
+            return None
+        made, found = list[Tensor | Mapped](), 0
+        rows: Tensor | Mapped | None
+        for view in range(views):
+            task = _Task(pixels, view, shape, live)
+            space = self._space(net, cut, pixels, content) if store else ""
+            about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
+            if where is not None:
+                rows, known = _in_memory(task, store, space, about, where)
+            else:
+                assert store is not None
+                rows, known = _in_files(task, store, space, about)
+            if rows is None:
+                self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
+                return None
+            made.append(rows)
+            found += known
+        took = time.perf_counter() - began
+        self.seconds = before + took  # those of the cuts below are within
+        whole = found == views * n
+        earlier = "" if not found else ", from an earlier run" if whole else f", {found:,} of them from earlier runs"
+        place = "" if where is not None else f": more than {mib(free)} of memory, read from files"
+        self.say(f"{what}{earlier}, {took:.1f} s{place}")
+        return Kept(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
+
+    def _where(self, needed: int) -> tuple[torch.device | None, int]:
+        """The device whose memory takes so many bytes, or None; and the bytes that the largest has to give."""
+        spent = sum(kept.nbytes for _, rows in self._kept.values() for kept in rows.views if isinstance(kept, Tensor))
+        most = 0
+        for device in dict.fromkeys((self.device, torch.device("cpu"))):
+            free = int(free_bytes(device) * _SHARE)
+            free = free if self.budget is None else max(min(self.budget - spent, 2 * free), 0)
+            if needed <= free:
+                return device, free
+            most = max(most, free)
+        return None, most
+
+    def _space(self, net: nn.Sequential, cut: int, pixels: Pixels, content: str) -> str:
+        """A digest of everything that a row depends on but the image and its view."""
+        chain = [c for c in self.cuts if 0 < c < cut]
+        recipe = Forward(net[:0], self.precision, exact=self.mode == "exact").recipe
+        machine = [device_name(self.device), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+        versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow")]
+        whole = [FORMAT, versions, machine, recipe, chain, str(net[:cut]), content, pixels.spec]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a row is: its shape (channels first), its format, and whether its bytes lie with the channels last."""
+
+    size: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return int(np.prod(self.size)) * self.dtype.itemsize
+
+    @property
+    def format(self) -> str:
+        """The number format, in words."""
+        return {"float32": "fp32", "bfloat16": "bf16"}.get(name := str(self.dtype).removeprefix("torch."), name)
+
+    def empty(self, n: int, device: torch.device) -> Tensor:
+        """`[n, …]`, maps with the channels last."""
+        maps = torch.channels_last if len(self.size) == 3 else torch.contiguous_format
+        return torch.empty((n, *self.size), dtype=self.dtype, device=device, memory_format=maps)
+
+    def to_bytes(self, x: Tensor) -> NDArray[np.uint8]:
+        """`[n, …]` → uint8 `[n, row_bytes]`."""
+        x = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).contiguous().cpu()
+        raw: NDArray[np.uint8] = x.view(len(x), -1).view(torch.uint8).numpy()
+        return raw
+
+    def from_bytes(self, raw: NDArray[np.uint8]) -> Tensor:
+        """The inverse of `to_bytes`."""
+        x = torch.from_numpy(raw).view(self.dtype)
+        if len(self.size) != 3:
+            return x.view(len(raw), *self.size)
+        channels, height, width = self.size
+        return x.view(len(raw), height, width, channels).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Rows in files of the store, read as they are asked for."""
+
+    found: Found
+    outline: Outline
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The rows at `index`, int64 `[B]` on the CPU."""
+        chosen = index.numpy()
+        raw = np.empty((len(chosen), self.outline.row_bytes), dtype=np.uint8)
+        block, row = self.found.block[chosen], self.found.row[chosen]
+        for number in np.unique(block):
+            raw[block == number] = self.found.blocks[number][row[block == number]]
+        return self.outline.from_bytes(raw)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One view of a part's images, to be brought behind a cut."""
+
+    pixels: Pixels
+    view: int
+    outline: Outline
+    live: Callable[[], Rows]
+
+    def keys(self) -> list[str]:
+        """What each row is stored under: the image's content, and for a random view also where its draws come from."""
+        digests = self.pixels.images.digests()
+        if not self.pixels.views.transforms:
+            return digests
+        named = (f"{digest}/{self.view}/{index}" for index, digest in enumerate(digests))
+        return [hashlib.blake2b(name.encode(), digest_size=20).hexdigest() for name in named]
+
+    def compute(self, indices: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(positions, rows) of the images at `indices`."""
+        if len(indices):
+            order = torch.split(torch.from_numpy(indices), BATCH)
+            yield from zip(order, (x for x, _ in self.live().batches(order, self.view)), strict=True)
+
+
+def _in_memory(
+    task: _Task, store: Store | None, space: str, about: Mapping[str, str], device: torch.device
+) -> tuple[Tensor, int]:
+    """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
+    n, outline = len(task.pixels.y), task.outline
+    x = outline.empty(n, device)
+    if store is None:
+        for index, some in task.compute(np.arange(n)):
+            x[index.to(device)] = some.to(device)
+        return x, 0
+    keys = task.keys()
+    with store.lock(space):
+        found = store.find(space, keys, outline.row_bytes)
+        known = np.flatnonzero(found.block >= 0)
+        for start in range(0, len(known), _CHUNK):
+            some = torch.from_numpy(known[start : start + _CHUNK])
+            x[some.to(device)] = Mapped(found, outline)[some].to(device)
+        missing = found.missing
+        for index, rows in task.compute(missing):
+            x[index.to(device)] = rows.to(device)
+        if len(missing):
+            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
+                for start in range(0, len(missing) if block is not None else 0, _CHUNK):
+                    some = torch.from_numpy(missing[start : start + _CHUNK])
+                    assert block is not None
+                    block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
+    return x, len(known)
+
+
+def _in_files(task: _Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, int]:
+    """The rows as files, and how many of them were known; None where the store cannot take them."""
+    keys, outline = task.keys(), task.outline
+    with store.lock(space):
+        found = store.find(space, keys, outline.row_bytes)
+        missing = found.missing
+        if len(missing):
+            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
+                if block is None:
+                    return None, 0
+                done = 0
+                for index, rows in task.compute(missing):
+                    block[done : done + len(index)] = outline.to_bytes(rows)
+                    done += len(index)
+            found = store.find(space, keys, outline.row_bytes)
+    # Another process may have made room for its own meanwhile.
+    return (None if len(found.missing) else Mapped(found, outline)), len(keys) - len(missing)
+
+
+def outline(net: nn.Sequential, cut: int, input_size: int, precision: str, device: torch.device) -> Outline:
+    """What a row before stage `cut` is (uint8 pixels where nothing is frozen), found by running one image."""
+    x = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device)
+    if cut:
+        with torch.no_grad(), autocast(device, precision):
+            x = net[:cut].eval()(x)
+    return Outline(tuple(x.shape[1:]), x.dtype)
+
+
+_digests: Any = WeakTensorKeyDictionary()  # tensor → (how often it was changed, a digest of its bytes)
 
 
 def fingerprint(module: nn.Module) -> str:
     """A digest of every tensor of `module`, names and buffers (the input's scaling, too) included: 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        # torch counts a tensor's changes in place; those of BatchNorm's statistics it does not.
+        if not isinstance(tensor, nn.Parameter) or _digests.get(tensor, (-1,))[0] != tensor._version:
+            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+            _digests[tensor] = (tensor._version, hashlib.sha256(raw.data).digest())
+        digest.update(_digests[tensor][1])
+    return digest.hexdigest()[:32]
 
 
 def free_bytes(device: torch.device) -> int:
@@ -109,10 +325,3 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return free_memory()
-
-
-def mib(size: int) -> str:
-    """A number of bytes for people."""
-    if size < 2**20:
-        return f"{size / 2**10:.0f} KiB"
-    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"

@@ -1,5 +1,6 @@
 """Images that are decoded on demand, and the one pass in which all of them are read. No torch here."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are i
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
 MAX_BYTES = 500_000_000  # of one file
 CHUNK = 32  # images a task of the reading threads
+DIGITS = 40  # of an image's digest
 
 log = logging.getLogger("tlx")
 
@@ -65,6 +68,33 @@ class _Budget:
             return True
 
 
+class Decoded:
+    """Digests of images that were decoded whole before: they need not be decoded to know that they can be.
+
+    `path`: the file that keeps them from run to run, a line each; None keeps nothing. It goes with one version of the
+    decoder. A file that is damaged or cannot be written costs time, nothing else.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.digests: set[str] = set()
+        if path is not None:
+            with contextlib.suppress(OSError):
+                lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+                self.digests = {line for line in lines if len(line) == DIGITS}
+
+    def add(self, digests: Iterable[str]) -> None:
+        """Keeps what is new."""
+        new = set(digests) - self.digests
+        self.digests |= new
+        if self.path is not None and new:
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # One write, so that processes do not come between each other's lines; after a line that was cut short.
+                with self.path.open("ab") as file:
+                    file.write("".join(f"\n{digest}" for digest in sorted(new)).encode())
+
+
 class Store:
     """Where a part's pixels come from, what is known of them, and those that are kept; shared by its subsets."""
 
@@ -72,23 +102,31 @@ class Store:
         self.read = read
         self.kept: dict[int, Pixels] = {}
         self.digests: dict[int, str] = {}
+        self.budget: _Budget | None = None
 
     def pixels(self, row: int) -> Pixels:
         kept = self.kept.get(row)
-        return _decoded(self.read(row)) if kept is None else kept
+        if kept is not None:
+            return kept
+        pixels = _decoded(self.read(row))
+        if self.budget is not None and self.budget.take(pixels.nbytes):
+            self.kept[row] = pixels
+        return pixels
 
-    def check(self, row: int, budget: _Budget) -> str | None:
-        """Reads, hashes and decodes an image; the reason why that fails, or None."""
+    def check(self, row: int, decoded: Decoded) -> str | None:
+        """Reads and hashes an image, and decodes it unless that is known to go well; the reason why not, or None."""
         try:
             content = self.read(row)
-            pixels = _decoded(content)
+            digest = _digest(content)
+            if row not in self.kept and digest not in decoded.digests:
+                pixels = _decoded(content)
+                if self.budget is not None and self.budget.take(pixels.nbytes):
+                    self.kept[row] = pixels
         except UnreadableImage as error:
             return str(error)
         except OSError as error:
             return reason(error).lower()
-        self.digests[row] = _digest(content)
-        if row not in self.kept and budget.take(pixels.nbytes):
-            self.kept[row] = pixels
+        self.digests[row] = digest
         return None
 
     def digest(self, row: int) -> str:
@@ -97,7 +135,7 @@ class Store:
         return self.digests[row]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "kept": {}}  # a worker process decodes for itself
+        return {**self.__dict__, "kept": {}, "budget": None}  # a worker process decodes for itself
 
 
 def _decoded(content: "bytes | Pixels") -> Pixels:
@@ -106,7 +144,7 @@ def _decoded(content: "bytes | Pixels") -> Pixels:
 
 def _digest(content: "bytes | Pixels") -> str:
     raw = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
-    return hashlib.blake2b(raw, digest_size=20).hexdigest()
+    return hashlib.blake2b(raw, digest_size=DIGITS // 2).hexdigest()
 
 
 class Images:
@@ -148,20 +186,25 @@ class Images:
         return [self.store.digest(int(row)) for row in self.rows]
 
 
-def read_all(sets: Mapping[str, Images]) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
-    """Reads, hashes and decodes every image once, in threads, and keeps the pixels while a quarter of the free memory
-    holds them.
+def read_all(
+    sets: Mapping[str, Images], decoded: Decoded | None = None
+) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
+    """Reads and hashes every image once, in threads, and decodes those that `decoded` does not know.
 
-    Returns the sets without what cannot be read, and (path, reason) of each such file.
+    Pixels are kept while a quarter of the free memory holds them. Returns the sets without what cannot be read, and
+    (path, reason) of each such file.
     """
+    decoded = decoded or Decoded(None)
     budget = _Budget(MEMORY_SHARE * free_memory())
+    for images in sets.values():
+        images.store.budget = budget
     total = sum(map(len, sets.values()))
     if total > 5_000:
         log.info("reading %s images", f"{total:,}")
 
     def check(images: Images, start: int) -> list[tuple[int, str]]:
         rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
-        results = ((index, images.store.check(row, budget)) for index, row in rows)
+        results = ((index, images.store.check(row, decoded)) for index, row in rows)
         return [(index, why) for index, why in results if why is not None]
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

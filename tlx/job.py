@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from tlx import __version__, tracking, weights
-from tlx.build import Clock, Job, features_of, identify, network, plans_of, prepare
+from tlx.build import Clock, Job, features_of, identify, network, output, plans_of, prepare
 from tlx.config import Config, component, source_task
 from tlx.display import Display, lines, plan_lines
 from tlx.errors import RequestError
@@ -55,6 +54,7 @@ def run(
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = features_of(job), list(config.strategy.phases)[-1]
         record.open(name, config, job.plan, job.data, _known(job, source))
+        job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
         try:
             with Display(progress, record.summary, job.plan) as display:
                 _look(record, job, features, "before", clock)
@@ -121,15 +121,11 @@ def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Fea
     return job, features if same else features_of(job)
 
 
-def output(config: Config) -> Path:
-    """Where all runs lie, absolute."""
-    return Path(os.path.expanduser(config.output)).absolute()
-
-
 def preview(config: Config) -> list[str]:
     """What a run would do, in lines, without doing it: plan, parameters, sizes of features, downloads."""
     from tlx import datasets
-    from tlx.features import feature_size, mib
+    from tlx.features import outline
+    from tlx.store import mib
 
     downloads = [weights.would_download(config.backbone), datasets.would_download(config.dataset.reader)]
     lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
@@ -153,8 +149,9 @@ def preview(config: Config) -> list[str]:
         counts = ", ".join(f"{number} {part}" for part, number in images.items())
         lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
     for name, plan in plans.items():
-        size = feature_size(net, plan.cut, preprocessing.input_size, precision)
-        kept = {part: n for part, n in images.items() if part != "train" or not config.augmentation.transforms}
+        size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
+        views = 1 if not config.augmentation.transforms else config.features.views or 0
+        kept = {part: n * (views if part == "train" else 1) for part, n in images.items() if part != "train" or views}
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
         anew = "" if "train" in kept else "; those that train are made anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
@@ -200,7 +197,17 @@ def _save(record: Record, job: Job) -> None:
     config, data = job.config, job.data
     facts = {"data": {"name": data.name, "fingerprint": data.fingerprint}, "identity": record.summary.identity}
     folder = record.folder / "model"
-    model.save(folder, job.net, config.backbone, config.head, data.classes, job.preprocessing, job.precision, facts)
+    plan = next(iter(job.plans.values()))
+    model.save(
+        folder,
+        job.net,
+        config.backbone,
+        config.head,
+        data.classes,
+        job.preprocessing,
+        model.Format(job.precision, plan.rows[plan.cut].stage, exact=config.features.mode == "exact"),
+        facts,
+    )
 
 
 def _kept(record: Record, job: Job, progress: "Progress") -> str:

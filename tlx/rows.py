@@ -1,17 +1,20 @@
-"""Batches of inputs with their labels: resident tensors, images as they are asked for, a frozen part's output."""
+"""Batches of inputs with their labels: kept tensors, images as they are asked for, a frozen part's output."""
 
+import collections
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tlx.data import Images
+from tlx.forward import BATCH, Forward
 from tlx.pixels import Preprocessing, random_view
-from tlx.runtime import autocast
 
-BATCH = 32  # rows in a forward pass that nothing is learned from
+AHEAD = 3  # batches of images that are decoded before they are asked for
 
 
 class Rows(Protocol):
@@ -25,21 +28,36 @@ class Rows(Protocol):
         """For each index tensor of `order`, (x `[B, …]`, y `[B]`) on the device."""
 
 
-class Resident:
-    """Rows in memory as one tensor, on the device that computes."""
+class Indexed(Protocol):
+    """N rows of one shape: a tensor, or what reads like one."""
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """The rows at `index`, int64 `[B]`."""
+
+
+class Kept:
+    """Rows that are there: one tensor (or one that reads its rows from a file) for each view of the images.
+
+    `device`: where `views` lie, and so the index they take; the labels' device is where batches go.
+    """
+
+    def __init__(self, views: Sequence[Indexed], y: Tensor, device: torch.device | None = None) -> None:
+        self.views, self.y, self.device = views, y, y.device if device is None else device
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Rows.batches`; nothing is random."""
+        """As `Rows.batches`; epoch e sees view e mod K."""
+        view, target = self.views[epoch % len(self.views)], self.y.device
         for index in order:
-            index = index.to(self.y.device, non_blocking=True)
-            yield self.x[index], self.y[index]
+            here = index.to(target, non_blocking=True)
+            x = view[here if self.device == target else index.to(self.device)]
+            yield x.to(target, non_blocking=True), self.y[here]
 
 
 class Pixels:
-    """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views drawn from (seed, epoch, index) alone."""
+    """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views drawn from (seed, epoch, index) alone.
+
+    They are decoded ahead of the pass that takes them, by threads, or by `workers` processes where those are given.
+    """
 
     def __init__(
         self,
@@ -52,22 +70,27 @@ class Pixels:
         seed: int = 0,
         workers: int = 0,
         stay: bool = False,
+        spec: str = "",
     ) -> None:
+        """`spec`: what the pixels depend on but for the images (preprocessing, transforms, seed), for keys."""
+        self.images, self.device, self.spec = images, device, spec
         self.y = torch.as_tensor(images.labels).to(device)
-        self.device = device
+        self.views = Views(images, preprocessing, transforms, on, seed)
         self.order: list[list[tuple[int, int]]] = []
-        self.loader: DataLoader[Any] = DataLoader(
-            Views(images, preprocessing, transforms, on, seed),
-            batch_sampler=_Order(self),
-            num_workers=workers,
-            persistent_workers=stay and workers > 0,  # those of a part that is read once go
-            pin_memory=device.type == "cuda",
-        )
+        self.loader: DataLoader[Any] | None = None
+        if workers:
+            self.loader = DataLoader(
+                self.views,
+                batch_sampler=_Order(self),
+                num_workers=workers,
+                persistent_workers=stay,  # those of a part that is read once go
+                pin_memory=device.type == "cuda",
+            )
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; `epoch` chooses the random views."""
         self.order = [[(int(i), epoch) for i in index] for index in order]
-        for index, x in zip(order, self.loader, strict=True):
+        for index, x in zip(order, self.loader or _decoded(self.views, self.order), strict=True):
             yield x.to(self.device, non_blocking=True), self.y[index.to(self.y.device)]
 
 
@@ -111,11 +134,22 @@ class _Order:
         return len(self.rows.order)
 
 
-class Through:
-    """Rows after a frozen part of the network, computed as they are asked for; `shape` as in `frozen`."""
+def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
+    """Batches by threads of this process: decoding leaves Python's lock, and nothing is copied between processes."""
+    waiting: collections.deque[list[Future[Tensor]]] = collections.deque()
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as threads:
+        for number in range(len(order) + AHEAD):
+            if number < len(order):
+                waiting.append([threads.submit(views.__getitem__, key) for key in order[number]])
+            if number >= AHEAD:
+                yield torch.stack([image.result() for image in waiting.popleft()])
 
-    def __init__(self, prefix: nn.Sequential, rows: Rows, precision: str, shape: int) -> None:
-        self.prefix, self.rows, self.precision, self.shape = prefix, rows, precision, shape
+
+class Through:
+    """Rows after a frozen part of the network, computed as they are asked for."""
+
+    def __init__(self, forward: Forward, rows: Rows) -> None:
+        self.forward, self.rows = forward, rows
 
     @property
     def y(self) -> Tensor:
@@ -123,35 +157,21 @@ class Through:
         return self.rows.y
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Rows.batches`; x is what the frozen part makes of the rows below."""
-        for x, y in self.rows.batches(order, epoch):
-            yield frozen(self.prefix, x, self.precision, self.shape), y
-
-
-def frozen(prefix: nn.Sequential, x: Tensor, precision: str, shape: int) -> Tensor:
-    """What a frozen part, in evaluation mode, makes of rows `[B, …]`; the rows themselves where it has no stage.
-
-    Libraries choose their algorithm by the size of a batch, and another algorithm rounds differently: every forward
-    pass has `shape` rows, the last one filled up, so that a row's output does not depend on those it comes with.
-    """
-    if not len(prefix):
-        return x
-    with torch.no_grad(), autocast(x.device, precision):
-        if len(x) == shape:
-            return cast(Tensor, prefix(as_input(x, precision)))
-        found = []
-        for some in torch.split(x, shape):
-            full = torch.cat([some, some.new_zeros(shape - len(some), *some.shape[1:])])
-            found.append(prefix(as_input(full, precision))[: len(some)])
-        return torch.cat(found)
-
-
-def as_input(x: Tensor, precision: str) -> Tensor:
-    """`x` as a forward pass in `precision` takes it: kept 16-bit features widened where it is fp32, images and maps in
-    the layout that convolutions are fastest in."""
-    if precision == "fp32" and x.is_floating_point():
-        x = x.float()
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        """As `Rows.batches`; whatever the batches of `order`, the frozen part runs in batches of its own size."""
+        if not order:
+            return
+        index = torch.cat(list(order))
+        made, have = list[Tensor](), 0
+        sizes = iter([len(batch) for batch in order])
+        size, start = next(sizes), 0
+        for x, _ in self.rows.batches(torch.split(index, BATCH), epoch):
+            made.append(self.forward(x))
+            have += len(x)
+            while size and have >= size:
+                whole = made[0] if len(made) == 1 else torch.cat(made)
+                batch, rest = whole[:size], whole[size:]
+                yield batch, self.y[index[start : start + size].to(self.y.device)]
+                made, have, start, size = [rest] if len(rest) else [], have - size, start + size, next(sizes, 0)
 
 
 def in_order(n: int, batch_size: int) -> list[Tensor]:

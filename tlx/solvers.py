@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from tlx.config import Phase, Training, component
 from tlx.evaluate import logits
-from tlx.rows import Rows, as_input, shuffled
+from tlx.forward import as_input
+from tlx.rows import Rows, shuffled
 from tlx.runtime import autocast, seed_all, training_precision
 from tlx.strategy import Plan, groups, set_mode
 

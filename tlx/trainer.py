@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import cast
 
 from torch import nn
 
@@ -27,9 +26,8 @@ def train(
     prepare(net, plan)
     # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop within the first.
     progress.best, progress.best_loss = snapshot(net, plan), math.inf
-    batch_size = cast(int, phase.batch_size)
-    fit = features.rows(net, plan.cut, "train", batch_size, training=True)
-    held_out = features.rows(net, plan.cut, "val", batch_size)
+    fit = features.rows(net, plan.cut, "train", training=True)
+    held_out = features.rows(net, plan.cut, "val")
     solver = SOLVERS[phase.solver]
     yield from solver(
         net, plan, fit, held_out, phase, config.training, progress, seed=config.seed, precision=features.precision
