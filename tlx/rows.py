@@ -76,12 +76,12 @@ class Pixels:
         self.images, self.device, self.spec = images, device, spec
         self.y = torch.as_tensor(images.labels).to(device)
         self.views = Views(images, preprocessing, transforms, on, seed)
-        self.order: list[list[tuple[int, int]]] = []
+        self.order = _Order()
         self.loader: DataLoader[Any] | None = None
         if workers:
             self.loader = DataLoader(
                 self.views,
-                batch_sampler=_Order(self),
+                batch_sampler=self.order,
                 num_workers=workers,
                 persistent_workers=stay,  # those of a part that is read once go
                 pin_memory=device.type == "cuda",
@@ -89,8 +89,8 @@ class Pixels:
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; `epoch` chooses the random views."""
-        self.order = [[(int(i), epoch) for i in index] for index in order]
-        for index, x in zip(order, self.loader or _decoded(self.views, self.order), strict=True):
+        self.order.keys = [[(int(i), epoch) for i in index] for index in order]
+        for index, x in zip(order, self.loader or _decoded(self.views, self.order.keys), strict=True):
             yield x.to(self.device, non_blocking=True), self.y[index.to(self.y.device)]
 
 
@@ -122,16 +122,19 @@ class Views(Dataset[Tensor]):
 
 
 class _Order:
-    """Batches of keys for the loader, set anew for each pass (so that its processes can stay)."""
+    """Batches of keys for the loader, set anew for each pass (so that its processes can stay).
 
-    def __init__(self, rows: Pixels) -> None:
-        self.rows = rows
+    It does not know its `Pixels`: in a circle of references the loader's processes would be waited for in vain.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[list[tuple[int, int]]] = []
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.rows.order)
+        return iter(self.keys)
 
     def __len__(self) -> int:
-        return len(self.rows.order)
+        return len(self.keys)
 
 
 def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
