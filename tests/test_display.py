@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass
 class Progress:
     phase: str = "probe"
+    doing: str = ""
     epoch: int = 0
     epochs: int = 3
     batch: int = 2
@@ -166,6 +167,7 @@ def test_the_live_line_takes_numbers_tensors_and_the_unknown() -> None:
         Progress(epoch=3),
         Progress(epochs=0),
         Progress(epoch=2, batch=5, loss=0.5, eta=1e6),
+        Progress(doing="features: layer4 input, train, 3,200 of 50,000 images, 141 images/s"),
     ):
         text = io.StringIO()
         Console(file=text, width=40).print(Display(progress, Summary(), [])._render())

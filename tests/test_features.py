@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from tests.test_trainer import NETWORKS, TINY, composed
 from tlx import trainer
 from tlx.build import Clock, Job, features_of, prepare
-from tlx.features import Features, Mapped, Outline
-from tlx.rows import Kept, Rows
+from tlx.features import Features
+from tlx.images import Images, Stacked
+from tlx.kept import Mapped, Outline
+from tlx.pixels import Preprocessing
+from tlx.rows import Kept, Pixels, Rows
 from tlx.solvers import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -375,3 +379,30 @@ def test_two_runs_that_start_together_compute_once(tmp_path: Path) -> None:
     for part in ("test", "train", "val"):
         assert sum(EARLIER in line for line in lines if f" {part}," in line) == 1, lines
     assert len(list(tmp_path.glob("outputs/features/*/*/rows.bin"))) == 3
+
+
+def test_images_in_one_array_are_resized_at_once_to_the_same_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 20, 30, 3), dtype=np.uint8)
+    names, labels, cpu = [f"train/{i}" for i in range(7)], [0, 1] * 3 + [0], torch.device("cpu")
+    for preprocessing in (
+        Preprocessing(16, 18, 16, (0.5,) * 3, (0.5,) * 3, "bicubic"),
+        Preprocessing(33, None, None, (0.5,) * 3, (0.5,) * 3),
+    ):
+        whole = Pixels(Images(names, labels, Stacked(pixels)), preprocessing, cpu)
+        single = Pixels(Images(names, labels, lambda i: pixels[i]), preprocessing, cpu)
+        assert (whole.stacked, single.stacked) == (True, False)
+        order = [torch.tensor([6, 0, 3]), torch.tensor([2])]
+        for (x, y), (a, b) in zip(whole.batches(order, 0), single.batches(order, 0), strict=True):
+            assert torch.equal(x, a)
+            assert torch.equal(y, b)
+
+
+def test_what_is_being_computed_is_said_while_it_is(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    lines: list[str] = []
+    run.features.doing = lines.append
+    run.rows()
+    assert re.fullmatch(
+        r"features: head input, train, (\d+) of \1 images, \d+ images/s", lines[-2].replace("fc", "head")
+    )
+    assert lines[-1] == ""

@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "folders": {"images", "unpack"},  # image folders
     "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
     "pixels": {"decoding", "runtime"},  # evaluation view, random views
-    "forward": {"runtime"},  # the frozen part as it runs: recorded, folded
+    "folding": set(),  # a recorded graph made fast
+    "forward": {"folding", "runtime"},  # the frozen part as it runs
     "rows": {"data", "forward", "pixels"},  # batches
     # From names to networks.
     "stages": {"parts"},  # a network as named stages
@@ -60,7 +61,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Learning.
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "evaluate": {"forward", "rows", "runtime"},  # logits, accuracy with intervals
-    "features": {"forward", "rows", "runtime", "store"},  # the frozen prefix, computed once
+    "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
+    "features": {"kept", "forward", "rows", "runtime", "store"},  # the frozen prefix, computed once
     "solvers": {"config", "evaluate", "forward", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     # What stays.
@@ -92,8 +94,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("strategy", "weights"),
     },
     "job": {
-        *("build", "config", "datasets", "display", "evaluate", "features", "model", "record", "runtime", "solvers"),
-        *("store", "tracking", "trainer", "weights"),
+        *("build", "config", "datasets", "display", "evaluate", "features", "kept", "model", "record", "runtime"),
+        *("solvers", "store", "tracking", "trainer", "weights"),
     },
     "__main__": {
         "cache",
@@ -114,20 +116,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What takes seconds to import. `--help` and every configuration error answer before any of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MAY_BE_HEAVY = {
-    *(
-        "backbones",
-        "discovery",
-        "evaluate",
-        "exported",
-        "features",
-        "forward",
-        "heads",
-        "model",
-        "parts",
-        "pixels",
-        "rows",
-    ),
-    *("solvers", "stages", "strategy", "trainer"),
+    *("backbones", "discovery", "evaluate", "exported", "features", "folding", "forward", "heads", "kept", "model"),
+    *("parts", "pixels", "rows", "served", "solvers", "stages", "strategy", "trainer"),
 }
 MUST_BE_LIGHT = sorted(set(MAY_IMPORT) - MAY_BE_HEAVY)
 

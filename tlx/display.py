@@ -31,6 +31,7 @@ class Progress(Protocol):
     """Where a run stands: plain values that the trainer overwrites."""
 
     phase: str
+    doing: str  # between epochs, in words
     epoch: int  # done, over all phases
     epochs: int  # planned
     batch: int
@@ -119,6 +120,9 @@ class Display:
     def _render(self) -> RenderableType:
         """The live line: what is going on, how far, how good, how fast, how long still."""
         now = self.progress
+        if now.doing:
+            self._spinner.update(text="")
+            return _one_line(self._spinner, now.doing)
         if not now.batches or now.epoch >= now.epochs:
             what = "measuring" if now.epochs and now.epoch >= now.epochs else "preparing"
             self._spinner.update(text=Text(f" {what} …"))
@@ -131,11 +135,15 @@ class Display:
         facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
         facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
         done = now.epoch + now.batch / now.batches
-        line = Table.grid(padding=(0, 1))
-        line.add_column(no_wrap=True)
-        line.add_column(no_wrap=True, overflow="ellipsis")
-        line.add_row(ProgressBar(total=now.epochs, completed=min(done, now.epochs), width=24), "  ".join(facts))
-        return line
+        return _one_line(ProgressBar(total=now.epochs, completed=min(done, now.epochs), width=24), "  ".join(facts))
+
+
+def _one_line(sign: RenderableType, text: str) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True, overflow="ellipsis")
+    line.add_row(sign, text)
+    return line
 
 
 class _Lines(logging.Handler):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlx.forward import BATCH, as_input
+from tlx.forward import as_input, rows_per_pass
 from tlx.rows import Rows, in_order
 from tlx.runtime import autocast
 
@@ -20,7 +20,7 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     net.eval()
     found = []
     with torch.no_grad(), autocast(rows.y.device, precision):
-        for x, _ in rows.batches(in_order(len(rows.y), BATCH), epoch=0):
+        for x, _ in rows.batches(in_order(len(rows.y), rows_per_pass(rows.y.device)), epoch=0):
             found.append(net(as_input(x, precision)).float())
     return torch.cat(found)
 

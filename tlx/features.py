@@ -8,25 +8,23 @@ key that covers everything they depend on.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from tlx.forward import BATCH, Forward
+from tlx.forward import Forward, recipe
+from tlx.kept import Mapped, Task, in_files, in_memory, outline
 from tlx.rows import Kept, Pixels, Rows, Through
-from tlx.runtime import autocast, device_name, free_memory
-from tlx.store import Found, Store, mib
+from tlx.runtime import device_name, free_memory
+from tlx.store import Store, mib
 
 FORMAT = 1  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
-_CHUNK = 1024  # rows that are copied at once between memory and a file
 
 
 @dataclass
@@ -44,6 +42,7 @@ class Features:
         store: keeps rows across runs.
         about: what a list of the store's content says of them.
         say: takes one line about what happens.
+        doing: takes a line about what is being computed, again and again while it is.
     """
 
     parts: Mapping[str, Pixels]
@@ -57,6 +56,7 @@ class Features:
     store: Store | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = lambda line: None
+    doing: Callable[[str], None] = lambda line: None
     seconds: float = 0.0
     _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
@@ -125,20 +125,29 @@ class Features:
             return None
         made, found = list[Tensor | Mapped](), 0
         rows: Tensor | Mapped | None
+        done = 0
+
+        def step(rows: int) -> None:
+            nonlocal done
+            done += rows
+            rate = done / (time.perf_counter() - began)
+            self.doing(f"features: {stage} input, {part}, {done:,} of {views * n:,} images, {rate:.0f} images/s")
+
         for view in range(views):
-            task = _Task(pixels, view, shape, live)
+            task = Task(pixels, view, shape, live, step)
             space = self._space(net, cut, pixels, content) if store else ""
             about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
             if where is not None:
-                rows, known = _in_memory(task, store, space, about, where)
+                rows, known = in_memory(task, store, space, about, where)
             else:
                 assert store is not None
-                rows, known = _in_files(task, store, space, about)
+                rows, known = in_files(task, store, space, about)
             if rows is None:
                 self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
                 return None
             made.append(rows)
             found += known
+        self.doing("")
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within
         whole = found == views * n
@@ -162,146 +171,11 @@ class Features:
     def _space(self, net: nn.Sequential, cut: int, pixels: Pixels, content: str) -> str:
         """A digest of everything that a row depends on but the image and its view."""
         chain = [c for c in self.cuts if 0 < c < cut]
-        recipe = Forward(net[:0], self.precision, exact=self.mode == "exact").recipe
+        how = recipe(self.device, self.precision, exact=self.mode == "exact")
         machine = [device_name(self.device), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
         versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow")]
-        whole = [FORMAT, versions, machine, recipe, chain, str(net[:cut]), content, pixels.spec]
+        whole = [FORMAT, versions, machine, how, chain, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What a row is: its shape (channels first), its format, and whether its bytes lie with the channels last."""
-
-    size: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return int(np.prod(self.size)) * self.dtype.itemsize
-
-    @property
-    def format(self) -> str:
-        """The number format, in words."""
-        return {"float32": "fp32", "bfloat16": "bf16"}.get(name := str(self.dtype).removeprefix("torch."), name)
-
-    def empty(self, n: int, device: torch.device) -> Tensor:
-        """`[n, …]`, maps with the channels last."""
-        maps = torch.channels_last if len(self.size) == 3 else torch.contiguous_format
-        return torch.empty((n, *self.size), dtype=self.dtype, device=device, memory_format=maps)
-
-    def to_bytes(self, x: Tensor) -> NDArray[np.uint8]:
-        """`[n, …]` → uint8 `[n, row_bytes]`."""
-        x = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).contiguous().cpu()
-        raw: NDArray[np.uint8] = x.view(len(x), -1).view(torch.uint8).numpy()
-        return raw
-
-    def from_bytes(self, raw: NDArray[np.uint8]) -> Tensor:
-        """The inverse of `to_bytes`."""
-        x = torch.from_numpy(raw).view(self.dtype)
-        if len(self.size) != 3:
-            return x.view(len(raw), *self.size)
-        channels, height, width = self.size
-        return x.view(len(raw), height, width, channels).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """Rows in files of the store, read as they are asked for."""
-
-    found: Found
-    outline: Outline
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """The rows at `index`, int64 `[B]` on the CPU."""
-        chosen = index.numpy()
-        raw = np.empty((len(chosen), self.outline.row_bytes), dtype=np.uint8)
-        block, row = self.found.block[chosen], self.found.row[chosen]
-        for number in np.unique(block):
-            raw[block == number] = self.found.blocks[number][row[block == number]]
-        return self.outline.from_bytes(raw)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One view of a part's images, to be brought behind a cut."""
-
-    pixels: Pixels
-    view: int
-    outline: Outline
-    live: Callable[[], Rows]
-
-    def keys(self) -> list[str]:
-        """What each row is stored under: the image's content, and for a random view also where its draws come from."""
-        digests = self.pixels.images.digests()
-        if not self.pixels.views.transforms:
-            return digests
-        named = (f"{digest}/{self.view}/{index}" for index, digest in enumerate(digests))
-        return [hashlib.blake2b(name.encode(), digest_size=20).hexdigest() for name in named]
-
-    def compute(self, indices: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(positions, rows) of the images at `indices`."""
-        if len(indices):
-            order = torch.split(torch.from_numpy(indices), BATCH)
-            yield from zip(order, (x for x, _ in self.live().batches(order, self.view)), strict=True)
-
-
-def _in_memory(
-    task: _Task, store: Store | None, space: str, about: Mapping[str, str], device: torch.device
-) -> tuple[Tensor, int]:
-    """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
-    n, outline = len(task.pixels.y), task.outline
-    x = outline.empty(n, device)
-    if store is None:
-        for index, some in task.compute(np.arange(n)):
-            x[index.to(device)] = some.to(device)
-        return x, 0
-    keys = task.keys()
-    with store.lock(space):
-        found = store.find(space, keys, outline.row_bytes)
-        known = np.flatnonzero(found.block >= 0)
-        for start in range(0, len(known), _CHUNK):
-            some = torch.from_numpy(known[start : start + _CHUNK])
-            x[some.to(device)] = Mapped(found, outline)[some].to(device)
-        missing = found.missing
-        for index, rows in task.compute(missing):
-            x[index.to(device)] = rows.to(device)
-        if len(missing):
-            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
-                for start in range(0, len(missing) if block is not None else 0, _CHUNK):
-                    some = torch.from_numpy(missing[start : start + _CHUNK])
-                    assert block is not None
-                    block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
-    return x, len(known)
-
-
-def _in_files(task: _Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, int]:
-    """The rows as files, and how many of them were known; None where the store cannot take them."""
-    keys, outline = task.keys(), task.outline
-    with store.lock(space):
-        found = store.find(space, keys, outline.row_bytes)
-        missing = found.missing
-        if len(missing):
-            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
-                if block is None:
-                    return None, 0
-                done = 0
-                for index, rows in task.compute(missing):
-                    block[done : done + len(index)] = outline.to_bytes(rows)
-                    done += len(index)
-            found = store.find(space, keys, outline.row_bytes)
-    # Another process may have made room for its own meanwhile.
-    return (None if len(found.missing) else Mapped(found, outline)), len(keys) - len(missing)
-
-
-def outline(net: nn.Sequential, cut: int, input_size: int, precision: str, device: torch.device) -> Outline:
-    """What a row before stage `cut` is (uint8 pixels where nothing is frozen), found by running one image."""
-    x = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8, device=device)
-    if cut:
-        with torch.no_grad(), autocast(device, precision):
-            x = net[:cut].eval()(x)
-    return Outline(tuple(x.shape[1:]), x.dtype)
 
 
 _digests: Any = WeakTensorKeyDictionary()  # tensor → (how often it was changed, a digest of its bytes)

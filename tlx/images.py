@@ -172,6 +172,11 @@ class Images:
         """Image `index` as uint8 [H, W, 3], RGB. Raises `UnreadableImage`. Not to be written to: it may be kept."""
         return self.store.pixels(int(self.rows[index]))
 
+    def stack(self, indices: Labels) -> "Pixels | None":
+        """The images at `indices` as uint8 [B, H, W, 3], where all of them lie in one array in memory; else None."""
+        read = self.store.read
+        return read.pixels[self.rows[indices]] if isinstance(read, Stacked) else None
+
     def subset(self, indices: Iterable[int]) -> "Images":
         """The images at `indices`, in that order; what is kept of them is shared."""
         chosen = np.fromiter(indices, dtype=np.int64)

@@ -53,6 +53,7 @@ def run(
 
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = features_of(job), list(config.strategy.phases)[-1]
+        features.doing = lambda line: setattr(progress, "doing", line)
         record.open(name, config, job.plan, job.data, _known(job, source))
         job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
         try:
@@ -124,7 +125,7 @@ def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Fea
 def preview(config: Config) -> list[str]:
     """What a run would do, in lines, without doing it: plan, parameters, sizes of features, downloads."""
     from tlx import datasets
-    from tlx.features import outline
+    from tlx.kept import outline
     from tlx.store import mib
 
     downloads = [weights.would_download(config.backbone), datasets.would_download(config.dataset.reader)]

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tlx.data import Images
-from tlx.forward import BATCH, Forward
+from tlx.forward import Forward, rows_per_pass
 from tlx.pixels import Preprocessing, random_view
 
 AHEAD = 3  # batches of images that are decoded before they are asked for
@@ -78,7 +79,9 @@ class Pixels:
         self.views = Views(images, preprocessing, transforms, on, seed)
         self.order = _Order()
         self.loader: DataLoader[Any] | None = None
-        if workers:
+        # Images of one size that lie in memory need neither decoding nor, one by one, resizing.
+        self.stacked = not transforms and images.stack(np.zeros(0, dtype=np.int64)) is not None
+        if workers and not self.stacked:
             self.loader = DataLoader(
                 self.views,
                 batch_sampler=self.order,
@@ -90,8 +93,21 @@ class Pixels:
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; `epoch` chooses the random views."""
         self.order.keys = [[(int(i), epoch) for i in index] for index in order]
-        for index, x in zip(order, self.loader or _decoded(self.views, self.order.keys), strict=True):
+        for index, x in zip(order, self._views(order), strict=True):
             yield x.to(self.device, non_blocking=True), self.y[index.to(self.y.device)]
+
+    def _views(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
+        if self.loader is not None:
+            return iter(self.loader)
+        if self.stacked:
+            return map(self._whole, order)
+        return _decoded(self.views, self.order.keys)
+
+    def _whole(self, index: Tensor) -> Tensor:
+        """The evaluation view of a batch at once: small images travel to the device as they are and grow there."""
+        pixels = self.images.stack(index.cpu().numpy())
+        assert pixels is not None
+        return self.views.preprocessing.view(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
 
 
 class Views(Dataset[Tensor]):
@@ -167,7 +183,7 @@ class Through:
         made, have = list[Tensor](), 0
         sizes = iter([len(batch) for batch in order])
         size, start = next(sizes), 0
-        for x, _ in self.rows.batches(torch.split(index, BATCH), epoch):
+        for x, _ in self.rows.batches(torch.split(index, rows_per_pass(self.y.device)), epoch):
             made.append(self.forward(x))
             have += len(x)
             while size and have >= size:

@@ -25,6 +25,7 @@ class Progress:
     """Where a run stands: what a display may look at while the run goes on, and what a phase leaves behind."""
 
     phase: str = ""
+    doing: str = ""  # what is done between epochs, in words
     epoch: int = 0  # done, over all phases
     epochs: int = 0  # planned, over all phases
     batch: int = 0
