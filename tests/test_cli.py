@@ -182,7 +182,7 @@ def test_unreadable_images_are_named_or_skipped_counted_and_listed(laid_out: Per
     assert re.search(r"bad/(a/1|b/2)\.png: .* and 1 more of 10 files", refused)
     said = laid_out.types(*words, "dataset.on_error=skip")
     assert said.code == 0, said.err
-    summary = json.loads(next(laid_out.folder.glob("outputs/*/*/summary.json")).read_text())
+    summary = json.loads(next(laid_out.folder.glob("outputs/2*/*/summary.json")).read_text())
     assert {Path(path).name for path, _ in summary["skipped"]} == {"1.png", "2.png"}
     assert sum(summary["images"].values()) == 8
     assert "skipped: 2 files" in said.err
@@ -236,7 +236,7 @@ def test_a_folder_of_any_name_is_taken_as_typed(person: Person, name: str) -> No
     words = ["backbone=small_cnn", "training.epochs=1", "tracking=none", "dataset=image_folder"]
     said = person.types(*words, f"dataset.root={name}", f"output={name} out")
     assert said.code == 0, said.err
-    run = next((person.folder / f"{name} out").glob("*/*"))
+    run = next((person.folder / f"{name} out").glob("2*/*"))
     assert json.loads((run / "summary.json").read_text())["classes"] == ["a", "b"]
     assert [path.name for path in person.folder.iterdir()].count(name) == 1
     predicted = person.types("predict", str(run), str(root / "a"), "--json")
@@ -314,7 +314,7 @@ def test_a_persons_own_yaml_is_a_choice_like_any_other(person: Person) -> None:
     assert re.search(r"mine +Two epochs of the head\n", person.types("--config-dir", "my yaml", "--help").out)
     words = [word for word in SMALL if "epochs" not in word]
     assert person.types("--config-dir", "my yaml", *words, "strategy=mine").code == 0
-    summary = json.loads(next(person.folder.glob("outputs/*/*/summary.json")).read_text())
+    summary = json.loads(next(person.folder.glob("outputs/2*/*/summary.json")).read_text())
     assert summary["epochs"] == 2
     assert summary["command"].startswith("python -m tlx --config-dir 'my yaml' backbone=small_cnn")
     said = person.types(
@@ -366,7 +366,7 @@ def test_a_pipe_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 def wait_for(process: "subprocess.Popen[str]", folder: Path, epochs: int) -> Path:
     """The run's folder, when it has so many epochs."""
     while process.poll() is None:
-        for file in folder.glob("outputs/*/*/metrics.jsonl"):
+        for file in folder.glob("outputs/2*/*/metrics.jsonl"):
             if file.read_text().count("\n") >= epochs:
                 return file.parent
         time.sleep(0.05)
@@ -436,7 +436,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, tracking: str) -> None:
     assert "File too large" in last
     if tracking == "sqlite":
         assert done.stderr.count("warning: MLflow") == 1
-    left = [path.name for path in tmp_path.glob("outputs/*/*/*")]
+    left = [path.name for path in tmp_path.glob("outputs/2*/*/*")]
     assert "model" not in left
     assert not [name for name in left if name.startswith(".")]
 
@@ -447,7 +447,7 @@ def test_a_diverged_run_fails_with_its_reason(tlx: Tlx, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert re.match(r"tlx: .*the loss is .*(nan|inf).*take a lower learning rate than 1e\+30", last), last
-    summary = json.loads(next(tmp_path.glob("outputs/*/*/summary.json")).read_text())
+    summary = json.loads(next(tmp_path.glob("outputs/2*/*/summary.json")).read_text())
     assert summary["status"] == "failed"
     from mlflow import MlflowClient
 
@@ -460,7 +460,7 @@ def test_predict_says_a_row_an_image_and_names_what_it_cannot_read(person: Perso
     words = [word for word in SMALL if not word.startswith("dataset.")]
     root = draw_classes(person.folder / "photos", {"a": 5, "b": 5})
     assert person.types(*words, "dataset=image_folder", "dataset.root=photos").code == 0
-    run = str(next(person.folder.glob("outputs/*/*")))
+    run = str(next(person.folder.glob("outputs/2*/*")))
     (root / "a/broken.png").write_text("no image")
     said = person.types("predict", run, "photos", str(root / "b/0.png"), "--csv", "table.csv", "--json", "rows.json")
     assert said.code == 1

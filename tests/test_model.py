@@ -74,7 +74,7 @@ def test_predictions_from_files_are_those_of_the_test(trained: tuple[Summary, Pa
     model = tlx.load(summary.folder, device="cpu")
     for row, found in zip(table, model.predict([row["file"] for row in table]), strict=True):
         assert found.prediction == row["prediction"]
-        assert found.probability == pytest.approx(float(row["probability"]), abs=1e-5)
+        assert f"{found.probability:.6f}" == row["probability"]
     correct = sum(row["correct"] == "1" for row in table)
     assert correct / len(table) == pytest.approx(summary.test_accuracy or -1)
 
@@ -161,7 +161,7 @@ def test_a_broken_file_is_one_row_with_its_error(
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(good.read_bytes()[:60])
     target = tmp_path / "out.csv"
-    assert predict(str(summary.folder), [str(bad), str(root)], str(target), None, 4, "cpu") == 1
+    assert predict(str(summary.folder), [str(bad), str(root)], {"csv": str(target)}, None, 4, "cpu") == 1
     with target.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 17
@@ -173,11 +173,11 @@ def test_a_broken_file_is_one_row_with_its_error(
         for row in rows[1:]
     )
     assert "17 images" in capsys.readouterr().err
-    assert predict(str(summary.folder), [str(good)], None, "-", 4, "cpu") == 0
+    assert predict(str(summary.folder), [str(good)], {"json": "-"}, device="cpu") == 0
     row = json.loads(capsys.readouterr().out)
     assert row["file"] == str(good)
     assert sum(row["probabilities"].values()) == pytest.approx(1)
-    assert predict(str(summary.folder), [str(good)], None, None, 4, "cpu") == 0
+    assert predict(str(summary.folder), [str(good)], device="cpu") == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["prediction", "probability", "file"]
 
 
@@ -188,7 +188,7 @@ def test_what_predict_cannot_do_is_said(trained: tuple[Summary, Path], tmp_path:
     with pytest.raises(RequestError, match="holds no image"):
         list(find([str(tmp_path)]))
     with pytest.raises(RequestError, match=r"--csv photo.jpg: the file's name must end in .csv"):
-        predict(folder, [], "photo.jpg", None, 4, "cpu")
+        predict(folder, [], {"csv": "photo.jpg"})
     with pytest.raises(
         RequestError, match=r"no saved model here \(.*model.safetensors is missing\); give a run's folder"
     ):

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unpack": set(),  # archives, safely
     "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
     "parts": set(),  # one piece of a network as a module
+    "registry": set(),  # MLflow's models: logged, registered, compared
     "tracking_process": set(),  # writes to MLflow; a process of its own, started by path
     "display": set(),  # what a person sees
     "blocks": set(),  # a file of rows, checked
@@ -66,8 +67,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solvers": {"config", "evaluate", "forward", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     # What stays.
-    "model": {"backbones", "config", "decoding", "forward", "pixels", "runtime", "stages"},  # saved, loaded
-    "predict": {"checks", "folders", "model", "runtime"},  # the verb
+    "model": {"backbones", "config", "decoding", "forward", "pixels", "runtime", "stages", "unpack"},  # saved, loaded
+    "gallery": {"model"},  # predictions as a page
+    "predict": {"checks", "folders", "gallery", "model", "runtime", "unpack"},  # the verb
+    "served": {"decoding", "model"},  # the model as MLflow serves it
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share
     "weights_inventory": {"config", "hub", "inventory", "places", "weights"},  # the verb `weights`
@@ -93,6 +96,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("strategy", "weights"),
     },
+    "measure": {
+        *("build", "checks", "compose", "config", "data", "display", "evaluate", "images", "model", "rows", "runtime"),
+    },  # the verb `evaluate`
     "job": {
         *("build", "config", "datasets", "display", "evaluate", "features", "kept", "model", "record", "runtime"),
         *("solvers", "store", "tracking", "trainer", "weights"),
@@ -105,6 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "display",
         "export",
         "job",
+        "measure",
         "predict",
         "record",
         "runtime",
@@ -265,9 +272,9 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def test_the_process_for_mlflow_runs_without_tlx() -> None:
     """It is started by path, so that it does not depend on where tlx is."""
-    found = HOUSE["tracking_process"]
-    assert not found.rooms()
-    assert found.packages(found.now) <= set(sys.stdlib_module_names)
+    for name in ("tracking_process", "registry"):
+        assert not HOUSE[name].rooms()
+        assert HOUSE[name].packages(HOUSE[name].now) <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("name", HOUSE)

@@ -111,7 +111,10 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
     (output / "run" / "model" / "model.json").write_text("{}")
     (output / "run" / "curves.png").write_bytes(b"png")
     tracker.artifact(output / "run" / "curves.png", "plots")
-    tracker.artifact(output / "run" / "model")
+    (output / "run" / "samples").mkdir()
+    (output / "run" / "samples" / "0.png").write_bytes(b"png")
+    tracker.artifact(output / "run" / "samples")
+    tracker.model(output / "run")
     tracker.note("**97 %**")
     database = output / "mlflow.db"
     tables = []
@@ -145,8 +148,9 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
     assert (data.name, data.digest) == ("shapes", "0123456789ab")
     assert json.loads(data.profile)["digest"] == "0123456789abcdef" * 4
     assert json.loads(data.profile)["train"] == 144
-    assert {a.path for a in found.list_artifacts(run_id)} == {"plots", "model"}
-    assert [a.path for a in found.list_artifacts(run_id, "model")] == ["model/model.json"]
+    assert {a.path for a in found.list_artifacts(run_id)} == {"plots", "samples"}
+    assert [found.get_logged_model(m.model_id).status for m in run.outputs.model_outputs] == ["READY"]
+    assert [a.path for a in found.list_artifacts(run_id, "samples")] == ["samples/0.png"]
     assert (output / "mlartifacts" / run_id / "artifacts" / "plots" / "curves.png").is_file()
 
 
@@ -214,10 +218,10 @@ def test_a_process_that_is_shot_leaves_no_run_running(output: Path) -> None:
 
 def test_ctrl_c_reaches_the_run_and_not_its_tracker(output: Path) -> None:
     body = """
+import time
 t.start('interrupted', {}, {})
-print(t.run_id, flush=True)
 try:
-    import time
+    print(t.run_id, flush=True)
     time.sleep(999)
 except KeyboardInterrupt:
     t.metrics({'last': 1.0}, 1)
@@ -272,6 +276,12 @@ def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
     tracker.metrics({"val_accuracy": 0.5}, 1)
     (tmp_path / "summary.json").write_text("{}")
     tracker.artifact(tmp_path / "summary.json")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text('{"data": {"test": "ffff"}}')
+    (tmp_path / "predictions.csv").write_text("sample,file,label,prediction,probability,correct\n")
+    tracker.artifact(tmp_path / "predictions.csv")
+    tracker.model(tmp_path, "shapes")
+    tracker.model(tmp_path, "shapes")
     tracker.finish()
     found = MlflowClient(server.uri)
     run = found.get_run(tracker.run_id)
@@ -279,7 +289,13 @@ def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
     assert run.data.metrics["val_accuracy"] == 0.5
     assert run.data.params == {"lr": "0.001"}
     assert run.inputs.dataset_inputs[0].dataset.name == "shapes"
-    assert [a.path for a in found.list_artifacts(tracker.run_id)] == ["summary.json"]
+    assert [a.path for a in found.list_artifacts(tracker.run_id)] == ["predictions.csv", "summary.json"]
+    champion, second = (found.get_model_version("shapes", version) for version in ("1", "2"))
+    assert found.get_model_version_by_alias("shapes", "champion").version == champion.version
+    assert "not distinguishable on the same test images" in second.tags["tlx.champion"]
+    model = found.get_logged_model(champion.source.removeprefix("models:/"))
+    assert (model.status, model.source_run_id) == ("READY", tracker.run_id)
+    assert {a.path for a in found.list_logged_model_artifacts(model.model_id)} >= {"MLmodel", "model"}
     assert (server.folder / "artifacts").is_dir()
     assert not (tmp_path / "mlflow.db").exists()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "predict": "classify files and folders with a saved model",
+    "evaluate": "measure a saved model on other data",
     "export": "write a saved model as ONNX, torch.export or a state dict",
     "weights": "list what the backbones need, and fetch it",
     "data": "list the data sets, fetch and verify them",
@@ -176,10 +177,11 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
 
 def _verb(name: str, arguments: list[str]) -> int:
     """Carries out a verb: its room says what it takes (`options`) and does it (`main`)."""
-    from tlx import cache, data_inventory, export, predict, weights_inventory
+    from tlx import cache, data_inventory, export, measure, predict, weights_inventory
 
     rooms = {
         "predict": predict,
+        "evaluate": measure,
         "export": export,
         "weights": weights_inventory,
         "data": data_inventory,

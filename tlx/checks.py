@@ -138,6 +138,7 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"runtime\.device", *DEVICES),
     (r"runtime\.threads", r"auto|[1-9]\d*", "auto or a number from 1"),
     (r"runtime\.workers", r"auto|\d+", "auto or a number from 0"),
+    (r"tracking\.register", r"\w[\w .-]*", "a name of letters, digits, spaces, dots, - and _"),
     (r"backbone\.resize", r"auto|squash|[1-9]\d*", "a number of pixels, squash or auto"),
     (r"backbone\.crop", r"auto|[1-9]\d*", "a number of pixels, null or auto"),
     (r"backbone\.interpolation", r"auto|nearest|bilinear|bicubic", "nearest, bilinear, bicubic or auto"),
@@ -171,6 +172,9 @@ def _problems(config: Config) -> Iterator[str]:
             f"features.views={config.features.views}: features.mode=live keeps none; leave out one of them, or take "
             "features.mode=auto"
         )
+    if config.tracking.register is not None and not (config.tracking.enabled and config.tracking.model):
+        off = "tracking=none" if not config.tracking.enabled else "tracking.model=false"
+        yield f"tracking.register={config.tracking.register}: {off} logs no model that could be registered"
     if config.features.mode == "exact" and config.runtime.precision == "bf16":
         yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
     for width in config.head.hidden:

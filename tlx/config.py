@@ -206,6 +206,7 @@ def source_task(config: Config) -> Config | None:
         head=Head(),
         source=Source(dataset=None),
         evaluation=Evaluation(),
+        tracking=dataclasses.replace(config.tracking, register=None),
     )
 
 

@@ -54,6 +54,11 @@ class Data:
     fingerprint: str
     source: str = ""
 
+    @property
+    def test_fingerprint(self) -> str:
+        """The same over the test set alone."""
+        return _fingerprint({"test": self.test}, self.classes)
+
 
 def split(parts: Parts, common: "Dataset", seed: int, decoded: Decoded | None = None) -> Data:
     """The three sets of a run: stratified, and the same for the same seed.

@@ -188,9 +188,9 @@ def _figures(model: "Model", home: Path) -> dict[str, Any]:
 
 def _beside_measured(model: "Model", reference: "Tensor", views: "Tensor") -> str:
     """How far the network in fp32, which is what is written, is from the one that was measured in 16 bit."""
-    from tlx.exported import answers, differ, temperature
+    from tlx.exported import answers, differ
 
-    measured, ours = answers(model.probabilities, views), (reference / temperature(model)).softmax(1)
+    measured, ours = answers(model.probabilities, views), (reference / model.temperature).softmax(1)
     largest = float((ours - measured).abs().max())
     changed = int((ours.argmax(1) != measured.argmax(1)).sum())
     words = f"largest difference of a probability {largest:.1e}, {differ(changed, len(ours))}"

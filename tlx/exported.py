@@ -222,15 +222,10 @@ def _traced(what: str, model: Model, trace: Callable[[nn.Module, tuple[Tensor], 
     Two, because a batch of one would be taken for a constant.
     """
     size = model.preprocessing.input_size
-    graph = Deployed(model.net, temperature(model)).eval()
+    graph = Deployed(model.net, model.temperature).eval()
     images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     try:
         with torch.no_grad():
             return trace(graph, (images,), ({0: torch.export.Dim("batch")},))
     except Exception as error:  # tracing a network that cannot be traced raises anything at all
         raise ExportError(f"{model.description['backbone']['name']} has no {what} form: {reason(error)}") from error
-
-
-def temperature(model: Model) -> float:
-    """By what the logits are divided before they become probabilities."""
-    return float(model.description.get("temperature") or 1.0)

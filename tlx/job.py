@@ -69,6 +69,7 @@ def run(
                 # What is measured is what was saved: the network is built again from its files.
                 saved = model.load(record.folder, str(job.device))
                 scores = _look(record, *_as_saved(job, saved, features), "after", clock)
+                _describe(record, scores, len(job.data.test))
                 if config.evaluation.after_each_phase:
                     record.look(last, scores, job.data.test, table=True)
             clock.seconds |= {"features": features.seconds, "training": progress.seconds}
@@ -196,7 +197,8 @@ def _save(record: Record, job: Job) -> None:
     from tlx import model
 
     config, data = job.config, job.data
-    facts = {"data": {"name": data.name, "fingerprint": data.fingerprint}, "identity": record.summary.identity}
+    made_of = {"name": data.name, "fingerprint": data.fingerprint, "test": data.test_fingerprint, "seed": config.seed}
+    facts = {"data": made_of, "identity": record.summary.identity}
     folder = record.folder / "model"
     plan = next(iter(job.plans.values()))
     model.save(
@@ -209,6 +211,19 @@ def _save(record: Record, job: Job) -> None:
         model.Format(job.precision, plan.rows[plan.cut].stage, exact=config.features.mode == "exact"),
         facts,
     )
+
+
+def _describe(record: Record, scores: "Scores", images: int) -> None:
+    """Writes into the saved model what was measured of it."""
+    from tlx import model
+
+    metrics = {
+        "test_accuracy": scores.accuracy,
+        "test_accuracy_interval": list(scores.interval),
+        "test_loss": scores.loss,
+        "test_images": images,
+    }
+    model.describe(record.folder / "model", {"metrics": metrics})
 
 
 def _kept(record: Record, job: Job, progress: "Progress") -> str:
@@ -240,4 +255,4 @@ def _samples(record: Record, config: Config, model: "Model") -> None:
     for i in range(len(images.test)):
         files.append(folder / f"{images.classes[images.test.labels[i]]}-{i}.png")
         Image.fromarray(images.test.decode(i)).save(files[-1])
-    record.samples(list(model.predict(files)))
+    record.samples(model.predict(files))

@@ -37,6 +37,8 @@ FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 UNKNOWN = "unknown"  # the prediction where no class is probable enough
 AHEAD = 2 * BATCH  # images that are decoded before they are asked for
+# What a description may call to make its network.
+MAKERS = [f"{make.__module__}.{make.__name__}" for make in (backbones.torchvision, backbones.timm, backbones.small_cnn)]
 SIZES = range(1, 8193)  # pixels of the sides that a description may ask images to be resized to
 
 # A path, the bytes of a file, uint8 `[H, W, 3]` in RGB, or one of Pillow's images in any mode.
@@ -171,7 +173,6 @@ class Model:
         name = str(image) if isinstance(image, str | Path) else ""
         try:
             pixels = _pixels(image)
-            _not_too_narrow(pixels, self.preprocessing)
             return name, self.preprocessing.view(torch.from_numpy(pixels).permute(2, 0, 1))
         except (UnreadableImage, RequestError) as error:
             return name, str(error)
@@ -309,11 +310,7 @@ def _impossible(
     description: Mapping[str, Any], preprocessing: Preprocessing, classes: tuple[Any, ...], backbone: Backbone
 ) -> Iterator[str]:
     """What a description that `save` wrote never says, and what would call or open something but our networks."""
-    made_by = (
-        f"{backbones.__name__}.{maker.__name__}"
-        for maker in (backbones.torchvision, backbones.timm, backbones.small_cnn)
-    )
-    if backbone._target_ not in made_by:
+    if backbone._target_ not in MAKERS:
         yield f"backbone._target_={backbone._target_} is none of tlx's own networks"
     if backbone.weights != "none" or backbone.url is not None:
         yield "the backbone has weights from elsewhere"
@@ -356,11 +353,3 @@ def _pixels(image: Picture) -> Pixels:
             raise UnreadableImage(f"an array of {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]")
         return np.require(image, requirements=["C", "W"])
     return decode(image if isinstance(image, bytes) else Path(os.path.expanduser(image)))
-
-
-def _not_too_narrow(pixels: Pixels, preprocessing: Preprocessing) -> None:
-    """Refuses the image bomb that is small until its short side is brought to the network's size."""
-    short, long = sorted(pixels.shape[:2])
-    if preprocessing.resize is not None and long / short * preprocessing.resize**2 > MAX_PIXELS:
-        height, width, _ = pixels.shape
-        raise UnreadableImage(f"{width} x {height} pixels are too narrow: resized they are more than {MAX_PIXELS:,}")

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from tlx.decoding import UnreadableImage, decode
+from tlx.decoding import MAX_PIXELS, UnreadableImage, decode
 from tlx.errors import RequestError, nearest
 from tlx.runtime import seed_from
 
@@ -66,8 +66,15 @@ class Preprocessing:
     def view(self, image: Tensor) -> Tensor:
         """The one deterministic view of an image: uint8 [3, H, W] to uint8 [3, input_size, input_size].
 
-        Raises `RequestError` for an image that is not square where neither a crop nor squash makes it so.
+        Raises `RequestError` for an image that is not square where neither a crop nor squash makes it so, and
+        `UnreadableImage` for one so narrow that it would not fit into memory.
         """
+        height, width = image.shape[-2:]
+        short, long = sorted((height, width))
+        if self.resize is not None and long / short * self.resize**2 > MAX_PIXELS:  # small until it is resized
+            raise UnreadableImage(
+                f"{width} x {height} pixels are too narrow: resized they are more than {MAX_PIXELS:,}"
+            )
         mode = INTERPOLATIONS[self.interpolation]
         size = [self.input_size, self.input_size] if self.resize is None else [self.resize]
         result: Tensor = F.resize(image, size, interpolation=mode, antialias=True)

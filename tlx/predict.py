@@ -1,8 +1,9 @@
-"""`python -m tlx predict RUN PATH…`: image files to classes, as a table, CSV or JSON lines."""
+"""`python -m tlx predict RUN PATH…`: image files to classes, as a table, CSV, JSON lines or a page of pictures."""
 
 import argparse
 import contextlib
 import csv
+import glob
 import json
 import os
 import re
@@ -10,36 +11,59 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
 from tlx.errors import RequestError
 from tlx.folders import PICTURES
+from tlx.gallery import Gallery, printable
 from tlx.runtime import atomic
+from tlx.unpack import litter
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tlx.model import Prediction
+
+    Writer = Callable[[Prediction, Tensor | None], None]
+
+SHOWN = 3  # classes below a picture of the page, where --top does not say how many
+RATE = 5.0  # a second, how often the progress is written
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="image files, or folders of them")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), - for a list on stdin, a path a line",
+    )  # fmt: skip
     parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one forward pass (32)")
+    parser.add_argument("--html", metavar="FILE", help="as a page of pictures, to FILE.html")
+    parser.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
+    parser.add_argument("--batch-size", type=int, default=32, help="images that are answered together (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
 
 
 def main(given: argparse.Namespace) -> int:
     """Carries the verb out and gives its exit code."""
-    return predict(given.run, given.paths, given.csv, given.json, given.batch_size, given.device)
+    targets = {"csv": given.csv, "json": given.json, "html": given.html}
+    return predict(given.run, given.paths, targets, given.top, given.batch_size, given.device)
 
 
 def predict(
-    run: str, paths: Sequence[str], as_csv: str | None, as_json: str | None, batch_size: int, device: str
+    run: str,
+    paths: Sequence[str],
+    targets: dict[str, str | None] | None = None,
+    top: int | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
 ) -> int:
-    """Prints a row for each image, or writes them to the files asked for (`-`: stdout).
+    """Prints a row for each image, or writes them to the files asked for.
+
+    `targets`: `csv`, `json` or `html` → a file, whole or absent, or `-` for stdout. `top`: so many of the most probable
+    classes in each row; None: the probability of every class.
 
     Returns:
         0, or 1 where some image could not be read: it has a row with its error.
@@ -47,91 +71,180 @@ def predict(
     Raises:
         RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
-    if batch_size < 1:
-        raise RequestError(f"--batch-size {batch_size}: must be at least 1")
-    form, words = DEVICES
-    if not re.fullmatch(form, device):
-        raise RequestError(f"--device {device}: must be {words}")
-    for option, target in (("csv", as_csv), ("json", as_json)):
-        if target not in (None, "-") and not str(target).endswith(f".{option}"):
-            raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
-    if not Path(os.path.expanduser(run)).is_dir():
-        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+    asked = {form: target for form, target in (targets or {}).items() if target is not None}
+    _check(run, asked, top, batch_size, device)
     files = list(find(paths))
     from tlx.model import load
 
     model = load(run, device)
+    k = None if top is None else min(top, len(model.classes))
     began, done, failed = time.perf_counter(), 0, 0
-    with contextlib.ExitStack() as open_files:
-        write: list[Callable[[Prediction], None]] = [
-            writer(open_files.enter_context(_target(target)), model.classes)
-            for target, writer in ((as_csv, _CsvRows), (as_json, _JsonRows))
-            if target is not None
-        ]
-        write = write or [_TableRows(sys.stdout, model.classes)]
-        for prediction in model.predict(files, batch_size):
+    with contextlib.ExitStack() as within:
+        streams = {form: within.enter_context(_target(target)) for form, target in asked.items()}
+        write: list[Writer] = []
+        for form, stream in streams.items():
+            if form == "html":
+                write.append(within.enter_context(Gallery(stream, model.classes, k or min(SHOWN, len(model.classes)))))
+            else:
+                write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
+        write = write or [_TableRows(sys.stdout, model.classes, k)]
+        told = asked and "-" not in asked.values()
+        progress = within.enter_context(_Progress(len(files), shown=bool(told) or not sys.stdout.isatty()))
+        for prediction, view in model.with_views(files, batch_size):
             done, failed = done + 1, failed + bool(prediction.error)
             for rows in write:
-                rows(prediction)
+                rows(prediction, view)
+            progress.at(done)
     took = time.perf_counter() - began
     unread = f", {failed} could not be read" if failed else ""
     print(f"{done} images, {done / took:.0f} images/s{unread}", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int, device: str) -> None:
+    for name, value in (("batch-size", batch_size), ("top", top)):
+        if value is not None and value < 1:
+            raise RequestError(f"--{name} {value}: must be at least 1")
+    form, words = DEVICES
+    if not re.fullmatch(form, device):
+        raise RequestError(f"--device {device}: must be {words}")
+    for option, target in asked.items():
+        if (target != "-" or option == "html") and not target.endswith(f".{option}"):
+            raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
+        if Path(os.path.expanduser(target)).is_dir():
+            raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
+    if list(asked.values()).count("-") > 1:
+        raise RequestError("--csv --json: both to stdout cannot be told apart; give one of them a file")
+    if not Path(os.path.expanduser(run)).is_dir():
+        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+
+
 def find(paths: Iterable[str]) -> Iterator[Path]:
-    """The image files among files and folders (searched at any depth), sorted within a folder.
+    """The image files among files, folders (searched at any depth), patterns and the list on stdin (`-`).
+
+    Sorted within a folder and a pattern. A file of the list that is not there is no error here: it will be one row's.
 
     Raises:
-        RequestError: a path does not exist, or a folder holds no image.
+        RequestError: a path does not exist, a folder or pattern holds no image, a URL, an empty list.
     """
+    endings = ", ".join(PICTURES)
     for given in paths:
-        path = Path(os.path.expanduser(given))
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file())
+        path = Path(_local(given))
+        if given == "-":
+            yield from _listed(sys.stdin)
+        elif path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_picture(file, path))
             if not inside:
-                raise RequestError(f"{given}: holds no image ({', '.join(PICTURES)})")
+                raise RequestError(f"{given}: holds no image ({endings})")
             yield from inside
         elif path.is_file():
             yield path
+        elif glob.has_magic(given):
+            found = sorted(glob.glob(str(path), recursive=True))
+            matched = [file for file in map(Path, found) if file.suffix.lower() in PICTURES and file.is_file()]
+            if not matched:
+                raise RequestError(f"{given}: no image is named so ({endings})")
+            yield from matched
         else:
             raise RequestError(f"{given}: no such file or folder")
+
+
+def _listed(lines: Iterable[str]) -> Iterator[Path]:
+    files = [Path(_local(line)) for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+    if not files:
+        raise RequestError("-: no path on stdin; give one a line, as in find photos -name '*.jpg' | …")
+    yield from files
+
+
+def _local(given: str) -> str:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
+        raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
+    return os.path.expanduser(given)
+
+
+def _is_picture(file: Path, below: Path) -> bool:
+    ours = not any(litter(part) for part in file.relative_to(below).parts)
+    return ours and file.suffix.lower() in PICTURES and file.is_file()
+
+
+class _Progress:
+    """How far it is: a line on the terminal that is written over; nothing elsewhere, nor beside rows that show it."""
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self.total, self.shown = total, shown and sys.stderr.isatty()
+        self.began = self.last = time.perf_counter()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
+
+    def at(self, done: int) -> None:
+        """So many images are done."""
+        now = time.perf_counter()
+        if now - self.last >= 1 / RATE:
+            self.last = now
+            self._write(f"{done:,} of {self.total:,} images, {done / (now - self.began):.0f} images/s")
+
+    def _write(self, line: str) -> None:
+        if self.shown:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 class _TableRows:
     """Aligned text, a row at once, so that thousands of images show as they come."""
 
-    def __init__(self, stream: IO[str], classes: Sequence[str]) -> None:
-        self.stream = stream
-        self.width = max(10, *map(len, classes))
-        print(f"{'prediction':<{self.width}}  probability  file", file=stream)
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.stream, self.top = stream, top or 0
+        self.width = max(10, *map(len, map(printable, classes)))
+        best = "".join(f"{f'top {i + 1}':<{self.width}}             " for i in range(self.top))
+        print(f"{'prediction':<{self.width}}  probability  {best}file", file=stream)
 
-    def __call__(self, p: "Prediction") -> None:
+    def __call__(self, p: "Prediction", _: object) -> None:
         if p.error:
-            print(f"{'-':<{self.width}}            -  {p.file}: {p.error}", file=self.stream)
+            best = " " * (self.width + 13) * self.top
+            line = f"{'-':<{self.width}}            -  {best}{p.file}: {p.error}"
         else:
-            print(f"{p.prediction:<{self.width}}  {p.probability:>11.4f}  {p.file}", file=self.stream)
+            best = "".join(f"{printable(name):<{self.width}}  {share:>9.4f}  " for name, share in p.top(self.top))
+            line = f"{printable(p.prediction):<{self.width}}  {p.probability:>11.4f}  {best}{p.file}"
+        print(printable(line), file=self.stream)
 
 
 class _CsvRows:
-    def __init__(self, stream: IO[str], classes: Sequence[str]) -> None:
-        self.classes, self.table = classes, csv.writer(stream)
-        self.table.writerow(["file", "prediction", "probability", *(f"p({name})" for name in classes), "error"])
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.classes, self.top, self.table = classes, top, csv.writer(stream)
+        ranks = [(f"top{i + 1}", f"p(top{i + 1})") for i in range(top or 0)]
+        columns = [name for pair in ranks for name in pair] or [f"p({name})" for name in classes]
+        self.empty = [""] * len(columns)
+        self.table.writerow(["file", "prediction", "probability", *columns, "error"])
 
-    def __call__(self, p: "Prediction") -> None:
-        each = [f"{p.probabilities[name]:.6f}" if p.probabilities else "" for name in self.classes]
-        self.table.writerow([p.file, p.prediction, f"{p.probability:.6f}" if not p.error else "", *each, p.error])
+    def __call__(self, p: "Prediction", _: object) -> None:
+        if p.error:
+            cells = ["", "", *self.empty]
+        elif self.top:
+            best = [cell for name, share in p.top(self.top) for cell in (name, f"{share:.6f}")]
+            cells = [p.prediction, f"{p.probability:.6f}", *best]
+        else:
+            each = [f"{p.probabilities[name]:.6f}" for name in self.classes]
+            cells = [p.prediction, f"{p.probability:.6f}", *each]
+        self.table.writerow([p.file.encode("utf-8", "backslashreplace").decode(), *cells, p.error])
 
 
 class _JsonRows:
-    def __init__(self, stream: IO[str], classes: Sequence[str]) -> None:
-        self.stream = stream
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.stream, self.top = stream, top
 
-    def __call__(self, p: "Prediction") -> None:
-        row = {"file": p.file, "error": p.error} if p.error else {
-            "file": p.file, "prediction": p.prediction, "probability": p.probability, "probabilities": p.probabilities
-        }  # fmt: skip
-        print(json.dumps(row, ensure_ascii=False), file=self.stream)
+    def __call__(self, p: "Prediction", _: object) -> None:
+        row: dict[str, Any] = {"file": p.file}
+        if p.error:
+            row |= {"error": p.error}
+        else:
+            row |= {"prediction": p.prediction, "probability": p.probability}
+            best = [{"class": name, "probability": share} for name, share in p.top(self.top or 0)]
+            row |= {"top": best} if self.top else {"probabilities": p.probabilities}
+        # What is no Unicode in a file's name becomes an escape of JSON's own.
+        print(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode(), file=self.stream)
 
 
 @contextlib.contextmanager

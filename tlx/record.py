@@ -74,6 +74,7 @@ class Record:
         self.summary = Summary(folder, command=command)
         self.rows: list[dict[str, Any]] = []
         self.opened, self.log_model = False, True
+        self.register: str | None = None
         # What is said before the folder is there waits here; its capacity counts only once it has a target.
         self._early = logging.handlers.MemoryHandler(0, logging.CRITICAL + 1, flushOnClose=False)
         self._log: logging.Handler | None = None
@@ -90,7 +91,7 @@ class Record:
         log.removeHandler(self._early)
         self._early.setTarget(self._log)
         self._early.flush()
-        self.log_model = config.tracking.model
+        self.log_model, self.register = config.tracking.model, config.tracking.register
         tree = dataclasses.asdict(config)
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
         self.write("plan.json", json.dumps(plan, indent=1))
@@ -145,7 +146,7 @@ class Record:
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         self._pictures(scores, images)
         if self.log_model:
-            self.tracker.artifact(self.folder / "model")
+            self.tracker.model(self.folder, self.register)
         self.tracker.artifact(self.folder / "metrics.jsonl")
         summary.status, summary.seconds, summary.mlflow_run_id = "finished", seconds, self.tracker.run_id
         self._summary()
@@ -184,15 +185,22 @@ class Record:
             if not self.opened and self.within_sweep and not killed:
                 self.tracker.start(name, {}, {"tlx.command": self.summary.command})
             self._leave(isinstance(error, RequestError) or killed)
+            self._keep_log()
             self.tracker.finish("KILLED" if killed else "FAILED", self.summary.error)
             raise
         else:
+            self._keep_log()
             self.tracker.finish("FINISHED")
         finally:
             for handler in (self._early, self._log):
                 if handler is not None:
                     log.removeHandler(handler)
                     handler.close()
+
+    def _keep_log(self) -> None:
+        """The log among the artifacts, with all but what MLflow itself has still to say."""
+        if self.opened and (self.folder / "tlx.log").is_file():
+            self.tracker.artifact(self.folder / "tlx.log")
 
     def _leave(self, nothing_done: bool) -> None:
         """A folder that says how the run ended; none for a request that could not be carried out, but a sweep's job."""

@@ -62,6 +62,13 @@ class Tracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file, or a folder under its own name, read before `finish` returns."""
 
+    def model(self, folder: Path, register: str | None = None) -> None:
+        """The saved model in the run's `folder`, as one that MLflow loads and serves.
+
+        `register`: its name in the registry, if it is to be there. It becomes the champion of that name where there is
+        none, or where its `predictions.csv` are better than the champion's (paired, on the same test images).
+        """
+
     def note(self, text: str) -> None:
         """The run's description, in Markdown."""
 
@@ -125,6 +132,12 @@ class MlflowTracker(Tracker):
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self._say("artifact", path=str(Path(path).absolute()), folder=folder)
+
+    def model(self, folder: Path, register: str | None = None) -> None:
+        folder = Path(folder).absolute()
+        self._say("model", path=str(folder / "model"))
+        if register is not None:
+            self._say("register", folder=str(folder), name=register)
 
     def note(self, text: str) -> None:
         self._say("tags", tags={"mlflow.note.content": text[:TAG_LENGTH]})
@@ -303,6 +316,8 @@ class _Recorder:
                 if "finished" in answer:
                     self._finished.add(key)
                 self._answer.notify_all()
+            if "said" in answer:
+                log.info("MLflow: %s", answer["said"])
             if "warning" in answer:
                 log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], answer["warning"])
         with self._answer:

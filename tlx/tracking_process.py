@@ -7,6 +7,7 @@ started by path and imports nothing of tlx; MLflow is imported when the first ru
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import queue
@@ -43,6 +44,12 @@ EXPERIMENT = {
         {"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}
     ),
 }
+# Its neighbour, which is part of this process: opened by path too, because nothing else here is to be found by name.
+_spec = importlib.util.spec_from_file_location("tlx_registry", Path(__file__).with_name("registry.py"))
+assert _spec is not None
+assert _spec.loader is not None
+registry = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(registry)
 ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
 
 
@@ -84,22 +91,26 @@ class Store:
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
 
+    def lock(self) -> contextlib.AbstractContextManager[object]:
+        """One process at a time, where the store is a file; a server has none to offer."""
+        if not self.uri.startswith("sqlite:///"):
+            return contextlib.nullcontext()
+        from filelock import FileLock
+
+        file = Path(self.uri.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file.with_name(f".{file.name}.lock"), timeout=300)
+
     def client(self) -> "MlflowClient":
         """Connects; creates the database where there is none."""
         if self._client is None:
             from mlflow import MlflowClient
 
-            if self.uri.startswith("sqlite:///"):
-                from filelock import FileLock
-
-                file = Path(self.uri.removeprefix("sqlite:///"))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(file.with_name(f".{file.name}.lock"), timeout=300):
+            with self.lock():
+                if self.uri.startswith("sqlite:///"):
                     # MLflow tries for 100 s to open a file that cannot be opened: asked first
-                    with contextlib.closing(sqlite3.connect(file)) as database:
+                    with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as database:
                         database.execute("SELECT count(*) FROM sqlite_master")
-                    self._client = MlflowClient(self.uri)
-            else:
                 self._client = MlflowClient(self.uri)
         return self._client
 
@@ -141,6 +152,7 @@ class Recorded:
         self.sampled = time.time()
         self.samples = 0
         self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
+        self.model_id = ""  # MLflow's, once the model is logged
         self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
 
     def take(self, message: Message) -> None:
@@ -201,10 +213,16 @@ class Recorded:
                 client.log_artifacts(run_id, str(path), "/".join(filter(None, (message["folder"], path.name))))
             else:
                 client.log_artifact(run_id, str(path), message["folder"] or None)
+        elif op == "model":
+            self.model_id = registry.log(client, run_id, Path(message["path"]))
+        elif op == "register" and self.model_id:
+            with self.store.lock():
+                said = registry.register(client, run_id, self.model_id, message["name"], Path(message["folder"]))
+            self.say({"run": self.key, "said": said})
         elif op == "tags":
             for name, value in message["tags"].items():
                 client.set_tag(run_id, name, value)
-        else:
+        elif op == "finish":
             if message["error"]:
                 client.set_tag(run_id, "tlx.error", message["error"])
             client.set_terminated(run_id, message["status"], end_time=message["time"])

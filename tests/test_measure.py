@@ -1,0 +1,165 @@
+"""A saved model measured on data that is named later: the run's own figures on its own data, honest ones on other."""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlx
+from tlx import measure, model
+from tlx.errors import RequestError
+from tlx.evaluate import wilson
+from tlx.record import Summary
+
+CLASSES = ("dark", "grey", "light")
+
+
+def draw(root: Path, classes: tuple[str, ...] = CLASSES, n: int = 15, start: int = 0) -> Path:
+    rng = np.random.default_rng(start)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 140, (30 + i, 40, 3)) + 55 * CLASSES.index(name)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+RESNET = ("backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", "backbone.input_size=32")
+
+
+def learned(folder: Path, *words: str) -> Summary:
+    """A run whose test set is 9 of 45 images, split by its seed."""
+    draw(folder / "data")
+    common = ["tracking=none", "training.epochs=1", "seed=3"]
+    data = ["dataset=image_folder", f"dataset.root={folder / 'data'}", f"output={folder / 'out'}"]
+    return tlx.run([*data, *common, *words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    return learned(tmp_path_factory.mktemp("measured é"), "backbone=small_cnn", "backbone.input_size=32")
+
+
+def own(run: Summary) -> list[str]:
+    root = run.folder.parents[2] / "data"
+    return ["dataset=image_folder", f"dataset.root={root}", f"output={run.folder.parents[1]}", "seed=3"]
+
+
+def verb(run: Summary, *words: str) -> int:
+    """As `python -m tlx evaluate` carries it out."""
+    parser = argparse.ArgumentParser()
+    measure.options(parser)
+    return measure.main(parser.parse_intermixed_args([str(run.folder), *words]))
+
+
+@pytest.mark.parametrize(("precision", "strategy"), [("fp32", "feature_extraction"), ("bf16", "full")])
+def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, strategy: str
+) -> None:
+    run = learned(tmp_path, *RESNET, f"runtime.precision={precision}", f"strategy={strategy}")
+    capsys.readouterr()
+    assert verb(run, *own(run), "--csv", str(tmp_path / "t.csv"), "--json", str(tmp_path / "t.json")) == 0
+    assert (tmp_path / "t.csv").read_bytes() == (run.folder / "predictions.csv").read_bytes()
+    with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
+    assert [f"{p.probability:.6f}" for p in predicted] == [row["probability"] for row in rows]
+    found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    figures = [found[name] for name in ("accuracy", "accuracy_interval", "loss", "per_class", "confusion")]
+    assert figures == [
+        run.test_accuracy, run.test_accuracy_interval, run.test_loss, run.per_class, run.confusion
+    ]  # fmt: skip
+    assert found["data"]["part"] == "test"
+    assert found["images"] == run.images["test"] == 9
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"accuracy  {run.test_accuracy:.1%}  (95 % interval ")
+    assert "data      image_folder, part test: 9 images of 45 (--part all takes them all)" in said
+    assert f"computed  on cpu, {run.precision}" in said
+    assert [line.split()[:2] for line in said[-3:]] == [[name, "3"] for name in CLASSES]
+
+
+def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so(
+    run: Summary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {part: measure.evaluate(str(run.folder), own(run), part) for part in ("train", "test", "all")}
+    files = {part: set(of.files) for part, of in found.items()}
+    assert {part: len(names) for part, names in files.items()} == {"train": 29, "test": 9, "all": 45}
+    assert files["train"] | files["test"] < files["all"]
+    assert not files["train"] & files["test"]
+    assert {part for part, of in found.items() if of.trained} == {"train", "all"}
+    whole = found["all"].scores
+    assert whole.interval == wilson(round(whole.accuracy * 45), 45)
+    verb(run, *own(run), "--part", "val")
+    assert "note      the model has learned from these images, or was chosen by them" in capsys.readouterr().out
+
+
+def test_classes_are_matched_by_name_and_fewer_of_them_are_said(
+    run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw(tmp_path / "two", ("dark", "light"), n=4, start=9)
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
+    assert verb(run, *words, "--part", "all", "--csv", str(tmp_path / "t.csv")) == 0
+    said = capsys.readouterr().out
+    assert "no image of  grey (1 of 3 classes)" in said
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["file"]).parent.name: row["label"] for row in rows} == {"dark": "dark", "light": "light"}
+    predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
+    assert [p.prediction for p in predicted] == [row["prediction"] for row in rows]
+    draw(tmp_path / "three", ("grey", "light"), n=4)
+    (tmp_path / "three/grey").rename(tmp_path / "three/gray")
+    with pytest.raises(RequestError) as raised:
+        verb(run, "dataset=image_folder", f"dataset.root={tmp_path / 'three'}")
+    assert str(raised.value) == (
+        "dataset: the model does not know gray (did you mean 'grey'?); classes of the data: gray, light; "
+        "of the model: dark, grey, light"
+    )
+
+
+def test_a_calibrated_model_is_measured_calibrated_on_the_split_of_its_run(run: Summary, tmp_path: Path) -> None:
+    plain = measure.evaluate(str(run.folder), own(run))
+    for file in (run.folder / "model").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    known = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    model.describe(tmp_path, {"temperature": 0.01, "data": {**known["data"], "seed": 3}})
+    sharp = measure.evaluate(str(tmp_path), own(run)[:-1])
+    assert sharp.files == plain.files  # the seed is the run's own where none is given
+    assert sharp.scores.predictions == plain.scores.predictions
+    assert min(np.subtract(sharp.scores.probabilities, plain.scores.probabilities)) >= 0
+    assert sharp.scores.loss != plain.scores.loss
+    said = tlx.load(tmp_path, "cpu").predict(sharp.files)
+    assert [p.probability for p in said] == pytest.approx(sharp.scores.probabilities, abs=1e-6)
+
+
+WRONG = {
+    "training.lr=1": "training.lr=1: the model brings its own; beside it may be said dataset",
+    "backbone=resnet18": "backbone=resnet18: the model brings its own",
+    "datset.root=x": "and output (did you mean 'dataset'?)",
+    "runtime.precision=fp32": "a model is measured in the number format it was saved with",
+    "runtime.devise=cpu": "runtime.devise=cpu: no such key (did you mean 'runtime.device'?)",
+    "dataset.limit.test=0": "dataset.limit.test=0: must be at least 1",
+    "photos": "photos: not of the form key=value",
+    "--part=tset": "--part tset: one of train, val, test, all (did you mean 'test'?)",
+    "--csv=table.txt": "--csv table.txt: must be a file whose name ends in .csv",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_what_cannot_be_asked_is_said(run: Summary, word: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        verb(run, *own(run), word)
+    assert WRONG[word] in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_missing_is_said(run: Summary, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"dataset: measured on which data\? as in dataset=image_folder"):
+        measure.evaluate(str(run.folder), ["seed=1"])
+    with pytest.raises(RequestError, match="nowhere: no such folder; give a run's folder"):
+        measure.evaluate(str(tmp_path / "nowhere"), own(run))
+    with pytest.raises(RequestError, match="no saved model here"):
+        measure.evaluate(str(tmp_path), own(run))

@@ -1,0 +1,256 @@
+"""`python -m tlx evaluate RUN dataset=…`: a saved model measured on other data, as a run measures its own."""
+
+import argparse
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlx.display import MOST, aligned
+from tlx.errors import RequestError, nearest
+from tlx.runtime import atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlx.config import Config
+    from tlx.data import Images
+    from tlx.evaluate import Scores
+    from tlx.model import Model
+
+PARTS = ("train", "val", "test", "all")
+OURS = ("dataset", "runtime", "seed", "output")  # what may be said beside the model, which brings all the rest
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model is worth on a part of a data set.
+
+    Attributes:
+        data, part, fingerprint: which images; `all` are those of the three parts.
+        of: images of the whole data set, whatever the part.
+        files: the path of each, or `<split>/<index>`.
+        labels: the class of each, a position in the model's class list.
+        absent: classes of the model of which there is no image.
+        skipped: (path, reason) of files that were left out.
+        trained: whether the model has learned from these very images, or was chosen by them.
+    """
+
+    data: str
+    part: str
+    fingerprint: str
+    of: int
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    absent: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    trained: bool
+    precision: str
+    device: str
+    scores: "Scores"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        found = self.scores
+        return {
+            "data": {"name": self.data, "part": self.part, "fingerprint": self.fingerprint},
+            "images": len(self.files),
+            "accuracy": found.accuracy,
+            "accuracy_interval": list(found.interval),
+            "loss": found.loss,
+            "classes": list(self.classes),
+            "absent": list(self.absent),
+            "per_class": found.per_class,
+            "confusion": found.confusion,
+            "skipped": [list(pair) for pair in self.skipped],
+            "precision": self.precision,
+            "device": self.device,
+        }
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
+    )
+    parser.add_argument("--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test)")
+    parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
+    parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    for option, target in (("csv", given.csv), ("json", given.json)):
+        if target is not None and (not target.endswith(f".{option}") or Path(os.path.expanduser(target)).is_dir()):
+            raise RequestError(f"--{option} {target}: must be a file whose name ends in .{option}")
+    found = evaluate(given.run, given.overrides, given.part, given.config_dir)
+    if given.csv is not None:
+        with atomic(Path(os.path.expanduser(given.csv))) as path:
+            _predictions(found, path)
+    if given.json is not None:
+        with atomic(Path(os.path.expanduser(given.json))) as path:
+            path.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    print("\n".join(_lines(found)))
+    return 0
+
+
+def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir: str | None = None) -> Measured:
+    """Measures the model of `run` on a part of the data set that `overrides` name, in the way a run measures its own.
+
+    On the run's own data its figures are the run's own, to the bit. The seed, which says how a data set without parts
+    is split, is the run's own unless it is given.
+
+    Raises:
+        RequestError: no such model, data set or part; a key that is not the data's; a class the model does not know.
+    """
+    if part not in PARTS:
+        raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
+    folder = Path(os.path.expanduser(run))
+    if not folder.is_dir():
+        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+    config = _composed(overrides, config_dir)
+    from tlx.build import found, output
+    from tlx.data import split
+    from tlx.images import Decoded
+    from tlx.runtime import device_name, use_precision, use_threads
+
+    parts = found(config)
+    use_threads(config.runtime.threads)
+    import torch
+
+    from tlx.evaluate import scores
+    from tlx.model import load
+
+    model = load(run, config.runtime.device)
+    use_precision(model.precision)
+    position = _positions(parts.classes, model.classes)
+    trained_on: Mapping[str, Any] = model.description.get("data", {})
+    seed = config.seed if any(word.startswith("seed=") for word in overrides) else trained_on.get("seed", config.seed)
+    known = output(config) / "features" / f"decoded-{version('pillow')}.txt"
+    data = split(parts, config.dataset, seed, Decoded(known))
+    chosen = [getattr(data, name) for name in (PARTS[:3] if part == "all" else (part,))]
+    labels = [position[label] for images in chosen for label in images.labels.tolist()]
+    present = {model.classes[label] for label in labels}
+    return Measured(
+        data=data.name,
+        part=part,
+        fingerprint=data.fingerprint,
+        of=sum(len(getattr(data, name)) for name in PARTS[:3]),
+        files=tuple(file for images in chosen for file in images.files),
+        labels=tuple(labels),
+        classes=model.classes,
+        absent=tuple(name for name in model.classes if name not in present),
+        skipped=data.skipped,
+        trained=part != "test" and data.fingerprint == trained_on.get("fingerprint"),
+        precision=model.precision,
+        device=device_name(model.device),
+        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes),
+    )
+
+
+def _composed(overrides: Sequence[str], config_dir: str | None) -> "Config":
+    """The data set and how to compute, of a configuration whose other parts are not looked at."""
+    from omegaconf import open_dict
+
+    from tlx.checks import checked
+    from tlx.compose import compose
+
+    for word in overrides:
+        key, given, _ = word.partition("=")
+        if not given:
+            raise RequestError(f"{word}: not of the form key=value, as in dataset=image_folder")
+        first = key.lstrip("+~").partition(".")[0].partition("@")[0]
+        if first not in OURS:
+            raise RequestError(
+                f"{word}: the model brings its own; beside it may be said dataset, dataset.<key>, runtime.<key>, seed "
+                f"and output{nearest(first, OURS)}"
+            )
+        if key == "runtime.precision":
+            raise RequestError(f"{word}: a model is measured in the number format it was saved with")
+    if not any(word.startswith("dataset=") for word in overrides):
+        raise RequestError("dataset: measured on which data? as in dataset=image_folder dataset.root=~/photos")
+    node = compose(overrides, config_dir)
+    with open_dict(node):
+        node.pop("hydra")
+    return checked(node)
+
+
+def _positions(classes: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Where each of the data's classes is among the model's.
+
+    Raises:
+        RequestError: the model does not know one of them.
+    """
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise RequestError(
+            f"dataset: the model does not know {', '.join(unknown)}{nearest(unknown[0], known)}; "
+            f"classes of the data: {', '.join(classes)}; of the model: {', '.join(known)}"
+        )
+    return [list(known).index(name) for name in classes]
+
+
+def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Tensor":
+    """The logits of all images of the sets, as a run computes them: float32 `[N, classes]`."""
+    import torch
+
+    from tlx.evaluate import logits
+    from tlx.rows import Pixels, Through
+    from tlx.runtime import reader_processes
+
+    frozen, tail = model.halves
+    workers = reader_processes(config.runtime.workers, model.device)
+    found = []
+    for images in sets:
+        pixels = Pixels(images, model.preprocessing, model.device, workers=workers)
+        found.append(logits(tail, Through(frozen, pixels), model.precision))
+    return torch.cat(found) / model.temperature
+
+
+def _predictions(found: Measured, path: Path) -> None:
+    """As a run's `predictions.csv`."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
+        answers = zip(found.files, found.labels, found.scores.predictions, found.scores.probabilities, strict=True)
+        for sample, (file, label, predicted, probability) in enumerate(answers):
+            names = found.classes[label], found.classes[predicted]
+            table.writerow([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
+
+
+def _lines(found: Measured) -> list[str]:
+    """What a person is told."""
+    scores, number = found.scores, len(found.files)
+    low, high = scores.interval
+    of = "" if found.part == "all" else f" of {found.of:,} (--part all takes them all)"
+    facts = [
+        ("accuracy", f"{scores.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {number} images)"),
+        ("loss", f"{scores.loss:.4f} nats"),
+        ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
+        ("computed", f"on {found.device}, {found.precision}"),
+    ]
+    if found.trained:
+        facts.append(("note", "the model has learned from these images, or was chosen by them: no measure of new ones"))
+    if found.absent:
+        facts.append(
+            ("no image of", f"{', '.join(found.absent)} ({len(found.absent)} of {len(found.classes)} classes)")
+        )
+    if found.skipped:
+        path, why = found.skipped[0]
+        more = f" and {len(found.skipped) - 1} more" if len(found.skipped) > 1 else ""
+        facts.append(("skipped", f"{path} ({why}){more}"))
+    ranked = sorted(scores.per_class.items(), key=lambda item: item[1]["f1"])
+    many = len(ranked) > MOST
+    rows: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
+    for name, of_class in ranked[:MOST] if many else scores.per_class.items():
+        figures = [f"{of_class[key]:.3f}" for key in ("precision", "recall", "f1")]
+        rows.append((name, f"{of_class['images']:.0f}", *figures))
+    note = [f"the {MOST} classes of {len(ranked)} with the lowest F1"] if many else []
+    return [*aligned(facts, left=2), "", *aligned(rows, left=1), *note]

@@ -1,0 +1,215 @@
+"""A run's model in MLflow: logged so that it can be loaded and served, registered, and champion where it has won.
+
+Part of the process that writes to MLflow, which opens this file by its path: nothing of tlx is imported here. What is
+logged is data: an `MLmodel` that names the installed `tlx.served` as its loader, the saved model's folder beside it, no
+pickle and no code.
+"""
+
+import base64
+import csv
+import io
+import json
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+NAME = "model"  # what MLflow calls the logged model, and the folder of the saved model within it
+ALIAS = "champion"
+LEVEL = 0.05  # of the test that decides about the alias
+DATA = "tlx.data"  # a version's tag: the fingerprint of the images that it was tested on
+PREDICTIONS = "predictions.csv"  # a run's artifact: the saved model's answers to the test set
+# What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
+PACKAGES = ("mlflow", "numpy", "omegaconf", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
+OWN = "tlx-transfer"  # named where it is installed, and not merely run from its source
+
+
+def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
+    """Logs the saved model in `folder` as a model of the run; its id, for `models:/<id>`."""
+    from mlflow.entities import LoggedModelOutput
+
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment, NAME, run_id, model_type="classifier")
+    try:
+        with tempfile.TemporaryDirectory() as described:
+            describe(Path(described), model.model_id, run_id, sum(file.stat().st_size for file in folder.iterdir()))
+            client.log_model_artifacts(model.model_id, described)
+        _upload(client, model, folder)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    except BaseException:
+        client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def describe(folder: Path, model_id: str, run_id: str, size: int) -> None:
+    """Writes what MLflow asks of a model: `MLmodel` with its signature, requirements and an input example.
+
+    `size`: of the saved model, bytes.
+    """
+    import yaml
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
+
+    # Any: base64 text and arrays. A tensor's signature would take arrays alone, a column of text no array.
+    anything: Any = AnyType  # it is not typed
+    takes = Schema([ColSpec(anything(), "image")])
+    gives = Schema(
+        [
+            ColSpec(DataType.string, "prediction"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Map(DataType.double), "probabilities"),
+            ColSpec(DataType.string, "error"),
+        ]
+    )
+    python = ".".join(map(str, sys.version_info[:3]))
+    example = {"columns": ["image"], "data": [[base64.b64encode(_picture()).decode()]]}
+    described = Model(run_id=run_id, model_uuid=model_id, model_id=model_id, signature=ModelSignature(takes, gives))
+    described.model_size_bytes = size
+    described.saved_input_example_info = {
+        "artifact_path": "input_example.json",
+        "serving_input_path": "serving_input_example.json",
+        "type": "dataframe",
+        "pandas_orient": "split",
+    }
+    described.add_flavor(
+        "python_function",
+        loader_module="tlx.served",
+        data=NAME,
+        python_version=python,
+        env={"virtualenv": "python_env.yaml"},
+    )
+    described.save(folder / "MLmodel")
+    own = [OWN] if any(metadata.distributions(name=OWN)) else []
+    needs = [f"{name}=={metadata.version(name).split('+')[0]}" for name in (*PACKAGES, *own)]  # '+cpu' is no release
+    (folder / "requirements.txt").write_text("\n".join(needs) + "\n")
+    environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment))
+    (folder / "input_example.json").write_text(json.dumps(example))
+    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": example}))
+
+
+def _picture() -> bytes:
+    """A PNG of 32 x 32 pixels: red rises to the right, green downwards."""
+    rows = b"".join(b"\0" + bytes(v for x in range(32) for v in (8 * x, 8 * y, 128)) for y in range(32))
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    chunks = (
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _upload(client: "MlflowClient", model: "LoggedModel", folder: Path) -> None:
+    """The saved model beside its description; on this machine's disk its weights are not there twice."""
+    place = urlsplit(model.artifact_location)
+    if place.scheme != "file":
+        client.log_model_artifacts(model.model_id, str(folder), NAME)
+        return
+    target = Path(unquote(place.path)) / NAME
+    target.mkdir(parents=True)
+    for file in folder.iterdir():
+        try:  # weights are replaced, never written into; a description may be edited
+            if file.suffix != ".safetensors":
+                raise OSError
+            os.link(file, target / file.name)
+        except OSError:  # another disk, or one that knows no links
+            shutil.copy2(file, target / file.name)
+
+
+def register(client: "MlflowClient", run_id: str, model_id: str, name: str, folder: Path) -> str:
+    """Registers a logged model as a new version of `name` and moves the alias where it has won; what came of it.
+
+    `folder`: the run's. The caller holds a lock: what is champion is read and written.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    mlflow.set_tracking_uri(client.tracking_uri)  # where a file store looks for `models:/<id>`, and not by its client
+    fingerprint = json.loads((folder / NAME / "model.json").read_text(encoding="utf-8"))["data"]["test"]
+    made = client.create_model_version(
+        name, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags={DATA: fingerprint}
+    )
+    champion = client.get_registered_model(name).aliases.get(ALIAS)
+    verdict = (
+        Verdict(True, "the first one")
+        if champion is None
+        else _against(client, name, champion, fingerprint, (folder / PREDICTIONS).read_text(encoding="utf-8"))
+    )
+    if verdict.better:
+        client.set_registered_model_alias(name, ALIAS, made.version)
+    said = f"is {ALIAS}" if verdict.better else f"version {champion} stays {ALIAS}"
+    client.set_model_version_tag(name, made.version, "tlx.champion", f"{said}: {verdict.why}")
+    return f"registered as {name} version {made.version}, {said}: {verdict.why}"
+
+
+class Verdict(NamedTuple):
+    """Whether a new model takes the champion's place, and why."""
+
+    better: bool
+    why: str
+
+
+def _against(client: "MlflowClient", name: str, champion: str, fingerprint: str, new: str) -> Verdict:
+    """The new model's table of test predictions against the champion's."""
+    from mlflow.exceptions import MlflowException
+
+    version = client.get_model_version(name, champion)
+    if version.tags.get(DATA) != fingerprint:
+        return Verdict(False, "other test data")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = client.download_artifacts(str(version.run_id), PREDICTIONS, folder)
+            old = Path(file).read_text(encoding="utf-8")
+    except (MlflowException, OSError):
+        return Verdict(False, "its test predictions are gone, there is nothing to compare with")
+    return compare(old, new)
+
+
+def compare(old: str, new: str) -> Verdict:
+    """Two models' tables of test predictions (`predictions.csv`), by a paired test on the same images.
+
+    McNemar's test in its exact form: of the images that one model alone has right, each falls to either model with
+    equal chance where they are equally good.
+    """
+    before, after = ([*csv.DictReader(io.StringIO(table))] for table in (old, new))
+    if _images(before) != _images(after):
+        return Verdict(False, "other test images")
+    pairs = [(a["correct"] == "1", b["correct"] == "1") for a, b in zip(before, after, strict=True)]
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
+    p = exact(lost, won)
+    counts = f"{won} of {len(pairs)} images won, {lost} lost, p = {p:.2g}"
+    if p >= LEVEL:
+        return Verdict(False, f"not distinguishable on the same test images ({counts})")
+    return Verdict(won > lost, f"{'better' if won > lost else 'worse'} on the same test images ({counts})")
+
+
+def _images(table: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What tells test images apart where the data set lies elsewhere; their content is in the data's fingerprint."""
+    return [(os.path.basename(row["file"]), row["label"]) for row in table]
+
+
+def exact(lost: int, won: int) -> float:
+    """The two-sided p-value of exact McNemar: that a fair coin thrown `lost + won` times is as lopsided, in 0..1."""
+    n, term, tail = lost + won, 1, 0
+    for k in range(min(lost, won) + 1):
+        tail += term
+        term = term * (n - k) // (k + 1)
+    return min(1.0, 2 * tail / (1 << n))
