@@ -119,7 +119,7 @@ def test_a_network_folded_is_the_same_network(name: str) -> None:
     forward = Forward(net, "fp32")
     found = forward(x)
     assert apart(found, expected) < 1e-4
-    assert recipe(torch.device("cpu"), "fp32", exact=False) == "fp32 folded 32"
+    assert recipe(torch.device("cpu"), "fp32", exact=False) == f"fp32 folded {BATCH}"
     targets(forward)  # it is recorded
     half = Forward(net, "bf16")
     rounding = apart(by_modules(net, x, "bf16"), expected)
@@ -148,7 +148,7 @@ def test_exact_is_fp32_as_the_modules_are(precision: str) -> None:
     x = torch.randn(40, 3, 32, 32)
     forward = Forward(net, precision, exact=True)
     assert torch.equal(forward(x), by_modules(net, x))
-    assert recipe(torch.device("cpu"), "fp32", exact=True) == "fp32 plain 32"
+    assert recipe(torch.device("cpu"), "fp32", exact=True) == f"fp32 plain {BATCH}"
 
 
 def test_nothing_frozen_gives_the_rows_themselves_and_no_rows_give_none() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tlx.forward import Forward, recipe
-from tlx.kept import Mapped, Task, in_files, in_memory, outline
+from tlx.kept import Mapped, Outline, Task, in_files, in_memory, outline
 from tlx.rows import Kept, Pixels, Rows, Through
 from tlx.runtime import device_name, free_memory
 from tlx.store import Store, mib
@@ -61,6 +61,7 @@ class Features:
     _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
+    _outlines: dict[int, Outline] = field(default_factory=dict)
 
     def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
@@ -110,8 +111,11 @@ class Features:
         live: Callable[[], Rows],
     ) -> Kept | None:
         began, before = time.perf_counter(), self.seconds
-        precision = "fp32" if self.mode == "exact" else self.precision
-        shape = outline(net, cut, pixels.views.preprocessing.input_size, precision, self.device)
+        if cut not in self._outlines:
+            precision = "fp32" if self.mode == "exact" else self.precision
+            size = pixels.views.preprocessing.input_size
+            self._outlines[cut] = outline(net, cut, size, precision, self.device)
+        shape = self._outlines[cut]
         n = len(pixels.y)
         needed = views * n * shape.row_bytes
         # What a phase has changed belongs to this run alone; pixels are as soon made as read.

@@ -17,7 +17,7 @@ from tlx.runtime import autocast
 
 __all__ = ["BATCH", "Forward", "as_input", "recipe", "rows_per_pass"]
 
-BATCH = 32  # rows in a forward pass that nothing is learned from
+BATCH = 16  # rows in a forward pass that nothing is learned from: what fits into a processor's caches
 _ROWS = {"cuda": 256}  # where it is more
 
 log = logging.getLogger("tlx")

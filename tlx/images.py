@@ -22,7 +22,7 @@ Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
 MAX_BYTES = 500_000_000  # of one file
-CHUNK = 32  # images a task of the reading threads
+CHUNK = 16  # images a task of the reading threads
 DIGITS = 40  # of an image's digest
 
 log = logging.getLogger("tlx")
