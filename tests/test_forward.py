@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tlx.evaluate import logits
 from tlx.folding import max_pool
-from tlx.forward import BATCH, Forward, as_input, recipe
+from tlx.forward import Forward, as_input, recipe, rows_per_pass
 from tlx.rows import Kept, Through
 from tlx.runtime import autocast
 
@@ -43,6 +43,8 @@ def first(blocks: int, make: Callable[[], Any]) -> Callable[[], nn.Module]:
 
 
 # Networks of many kinds, and the smallest input that each takes well.
+CPU = torch.device("cpu")
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet": (by_torchvision("resnet18"), 32),
     "inverted residuals, relu6": (first(8, by_torchvision("mobilenet_v2")), 32),
@@ -79,10 +81,10 @@ def stirred(net: nn.Module) -> nn.Sequential:
 
 def by_modules(net: nn.Module, x: Tensor, precision: str = "fp32") -> Tensor:
     """What the modules make of whole batches."""
-    lacks = -len(x) % BATCH
+    lacks = -len(x) % rows_per_pass(CPU)
     full = torch.cat([x, x.new_zeros(lacks, *x.shape[1:])])
     with torch.no_grad(), autocast(x.device, precision):
-        found = [net(as_input(some, precision)) for some in torch.split(full, BATCH)]
+        found = [net(as_input(some, precision)) for some in torch.split(full, rows_per_pass(CPU))]
     return torch.cat(found)[: len(x)]
 
 
@@ -119,7 +121,7 @@ def test_a_network_folded_is_the_same_network(name: str) -> None:
     forward = Forward(net, "fp32")
     found = forward(x)
     assert apart(found, expected) < 1e-4
-    assert recipe(torch.device("cpu"), "fp32", exact=False) == f"fp32 folded {BATCH}"
+    assert recipe(CPU, "fp32", exact=False) == f"fp32 folded {rows_per_pass(CPU)}"
     targets(forward)  # it is recorded
     half = Forward(net, "bf16")
     rounding = apart(by_modules(net, x, "bf16"), expected)
@@ -148,7 +150,7 @@ def test_exact_is_fp32_as_the_modules_are(precision: str) -> None:
     x = torch.randn(40, 3, 32, 32)
     forward = Forward(net, precision, exact=True)
     assert torch.equal(forward(x), by_modules(net, x))
-    assert recipe(torch.device("cpu"), "fp32", exact=True) == f"fp32 plain {BATCH}"
+    assert recipe(CPU, "fp32", exact=True) == f"fp32 plain {rows_per_pass(CPU)}"
 
 
 def test_nothing_frozen_gives_the_rows_themselves_and_no_rows_give_none() -> None:

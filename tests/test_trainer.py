@@ -17,7 +17,8 @@ from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
 from tlx.build import Clock, features_of, prepare
 from tlx.config import Phase, Training
-from tlx.features import Mapped, fingerprint, outline
+from tlx.features import fingerprint
+from tlx.kept import Mapped, outline
 from tlx.rows import Kept, shuffled
 from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
 

@@ -191,6 +191,7 @@ def features_of(job: Job) -> "Features":
         cuts=sorted({plan.cut for plan in job.plans.values()}),
         store=Store(output(config) / "features", settings.store, say=log.warning),
         about={"backbone": config.backbone.name, "data": data.name},
+        architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,
     )
 

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tlx.forward import Forward, recipe
-from tlx.kept import Mapped, Outline, Task, in_files, in_memory, outline
+from tlx.kept import Mapped, Outline, Task, made_rows, outline
 from tlx.rows import Kept, Pixels, Rows, Through
 from tlx.runtime import device_name, free_memory
 from tlx.store import Store, mib
 
 FORMAT = 1  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
+_MOST = 0.9  # of it, whatever the budget
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Features:
         cuts: of all phases; rows at one of them are computed from those at the one before it.
         store: keeps rows across runs.
         about: what a list of the store's content says of them.
+        architecture: what the network is built from, for keys: its printed form does not say all of it (a transformer's
+            number of heads).
         say: takes one line about what happens.
         doing: takes a line about what is being computed, again and again while it is.
     """
@@ -55,6 +58,7 @@ class Features:
     cuts: Sequence[int] = ()
     store: Store | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
     say: Callable[[str], None] = lambda line: None
     doing: Callable[[str], None] = lambda line: None
     seconds: float = 0.0
@@ -62,6 +66,7 @@ class Features:
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
     _outlines: dict[int, Outline] = field(default_factory=dict)
+    _promised: int = 0  # bytes of rows that are being made: memory is taken only as they are written
 
     def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
@@ -127,8 +132,6 @@ class Features:
         if where is None and store is None:
             self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
             return None
-        made, found = list[Tensor | Mapped](), 0
-        rows: Tensor | Mapped | None
         done = 0
 
         def step(rows: int) -> None:
@@ -137,21 +140,23 @@ class Features:
             rate = done / (time.perf_counter() - began)
             self.doing(f"features: {stage} input, {part}, {done:,} of {views * n:,} images, {rate:.0f} images/s")
 
-        for view in range(views):
-            task = Task(pixels, view, shape, live, step)
-            space = self._space(net, cut, pixels, content) if store else ""
-            about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
-            if where is not None:
-                rows, known = in_memory(task, store, space, about, where)
-            else:
-                assert store is not None
-                rows, known = in_files(task, store, space, about)
-            if rows is None:
-                self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
-                return None
-            made.append(rows)
-            found += known
-        self.doing("")
+        space = self._space(net, cut, pixels, content) if store else ""
+        about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
+        made, found = list[Tensor | Mapped](), 0
+        promised = 0 if where is None else needed
+        self._promised += promised
+        try:
+            for view in range(views):
+                task = Task(pixels, view, shape, live, step)
+                rows, known = made_rows(task, store, space, about, where)
+                if rows is None:
+                    self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
+                    return None
+                made.append(rows)
+                found += known
+        finally:
+            self._promised -= promised
+            self.doing("")
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within
         whole = found == views * n
@@ -162,11 +167,15 @@ class Features:
 
     def _where(self, needed: int) -> tuple[torch.device | None, int]:
         """The device whose memory takes so many bytes, or None; and the bytes that the largest has to give."""
-        spent = sum(kept.nbytes for _, rows in self._kept.values() for kept in rows.views if isinstance(kept, Tensor))
-        most = 0
+        kept = [rows for _, each in self._kept.values() for rows in each.views if isinstance(rows, Tensor)]
+        spent, most = sum(rows.nbytes for rows in kept) + self._promised, 0
         for device in dict.fromkeys((self.device, torch.device("cpu"))):
-            free = int(free_bytes(device) * _SHARE)
-            free = free if self.budget is None else max(min(self.budget - spent, 2 * free), 0)
+            there = sum(rows.nbytes for rows in kept if rows.device.type == device.type)
+            left = free_bytes(device) - self._promised
+            free = int((left + there) * _SHARE) - there  # half of what was free before anything was kept
+            if self.budget is not None:
+                free = min(self.budget - spent, int(_MOST * left))
+            free = max(free, 0)
             if needed <= free:
                 return device, free
             most = max(most, free)
@@ -176,9 +185,10 @@ class Features:
         """A digest of everything that a row depends on but the image and its view."""
         chain = [c for c in self.cuts if 0 < c < cut]
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
-        machine = [device_name(self.device), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+        units = sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True)
+        machine = [device_name(self.device), units, torch.get_num_threads()]
         versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow")]
-        whole = [FORMAT, versions, machine, how, chain, str(net[:cut]), content, pixels.spec]
+        whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
 
 
@@ -201,5 +211,8 @@ def fingerprint(module: nn.Module) -> str:
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on `device`."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # taken, and free to be used again
+        return int(torch.cuda.mem_get_info(device)[0]) + own
     return free_memory()

@@ -15,10 +15,8 @@ from tlx.errors import reason
 from tlx.folding import folded
 from tlx.runtime import autocast
 
-__all__ = ["BATCH", "Forward", "as_input", "recipe", "rows_per_pass"]
+__all__ = ["Forward", "as_input", "recipe", "rows_per_pass"]
 
-BATCH = 16  # rows in a forward pass that nothing is learned from: what fits into a processor's caches
-_ROWS = {"cuda": 256}  # where it is more
 
 log = logging.getLogger("tlx")
 
@@ -34,6 +32,7 @@ class Forward:
         """`exact`: fp32, the modules as they are."""
         self.prefix, self.precision, self.exact = prefix.eval(), "fp32" if exact else precision, exact
         self._run: Callable[[Tensor], Tensor] | None = None
+        self._rows = 0  # of a pass
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the frozen part makes of rows; the rows themselves where it has no stage."""
@@ -42,7 +41,7 @@ class Forward:
         found = []
         # What was recorded has its casts; those of a caller would be done again.
         with torch.no_grad(), autocast(x.device, "fp32"):
-            size = rows_per_pass(x.device)
+            size = self._rows = self._rows or rows_per_pass(x.device)
             for some in torch.split(x, size):
                 lacks = size - len(some)
                 full = torch.cat([some, some.new_zeros(lacks, *some.shape[1:])]) if lacks else some
@@ -64,6 +63,8 @@ class Forward:
                 lambda x: torch.func.functionalize(self._modules)(x), tracing_mode="fake", _allow_non_fake_inputs=True
             )
             return folded(record(example))
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
             # Its path depends on the values it sees; then the modules run as they are.
             log.info("the frozen part cannot be recorded: %s", reason(error), extra={"detail": True})
@@ -71,8 +72,14 @@ class Forward:
 
 
 def rows_per_pass(device: torch.device) -> int:
-    """Rows in a forward pass that nothing is learned from: a GPU needs more of them to be busy."""
-    return _ROWS.get(device.type, BATCH)
+    """Rows in a forward pass that nothing is learned from.
+
+    On a processor few, so that what passes between two layers stays in its caches, but enough for every thread; a GPU
+    needs more of them to be busy, as its memory allows.
+    """
+    if device.type != "cuda":
+        return min(max(4 * torch.get_num_threads(), 8), 64)
+    return 256 if torch.cuda.get_device_properties(device).total_memory > 30e9 else 64
 
 
 def recipe(device: torch.device, precision: str, *, exact: bool) -> str:

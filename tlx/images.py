@@ -143,8 +143,13 @@ def _decoded(content: "bytes | Pixels") -> Pixels:
 
 
 def _digest(content: "bytes | Pixels") -> str:
-    raw = content if isinstance(content, bytes) else np.ascontiguousarray(content).data
-    return hashlib.blake2b(raw, digest_size=DIGITS // 2).hexdigest()
+    digest = hashlib.blake2b(digest_size=DIGITS // 2)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        digest.update(f"{content.shape}".encode())
+        digest.update(np.ascontiguousarray(content).data)
+    return digest.hexdigest()
 
 
 class Images:

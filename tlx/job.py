@@ -138,7 +138,7 @@ def preview(config: Config) -> list[str]:
     if downloads[0]:
         config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
     device = device_of(config.runtime.device)
-    precision = precision_of(config.runtime.precision, device)
+    precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
     images = {"train": 0, "val": 0, "test": 0}
     if downloads[1]:
         net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)

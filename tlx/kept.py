@@ -14,7 +14,7 @@ from tlx.rows import Pixels, Rows
 from tlx.runtime import autocast
 from tlx.store import Found, Store
 
-_CHUNK = 1024  # rows that are copied at once between memory and a file
+_CHUNK = 1 << 26  # bytes that are copied at once between memory and a file
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,20 @@ class Task:
                 self.step(len(index))
 
 
-def in_memory(
+def made_rows(
+    task: Task, store: Store | None, space: str, about: Mapping[str, str], where: torch.device | None
+) -> tuple[Tensor | Mapped | None, int]:
+    """The rows in the memory of `where`, or as files of the store; and how many of them were known.
+
+    None where no memory is given and the store cannot take them.
+    """
+    if where is not None:
+        return _in_memory(task, store, space, about, where)
+    assert store is not None
+    return _in_files(task, store, space, about)
+
+
+def _in_memory(
     task: Task, store: Store | None, space: str, about: Mapping[str, str], device: torch.device
 ) -> tuple[Tensor, int]:
     """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
@@ -117,26 +130,26 @@ def in_memory(
         for index, some in task.compute(np.arange(n)):
             x[index.to(device)] = some.to(device)
         return x, 0
-    keys = task.keys()
+    keys, chunk = task.keys(), max(1, _CHUNK // outline.row_bytes)
     with store.lock(space):
         found = store.find(space, keys, outline.row_bytes)
         known = np.flatnonzero(found.block >= 0)
-        for start in range(0, len(known), _CHUNK):
-            some = torch.from_numpy(known[start : start + _CHUNK])
+        for start in range(0, len(known), chunk):
+            some = torch.from_numpy(known[start : start + chunk])
             x[some.to(device)] = Mapped(found, outline)[some].to(device)
         missing = found.missing
         for index, rows in task.compute(missing):
             x[index.to(device)] = rows.to(device)
         if len(missing):
             with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
-                for start in range(0, len(missing) if block is not None else 0, _CHUNK):
-                    some = torch.from_numpy(missing[start : start + _CHUNK])
-                    assert block is not None
-                    block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
+                if block is not None:
+                    for start in range(0, len(missing), chunk):
+                        some = torch.from_numpy(missing[start : start + chunk])
+                        block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
     return x, len(known)
 
 
-def in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, int]:
+def _in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, int]:
     """The rows as files, and how many of them were known; None where the store cannot take them."""
     keys, outline = task.keys(), task.outline
     with store.lock(space):

@@ -25,7 +25,7 @@ from tlx import __version__, backbones
 from tlx.config import Backbone, Head
 from tlx.decoding import MAX_PIXELS, Pixels, UnreadableImage, _rgb, _upright, decode
 from tlx.errors import RequestError, reason
-from tlx.forward import BATCH, Forward, as_input
+from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.pixels import Preprocessing
 from tlx.runtime import atomic, autocast, device_of
 from tlx.stages import Net
@@ -36,7 +36,7 @@ __all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "l
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 UNKNOWN = "unknown"  # the prediction where no class is probable enough
-AHEAD = 2 * BATCH  # images that are decoded before they are asked for
+AHEAD = 64  # images that are decoded before they are asked for
 # What a description may call to make its network.
 MAKERS = [f"{make.__module__}.{make.__name__}" for make in (backbones.torchvision, backbones.timm, backbones.small_cnn)]
 SIZES = range(1, 8193)  # pixels of the sides that a description may ask images to be resized to
@@ -114,7 +114,7 @@ class Model:
         """Where the weights are."""
         return next(self.net.parameters()).device
 
-    def predict(self, images: Iterable[Picture], batch_size: int = BATCH) -> list[Prediction]:
+    def predict(self, images: Iterable[Picture], batch_size: int | None = None) -> list[Prediction]:
         """A prediction for each image, in order.
 
         `images`: paths, bytes of image files, uint8 `[H, W, 3]` arrays, Pillow's images, mixed as you like. What is no
@@ -122,20 +122,21 @@ class Model:
         """
         return list(self.stream(images, batch_size))
 
-    def stream(self, images: Iterable[Picture], batch_size: int = BATCH) -> Iterator[Prediction]:
+    def stream(self, images: Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
         """As `predict`, as they are computed: images are asked for, and decoded in threads, only a little ahead.
 
-        `batch_size`: images that are answered together. A batch is filled up with images that can be read, so that the
-        answers of a list are those of a run's test set, whatever lies between them.
+        `batch_size`: images that are answered together; None: as when the test set was measured. A batch is filled up
+        with images that can be read, so that the answers of a list are those of a run's test set, whatever lies between them.
         """
         return (prediction for prediction, _ in self.with_views(images, batch_size))
 
     def with_views(
-        self, images: Iterable[Picture], batch_size: int = BATCH
+        self, images: Iterable[Picture], batch_size: int | None = None
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         """As `stream`, each with what the network saw: uint8 `[3, S, S]`, None where the image could not be read."""
         if isinstance(images, str | bytes | Path):
             raise RequestError("predict takes a list of images, as in predict(['photo.jpg'])")
+        batch_size = batch_size or rows_per_pass(self.device)
         held: list[tuple[str, Tensor | str]] = []
         readable = 0
         for name, found in self._views(images, max(AHEAD, batch_size)):

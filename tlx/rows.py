@@ -4,12 +4,12 @@ import collections
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from tlx.data import Images
 from tlx.forward import Forward, rows_per_pass
@@ -48,8 +48,11 @@ class Kept:
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; epoch e sees view e mod K."""
         view, target = self.views[epoch % len(self.views)], self.y.device
-        for index in order:
-            here = index.to(target, non_blocking=True)
+        if not order:
+            return
+        # One transfer for all of an epoch.
+        moved = torch.split(torch.cat(list(order)).to(target), [len(index) for index in order])
+        for index, here in zip(order, moved, strict=True):
             x = view[here if self.device == target else index.to(self.device)]
             yield x.to(target, non_blocking=True), self.y[here]
 
@@ -57,7 +60,8 @@ class Kept:
 class Pixels:
     """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views drawn from (seed, epoch, index) alone.
 
-    They are decoded ahead of the pass that takes them, by threads, or by `workers` processes where those are given.
+    They are decoded ahead of the pass that takes them, by threads, or by `workers` processes where those are given;
+    images of one array are resized a batch at a time, on the device.
     """
 
     def __init__(
@@ -74,25 +78,29 @@ class Pixels:
         spec: str = "",
     ) -> None:
         """`spec`: what the pixels depend on but for the images (preprocessing, transforms, seed), for keys."""
-        self.images, self.device, self.spec = images, device, spec
+        self.images, self.device = images, device
         self.y = torch.as_tensor(images.labels).to(device)
         self.views = Views(images, preprocessing, transforms, on, seed)
         self.order = _Order()
         self.loader: DataLoader[Any] | None = None
         # Images of one size that lie in memory need neither decoding nor, one by one, resizing.
         self.stacked = not transforms and images.stack(np.zeros(0, dtype=np.int64)) is not None
+        # A GPU resizes in floating point, within a level of what a processor makes of the same image.
+        self.spec = f"{spec} on {device.type}" if self.stacked else spec
         if workers and not self.stacked:
             self.loader = DataLoader(
                 self.views,
                 batch_sampler=self.order,
                 num_workers=workers,
+                worker_init_fn=_keep_nothing,
                 persistent_workers=stay,  # those of a part that is read once go
                 pin_memory=device.type == "cuda",
             )
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; `epoch` chooses the random views."""
-        self.order.keys = [[(int(i), epoch) for i in index] for index in order]
+        if not self.stacked:
+            self.order.keys = [[(i, epoch) for i in index.tolist()] for index in order]
         for index, x in zip(order, self._views(order), strict=True):
             yield x.to(self.device, non_blocking=True), self.y[index.to(self.y.device)]
 
@@ -153,15 +161,25 @@ class _Order:
         return len(self.keys)
 
 
+def _keep_nothing(_: int) -> None:
+    """A reader process decodes for others: the pixels it kept would be there once a process."""
+    info = get_worker_info()
+    assert info is not None
+    cast(Views, info.dataset).images.store.budget = None
+
+
 def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
     """Batches by threads of this process: decoding leaves Python's lock, and nothing is copied between processes."""
     waiting: collections.deque[list[Future[Tensor]]] = collections.deque()
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as threads:
+    threads = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16))
+    try:
         for number in range(len(order) + AHEAD):
             if number < len(order):
                 waiting.append([threads.submit(views.__getitem__, key) for key in order[number]])
             if number >= AHEAD:
                 yield torch.stack([image.result() for image in waiting.popleft()])
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class Through:

@@ -105,6 +105,9 @@ def reader_processes(workers: str, device: "torch.device") -> int:
     """How many processes read images: none beside a CPU that computes, up to 8 beside a GPU."""
     if workers != "auto":
         return int(workers)
+    shared = Path("/dev/shm")  # where they hand over what they read; a container may have 64 MB of it
+    if shared.is_dir() and shutil.disk_usage(shared).free < 2**30:
+        return 0
     return min(8, max((os.cpu_count() or 1) - 1, 0)) if device.type == "cuda" else 0
 
 
@@ -114,8 +117,10 @@ def free_memory() -> int:
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no control group, or its limit is "max"
+        lines = (group / "memory.stat").read_text().splitlines()
+        cached = int(dict(line.split() for line in lines)["inactive_file"])  # files read before: given back when asked
+        return min(free, limit - int((group / "memory.current").read_text()) + cached)
+    except (OSError, ValueError, KeyError):  # no control group, or its limit is "max"
         return free
 
 
@@ -142,13 +147,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
     For a file or a folder. A full disk is a RequestError that names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / path.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / path.name
+    except OSError as error:
+        raise unwritable(path, error) from error
     try:
         yield temporary
         if path.is_dir() and temporary.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
+    except BrokenPipeError:  # of what is written beside it
+        raise
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
@@ -158,5 +168,5 @@ def atomic(path: Path) -> Iterator[Path]:
 def unwritable(path: Path, error: OSError) -> RequestError:
     """What to say when `path` cannot be written: disk full, no permission, a file in the way."""
     full = error.errno in (None, *FULL)
-    advice = "free some space, or take another output=" if full else "take another output="
+    advice = "free some space, or take another place" if full else "take another place (output=…)"
     return RequestError(f"cannot write {path}: {error.strerror or error}; {advice}")
