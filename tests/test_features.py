@@ -402,7 +402,42 @@ def test_what_is_being_computed_is_said_while_it_is(tmp_path: Path) -> None:
     lines: list[str] = []
     run.features.doing = lines.append
     run.rows()
-    assert re.fullmatch(
-        r"features: head input, train, (\d+) of \1 images, \d+ images/s", lines[-2].replace("fc", "head")
-    )
+    assert re.fullmatch(r"features: fc input, train, (\d+) of \1 images, \d+ images/s", lines[-2])
     assert lines[-1] == ""
+
+
+def test_a_network_that_prints_the_same_but_is_built_otherwise_misses(tmp_path: Path) -> None:
+    first = Run(tmp_path, *NETWORKS["vit"])
+    first.rows()
+    weights = first.job.net.state_dict()  # their shapes do not tell the number of heads
+    other = Run(tmp_path, *NETWORKS["vit"], "+backbone.arguments.num_heads=2", weights=weights)
+    assert not torch.equal(first.x(), other.x())
+    assert "earlier" not in "".join(other.said)
+    again = Run(tmp_path, *NETWORKS["vit"], weights=weights)
+    again.rows()
+    assert "from an earlier run" in "".join(again.said)
+
+
+def test_rows_that_are_being_made_count_in_the_budget(tmp_path: Path) -> None:
+    def in_memory(run: Run) -> dict[int, int]:
+        """Bytes by cut."""
+        cut = max(plan.cut for plan in run.job.plans.values())
+        run.rows(cut=cut)
+        kept = {slot[1]: rows.views for slot, (_, rows) in run.features._kept.items()}
+        return {cut: sum(x.nbytes for x in views if isinstance(x, Tensor)) for cut, views in kept.items()}
+
+    whole = in_memory(Run(tmp_path, "strategy=gradual", store=0))
+    assert len(whole) > 1
+    budget = max(whole.values())
+    assert sum(in_memory(Run(tmp_path, "strategy=gradual", store=0, budget=budget)).values()) <= budget
+
+
+def test_reader_processes_that_are_spawned_give_the_same_pixels(tmp_path: Path) -> None:
+    rows = Run(tmp_path, "augmentation=crop_flip", "runtime.workers=1").rows(cut=0, training=True)
+    assert isinstance(rows, Pixels)
+    assert rows.loader is not None
+    rows.loader.multiprocessing_context = "spawn"  # as on macOS and Windows: everything is pickled
+    ((x, _),) = rows.batches([torch.arange(4)], epoch=1)
+    alone = Run(tmp_path, "augmentation=crop_flip").rows(cut=0, training=True)
+    ((y, _),) = alone.batches([torch.arange(4)], epoch=1)
+    assert torch.equal(x, y)

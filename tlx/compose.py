@@ -77,7 +77,7 @@ def multirun(
 ) -> None:
     """Runs `task` once for each combination, by Hydra's sweeper and launcher, in sub-folders of `folder`."""
     typed = [as_typed(override, multirun=True) for override in overrides]
-    with _hydra() as main:
+    with _hydra() as main, _composed_already():
         main.multirun("config", task, [*_search_path(config_dir), *typed, f"hydra.sweep.dir={quote(str(folder))}"])
 
 
@@ -185,6 +185,19 @@ def _hydra() -> Iterator[Any]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _composed_already() -> Iterator[None]:
+    """Hydra's sweeper composes every job to see whether that goes well; here that was seen before."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    check = BasicSweeper.validate_batch_is_legal
+    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = check  # type: ignore[method-assign]
 
 
 def _compose(typed: list[str]) -> DictConfig:
