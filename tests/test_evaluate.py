@@ -1,5 +1,9 @@
 """Figures agree with the libraries that everybody checks against."""
 
+import csv
+import io
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -36,3 +40,18 @@ def test_figures_are_sklearns() -> None:
     assert found.predictions == predicted.tolist()
     assert found.probabilities == pytest.approx(answers.softmax(1).max(1).values.tolist())
     assert found.interval == wilson(round(found.accuracy * 200), 200)
+
+
+def test_the_table_has_a_row_for_each_image_whatever_it_is_called() -> None:
+    found = scores(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1, 1]), ["a,b", "ç"])
+    files = ['x "1".png', os.fsdecode(b"\xff.png"), "new\nline.png"]
+    text = found.table(files, [0, 1, 1], ["a,b", "ç"])
+    assert text.encode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["file"] for row in rows] == [files[0], "\\udcff.png", files[2]]
+    assert [(row["sample"], row["label"], row["prediction"], row["correct"]) for row in rows] == [
+        ("0", "a,b", "a,b", "1"), ("1", "ç", "ç", "1"), ("2", "ç", "a,b", "0")
+    ]  # fmt: skip
+    assert [row["probability"] for row in rows] == [f"{p:.6f}" for p in found.probabilities]
+    with pytest.raises(ValueError, match="zip"):
+        found.table(files[:2], [0, 1, 1], ["a,b", "ç"])

@@ -232,7 +232,8 @@ def test_what_was_measured_in_16_bit_is_written_in_fp32_and_compared_with_both(
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"largest difference of a logit \d\.\de-0[4-9], same classes$|logit 0\.0e\+00", lines[1])
     pattern = (
-        r"to the bf16 model that was measured: largest difference of a probability (\S+), (same|\d+ of 16) class.*"
+        r"to the bf16 model that was measured: largest difference of a probability (\S+), (same|\d+ of 16) class[^;]*; "
+        r"no class changes whose margin exceeds it"
     )
     figure = re.fullmatch(pattern, lines[2])
     assert figure
@@ -241,6 +242,25 @@ def test_what_was_measured_in_16_bit_is_written_in_fp32_and_compared_with_both(
     program = torch.export.load(run / "export" / "model.pt2", extra_files=extra)
     assert json.loads(extra["tlx.json"])["measured_precision"] == "bf16"
     assert {value.dtype for value in program.state_dict.values()} == {torch.float32}
+
+
+def test_a_change_is_held_against_the_margin_that_was_measured(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = model.load(runs["small_cnn"], "cpu")
+    measured = torch.tensor([[0.9, 0.1, 0.0], [0.51, 0.49, 0.0]])
+    monkeypatch.setattr(exported, "answers", lambda *_: measured)
+
+    def said(*written: list[float]) -> str:
+        logits = torch.tensor(written).log() * TEMPERATURE
+        return export._beside_measured(opened, logits, torch.zeros(2)).partition("probability ")[2]
+
+    none = "no class changes whose margin exceeds it"
+    assert said([0.88, 0.12, 0.0], [0.52, 0.48, 0.0]) == f"2.0e-02, same classes; {none}"
+    assert said([0.87, 0.13, 0.0], [0.49, 0.51, 0.0]) == f"3.0e-02, 1 of 2 classes differ; {none}"
+    assert said([0.9, 0.1, 0.0], [0.499, 0.501, 0.0]) == (
+        "1.1e-02, 1 of 2 classes differ; 1 class changes whose margin exceeds it"
+    )
 
 
 def test_a_file_that_fails_the_comparison_is_not_there(
@@ -326,6 +346,9 @@ def test_it_compares_on_the_images_given_or_the_tested_or_drawn_ones(tmp_path: P
     views, what = export.pictures(seen, files[:3], run)
     assert (len(views), what) == (3, "3 images")
     assert torch.equal(views, views_of(files[:3]))
+    views, what = export.pictures(seen, files, run)
+    assert (len(views), what) == (64, "the first 64 of 70 images")
+    assert torch.equal(views, views_of(files[:64]))
 
     with (run / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,11 @@ def draw(root: Path, classes: tuple[str, ...] = CLASSES, n: int = 15, start: int
 RESNET = ("backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", "backbone.input_size=32")
 
 
-def learned(folder: Path, *words: str) -> Summary:
-    """A run whose test set is 9 of 45 images, split by its seed."""
+def learned(folder: Path, *words: str, odd: bool = False) -> Summary:
+    """A run whose test set is 9 of 45 images, split by its seed; `odd`: the dark ones' names are no Unicode."""
     draw(folder / "data")
+    for file in list((folder / "data" / "dark").iterdir()) if odd else []:
+        file.rename(file.with_name(os.fsdecode(b"\xff") + file.name))
     common = ["tracking=none", "training.epochs=1", "seed=3"]
     data = ["dataset=image_folder", f"dataset.root={folder / 'data'}", f"output={folder / 'out'}"]
     return tlx.run([*data, *common, *words])
@@ -41,7 +44,7 @@ def learned(folder: Path, *words: str) -> Summary:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    return learned(tmp_path_factory.mktemp("measured é"), "backbone=small_cnn", "backbone.input_size=32")
+    return learned(tmp_path_factory.mktemp("measured é"), "backbone=small_cnn", "backbone.input_size=32", odd=True)
 
 
 def own(run: Summary) -> list[str]:
@@ -95,6 +98,78 @@ def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so
     assert whole.interval == wilson(round(whole.accuracy * 45), 45)
     verb(run, *own(run), "--part", "val")
     assert "note      the model has learned from these images, or was chosen by them" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_unicode_is_an_escape_in_what_is_written(
+    run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, figures = tmp_path / "t.csv", tmp_path / "t.json"
+    assert verb(run, *own(run), "--csv", str(table), "--json", str(figures)) == 0
+    assert table.read_bytes() == (run.folder / "predictions.csv").read_bytes()
+    with table.open(encoding="utf-8") as file:
+        assert sum("/dark/\\udcff" in row["file"] for row in csv.DictReader(file)) == 3
+    bad = run.folder.parents[2] / "data" / os.fsdecode(b"dark/\xfe.png")
+    bad.write_text("no image")
+    try:
+        assert verb(run, *own(run), "dataset.on_error=skip", "--json", str(figures)) == 0
+    finally:
+        bad.unlink()
+    ((path, why),) = json.loads(figures.read_text(encoding="utf-8"))["skipped"]
+    assert os.fsencode(path).endswith(b"dark/\xfe.png")
+    assert why == "not an image, or of an unknown format"
+    assert "dark/\\udcfe.png (not an image" in capsys.readouterr().out
+
+
+SEEN = ("seed=4", "++seed=4", "dataset.test_fraction=0.5", "dataset.limit.test=5")
+
+
+@pytest.mark.parametrize("word", SEEN)
+def test_another_split_of_its_own_data_is_no_test_of_a_model_and_that_is_said(
+    run: Summary, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [other for other in own(run) if not other.startswith("seed=") or "seed" not in word]
+    trained = {file for part in ("train", "val") for file in measure.evaluate(str(run.folder), own(run), part).files}
+    found = measure.evaluate(str(run.folder), [*words, word])
+    assert found.mixed
+    assert not found.trained
+    assert trained & set(found.files) or word == "dataset.limit.test=5"
+    assert verb(run, *words, word) == 0
+    line = "note      data of the same name as the run's, but not its test set: the model may have learned from some of"
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["++seed=3"], ["dataset.limit.train=6"], ["dataset.per_class=2"]])
+def test_its_own_test_set_is_told_apart_whatever_else_was_chosen(run: Summary, words: list[str]) -> None:
+    found = measure.evaluate(str(run.folder), [*own(run)[:-1], *words])
+    assert len(found.files) == 9
+    assert (found.trained, found.mixed) == (False, False)
+
+
+def test_few_images_of_a_class_are_measured_as_they_are(
+    run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw(tmp_path / "few", ("dark", "light"), n=2, start=9)
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
+    assert verb(run, *words, "--part", "all", "--csv", str(tmp_path / "t.csv")) == 0
+    assert "image_folder, part all: 4 images" in capsys.readouterr().out
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(Path(row["file"]).parent.name, row["label"]) for row in rows} == {("dark", "dark"), ("light", "light")}
+    assert len(rows) == 4
+    predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
+    assert [f"{p.probability:.6f}" for p in predicted] == [row["probability"] for row in rows]
+    with pytest.raises(RequestError) as raised:
+        verb(run, *words)
+    assert str(raised.value) == (
+        "--part test: class 'dark' has 2 of the 3 images that a split needs; --part all measures all images"
+    )
+    (root / "dark" / "0.png").write_text("no image")
+    with pytest.raises(RequestError, match=r"0\.png: cannot be read as an image \(not an image, .*on_error=skip"):
+        verb(run, *words, "--part", "all")
+    assert verb(run, *words, "--part", "all", "dataset.on_error=skip") == 0
+    said = capsys.readouterr().out
+    assert "part all: 3 images" in said
+    assert f"skipped      {root / 'dark' / '0.png'} (not an image, or of an unknown format)" in said
 
 
 def test_classes_are_matched_by_name_and_fewer_of_them_are_said(

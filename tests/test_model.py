@@ -147,7 +147,7 @@ def test_a_saved_model_is_opened_without_drawing_what_it_overwrites(
         built.append(any(p.any() for p in net.parameters() if p.ndim > 1))
         return net, preprocessing
 
-    monkeypatch.setattr("tlx.model.backbones", SimpleNamespace(build=build))
+    monkeypatch.setattr("tlx.saved.backbones", SimpleNamespace(build=build))
     net = tlx.load(trained[0].folder, device="cpu").net
     assert built == [False]
     assert all(p.any() for p in net.parameters() if p.ndim > 1)

@@ -2,11 +2,14 @@
 
 import io
 import json
+import os
 import struct
 import threading
+import time
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,12 @@ from PIL import Image, ImageCms
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from tlx import decoding
 from tlx.compose import CONF
 from tlx.config import component
-from tlx.decoding import MAX_PIXELS
+from tlx.decoding import LARGE, MAX_PIXELS, UnreadableImage, decode, pixels_of
 from tlx.errors import RequestError
-from tlx.pixels import Normalize, Preprocessing, ShearZoom, UnreadableImage, decode, random_view
+from tlx.pixels import Normalize, Preprocessing, ShearZoom, random_view
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -172,6 +176,57 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
         decode(tmp_path / "gone.jpg")
 
 
+def test_a_pipe_or_a_device_is_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero"), tmp_path):
+        with pytest.raises(UnreadableImage, match=r"^not a file$"):
+            decode(path)
+
+
+def test_large_images_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = 0, 0
+    whole = decoding._rgb
+
+    def counted(image: Image.Image) -> Image.Image:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.02)  # long enough for another thread to come
+        at_once -= 1
+        return whole(image)
+
+    monkeypatch.setattr(decoding, "_rgb", counted)
+    data = encoded(Image.fromarray(picture()))
+    found = []
+    for large in (0, LARGE):
+        most = 0
+        monkeypatch.setattr(decoding, "LARGE", large)
+        with ThreadPoolExecutor(4) as threads:
+            assert all((pixels == picture()).all() for pixels in threads.map(decode, [data] * 8))
+        found.append(most)
+    assert found[0] == 1 < found[1]
+
+
+def test_one_of_pillows_images_has_the_pixels_and_the_errors_of_its_file() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for mode in ("RGB", "L", "P", "CMYK", "I;16"):
+        image = Image.fromarray(picture()[..., 0].astype(np.uint16)) if mode == "I;16" else None
+        data = encoded(image or Image.fromarray(picture()).convert(mode), "TIFF", exif=exif)
+        found = pixels_of(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(found, decode(data))
+        assert found.shape == (30, 20, 3)
+    cut = encoded(Image.fromarray(picture()), "PNG")[:-60]
+    with pytest.raises(UnreadableImage, match="truncated"):
+        pixels_of(Image.open(io.BytesIO(cut)))
+    with pytest.raises(UnreadableImage, match="20000 x 6000 pixels are more than 100,000,000"):
+        pixels_of(Image.new("1", (20_000, 6_000)))
+    closed = Image.open(io.BytesIO(data))
+    closed.close()
+    with pytest.raises(UnreadableImage):
+        pixels_of(closed)
+
+
 def bomb(side: int) -> bytes:
     """A PNG that says it has side x side pixels, and has none."""
 
@@ -199,6 +254,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side: int) -> Non
 def test_the_view_is_pillows_resize_and_centre_crop(interpolation: str, size: tuple[int, int]) -> None:
     preprocessing = Preprocessing(56, 64, 56, *IMAGENET, interpolation)
     view = preprocessing.view(tensor(*size))
+    assert torch.equal(preprocessing.of(picture(*size)), view)
     assert view.shape == (3, 56, 56)
     assert view.dtype == torch.uint8
     height, width = size

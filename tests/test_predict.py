@@ -7,23 +7,29 @@ import html
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from tlx import backbones, gallery, model
-from tlx.config import Backbone, Head
+from tlx.config import Backbone, Dataset, Head
+from tlx.data import split
+from tlx.datasets import image_folder
 from tlx.errors import RequestError
+from tlx.folders import walk
 from tlx.model import Model, Prediction
 from tlx.predict import find, main, options
 
@@ -92,6 +98,34 @@ def test_files_folders_patterns_and_a_list_are_taken(
     assert [str(file) for file in find(["-", str(photos / "0.JPG")])] == [
         str(photos / "2.png"), "not there.jpg", str(tmp_path / "photos/4.png"), str(photos / "0.JPG")
     ]  # fmt: skip
+
+
+def test_a_folder_is_searched_as_the_training_searches_it(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / ".hidden").mkdir(parents=True)
+    for place in (".", ".hidden"):
+        shutil.copy(photos / "2.png", tmp_path / "elsewhere" / place / "linked.png")
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / "inner" / "round").symlink_to(photos)
+    (photos / "broken.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(photos / "pipe.png")
+    found = [file.relative_to(photos).as_posix() for file in find([str(photos)])]
+    assert len(found) == len(set(found)) == 11
+    assert found[-1] == "link/linked.png"
+    assert set(map(str, find([str(photos)]))) < set(walk(str(photos)))
+
+
+def test_a_listed_name_need_not_be_unicode_and_a_pipe_is_a_row(
+    folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.png")
+    shutil.copy(photos / "2.png", odd)
+    os.mkfifo(tmp_path / "pipe.png")
+    listed = b"\n".join(map(os.fsencode, (odd, tmp_path / "pipe.png", photos / "2.png")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed), encoding="utf-8"))
+    assert verb(folder, "-", "--json") == 1
+    first, pipe, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["file"], pipe) == (str(odd), {"file": str(tmp_path / "pipe.png"), "error": "not a file"})
+    assert first["probabilities"] == last["probabilities"]
 
 
 def test_what_cannot_be_found_is_said(photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -332,8 +366,29 @@ def test_an_image_may_be_given_in_any_way(opened: Model, photos: Path) -> None:
     assert errors[0] == "an array of float32 [42, 50, 3]; it must be uint8 [H, W, 3]"
     assert all("it must be uint8 [H, W, 3]" in error for error in errors[:3])
     assert errors[3:] == ["the file is empty", "not an image, or of an unknown format"]
+    line = "https://example.org/cat.jpg: a URL; nothing is fetched here: download it and give the file's path"
+    assert [p.error for p in opened.predict(["https://example.org/cat.jpg"])] == [line]
+    (other,) = opened.predict([torch.zeros(3, 8, 8)])  # type: ignore[list-item]
+    assert other.error == "Tensor is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image"
     with pytest.raises(RequestError, match=r"predict takes a list of images, as in predict\(\['photo.jpg'\]\)"):
         opened.predict("photo.jpg")
+
+
+def test_the_frames_of_an_animation_are_images_of_their_own(opened: Model) -> None:
+    frames = [np.full((20, 20, 3), value, np.uint8) for value in range(0, 250, 5)]
+    file = io.BytesIO()
+    first, *others = map(Image.fromarray, frames)
+    first.save(file, "TIFF", save_all=True, append_images=others)
+    found = opened.predict(ImageSequence.Iterator(Image.open(file)))
+    assert found == opened.predict(frames)
+    assert len({p.probability for p in found}) > 40
+    cut = Image.open(io.BytesIO(file.getvalue()[:400]))
+    assert "truncated" in opened.predict([cut])[0].error
+
+
+def test_a_device_that_does_not_exist_is_said(folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"^device banana: must be auto, cpu, cuda, cuda:<number> or mps$"):
+        model.load(folder, "banana")
 
 
 def test_what_the_model_says_of_itself_is_obeyed(folder: Path, photos: Path, tmp_path: Path) -> None:
@@ -404,6 +459,26 @@ def test_damaged_pictures_are_rows(folder: Path, opened: Model, tmp_path: Path, 
     assert all(bool(p.error) != bool(p.prediction) and "\n" not in p.error for p in found)
     assert any(p.error for p in found)
     assert set(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_damaged_picture_trains_whole_or_is_listed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            picture = io.BytesIO()
+            form = ("JPEG", "PNG", "GIF", "TIFF", "WEBP")[i % 5]
+            Image.fromarray(rng.integers(0, 256, (24, 20, 3)).astype(np.uint8)).save(picture, form)
+            data = picture.getvalue() if i % 2 else mutated(picture.getvalue(), rng)
+            (tmp_path / name / f"{i:02}.jpg").write_bytes(data)
+    data = split(image_folder(str(tmp_path)), Dataset(on_error="skip"), seed=0)
+    kept = [file for part in (data.train, data.val, data.test) for file in part.files]
+    skipped = dict(data.skipped)
+    assert sorted([*kept, *skipped]) == sorted(map(str, tmp_path.glob("*/*.jpg")))
+    assert 0 < len(skipped) < 20
+    assert all(int(Path(file).stem) % 2 == 0 and why and "\n" not in why for file, why in skipped.items())
+    for part in (data.train, data.val, data.test):
+        assert all(part.decode(i).shape[2] == 3 for i in range(len(part)))
 
 
 def test_a_damaged_model_is_one_line_whatever_was_damaged(folder: Path, tmp_path: Path) -> None:
@@ -487,3 +562,91 @@ def test_what_is_measured_is_added_and_nothing_else_changes(folder: Path, tmp_pa
     assert model.load(tmp_path, "cpu").description == {**before, "metrics": metrics}
     assert sorted(path.name for path in file.parent.iterdir()) == ["model.json", "model.safetensors"]
     assert list(before["versions"]) == ["tlx", "torch", "torchvision", "timm"]
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def process(code: str, *words: object, cwd: Path) -> str:
+    """What a Python process of its own prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# Everything that an attack would need is refused while the model is opened and used.
+WATCHED = """
+import argparse, sys
+import tlx.model
+from tlx import predict
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "pickle.find_class", "subprocess.Popen", "os.system",
+                 "os.fork", "os.exec", "os.posix_spawn"):
+        raise AssertionError(f"{event} {arguments}")
+    if event == "exec" and sys.argv[1] in arguments[0].co_filename:
+        raise AssertionError(f"code of the model's folder: {arguments}")
+sys.addaudithook(watch)
+parser = argparse.ArgumentParser()
+predict.options(parser)
+assert predict.main(parser.parse_args(sys.argv[1:])) == 1
+"""
+
+
+class Trap:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_predict_executes_nothing_that_lies_in_its_way(folder: Path, photos: Path, tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    home = tmp_path / "run"
+    shutil.copytree(folder, home)
+    code = f"open({str(sprung)!r}, 'w')"
+    for name in ("__init__.py", "tlx.py", "torch.py", "sitecustomize.py", "model.py", "conftest.py", "code/timm.py"):
+        for place in (home, home / "model", photos):
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(code)
+    trap = pickle.dumps(Trap(sprung))
+    for name in ("model.pkl", "pytorch_model.bin", "model.pth", "data.pkl"):
+        (home / "model" / name).write_bytes(trap)
+    (home / "config.yaml").write_text(f"backbone: {{_target_: os.system, command: touch {sprung}}}")
+    (photos / "pickle.jpg").write_bytes(trap)
+    (photos / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    shutil.copy(photos / "2.png", photos / "$(touch sprung);`touch sprung`.png")
+    work = tmp_path / "work"
+    work.mkdir()
+    process(WATCHED, home, photos, "--csv", work / "t.csv", "--html", work / "t.html", cwd=work)
+    assert not sprung.exists()
+    assert sorted(file.name for file in work.iterdir()) == ["t.csv", "t.html"]
+    with (work / "t.csv").open(encoding="utf-8") as file:
+        rows = {Path(row["file"]).name: row["error"] for row in csv.DictReader(file)}
+    assert {name for name, error in rows.items() if error} == {"pickle.jpg", "script.png"}
+    assert len(rows) == 13
+
+
+# The largest that the process has been, in KiB (bytes on macOS), after a short and after a long list of images.
+LONG = """
+import io, resource, sys
+from tlx.predict import predict
+def peak(images):
+    sys.stdin = io.StringIO(f"{sys.argv[2]}\\n" * images)
+    assert predict(sys.argv[1], ["-"], {"csv": f"{images}.csv"}, device="cpu") == 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak(300), peak(1500))
+"""
+
+
+def test_a_long_list_takes_no_more_memory_than_a_short_one(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (375, 500, 3)).astype(np.uint8)).save(tmp_path / "a.jpg")
+    short, long = map(int, process(LONG, folder, tmp_path / "a.jpg", cwd=tmp_path).split())
+    assert (long - short) * (1 if sys.platform == "darwin" else 1024) < 30e6
+    assert len((tmp_path / "1500.csv").read_text().splitlines()) == 1501

@@ -122,6 +122,11 @@ def test_make_run_is_one_run(home: Path) -> None:
     assert [json.loads(file.read_text())["status"] for file in summaries] == ["finished"]
 
 
+def test_the_pages_of_mlflow_are_for_this_machine_only() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"mlflow ui .*--host 127\.0\.0\.1( |$)", makefile, re.MULTILINE)
+
+
 def test_make_test_is_pytest(home: Path) -> None:
     done = make(home, "test", "--dry-run")
     assert " -m pytest" in done.stdout

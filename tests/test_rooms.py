@@ -67,15 +67,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "solvers": {"config", "evaluate", "forward", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     # What stays.
-    "model": {"backbones", "config", "decoding", "forward", "pixels", "runtime", "stages", "unpack"},  # saved, loaded
+    "saved": {"backbones", "config", "pixels", "runtime", "stages", "unpack"},  # the model's folder, never trusted
+    "model": {"checks", "decoding", "folders", "forward", "pixels", "runtime", "saved", "stages"},  # images → answers
     "gallery": {"model"},  # predictions as a page
-    "predict": {"checks", "folders", "gallery", "model", "runtime", "unpack"},  # the verb
+    "predict": {"checks", "folders", "gallery", "model", "runtime"},  # the verb
     "served": {"decoding", "model"},  # the model as MLflow serves it
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share
     "weights_inventory": {"config", "hub", "inventory", "places", "weights"},  # the verb `weights`
     "data_inventory": {"config", "data", "datasets", "decoding", "fetch", "inventory", "unpack"},  # the verb `data`
-    "export": {"decoding", "exported", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
+    "export": {"decoding", "exported", "folders", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_process"},  # what MLflow is told
     "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder
@@ -97,7 +98,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("strategy", "weights"),
     },
     "measure": {
-        *("build", "checks", "compose", "config", "data", "display", "evaluate", "images", "model", "rows", "runtime"),
+        *(
+            "build",
+            "checks",
+            "compose",
+            "config",
+            "data",
+            "display",
+            "evaluate",
+            "folders",
+            "gallery",
+            "images",
+            "model",
+        ),
+        *("rows", "runtime"),
     },  # the verb `evaluate`
     "job": {
         *("build", "config", "datasets", "display", "evaluate", "features", "kept", "model", "record", "runtime"),
@@ -124,7 +138,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MAY_BE_HEAVY = {
     *("backbones", "discovery", "evaluate", "exported", "features", "folding", "forward", "heads", "kept", "model"),
-    *("parts", "pixels", "rows", "served", "solvers", "stages", "strategy", "trainer"),
+    *("parts", "pixels", "rows", "saved", "served", "solvers", "stages", "strategy", "trainer"),
 }
 MUST_BE_LIGHT = sorted(set(MAY_IMPORT) - MAY_BE_HEAVY)
 

@@ -282,6 +282,9 @@ def test_the_served_process_says_what_the_saved_model_says_in_every_form_of_a_re
     arrays = [np.asarray(picture).tolist() for picture in pictures()]
     agree(service.rows(dataframe_split={"columns": ["image"], "data": [[one] for one in texts]}), expected)
     agree(service.rows(dataframe_records=[{"image": one} for one in texts]), expected)
+    lines = [base64.encodebytes(content(picture)).decode() for picture in pictures()]
+    agree(service.rows(dataframe_records=[{"image": one.replace("\n", "\r\n")} for one in lines]), expected)
+    agree(service.rows(inputs=lines), expected)
     agree(service.rows(dataframe_records=[{"image": one} for one in arrays]), expected)
     agree(service.rows(dataframe_records=[{"image": texts[0]}, {"image": arrays[1]}]), expected[:2])
     for key in ("inputs", "instances"):

@@ -1,8 +1,12 @@
 """Files to pixels: any image a person may have becomes uint8 RGB, upright (numpy and Pillow only: no torch)."""
 
 import io
+import stat
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +22,7 @@ Pixels = NDArray[np.uint8]
 # be handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
+LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +43,9 @@ class UnreadableImage(ValueError):
     """The bytes are not an image that can be decoded whole; the message is the reason."""
 
 
+_one = threading.Lock()  # held by whoever decodes a large image
+
+
 def decode(data: bytes | Path) -> Pixels:
     """The picture in a file or in its bytes, the way a person sees it.
 
@@ -45,20 +53,44 @@ def decode(data: bytes | Path) -> Pixels:
     orientation is applied. Returns uint8 [H, W, 3]; raises `UnreadableImage` where the data is truncated, is no
     image, or would unpack to more than 100 million pixels.
     """
-    try:
+    with _told():
+        if isinstance(data, Path):
+            found = data.stat()
+            if not stat.S_ISREG(found.st_mode):  # a pipe or a device would be waited for
+                raise UnreadableImage("not a file")
+            size = found.st_size
+        else:
+            size = len(data)
+        if not size:
+            raise UnreadableImage("the file is empty")
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+            return pixels_of(image)
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """One of Pillow's images, in any mode, as `decode` has it; what it has not read of its file is read now.
+
+    Returns uint8 [H, W, 3], a copy. Raises `UnreadableImage` as `decode` does.
+    """
+    with _told():
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+        alone: AbstractContextManager[object] = _one if width * height > LARGE else nullcontext()
+        with alone:
             image.load()
-            upright = _upright(image)
-            return np.array(_rgb(upright), dtype=np.uint8)
+            return np.array(_rgb(_upright(image)), dtype=np.uint8)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What Pillow raises on damaged data, as `UnreadableImage`; MemoryError and programming errors pass."""
+    try:
+        yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
-        empty = not (data if isinstance(data, bytes) else data.stat().st_size)
-        raise UnreadableImage("the file is empty" if empty else "not an image, or of an unknown format") from None
-    # What Pillow's decoders raise on damaged data; MemoryError and programming errors pass.
+        raise UnreadableImage("not an image, or of an unknown format") from None
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
         raise UnreadableImage(reason(error).lower()) from error
     except (struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
@@ -92,10 +124,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits: integers are 0..65535; floats 0..1, or 0..255 where any is above 1."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image).astype(np.float32)  # exact for 16 bits, and half of a float64 for a large image
+    top = 65535.0
     if image.mode == "F":
-        values = np.nan_to_num(values)
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        scale = 1 / 257
-    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8), mode="L")
+        np.nan_to_num(values, copy=False)
+        top = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
+    np.clip(values, 0.0, top, out=values)
+    values *= 255.0 / top
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8), mode="L")

@@ -1,10 +1,11 @@
 """What a network's answers are worth: loss, accuracy with its interval, per-class figures."""
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,15 +56,19 @@ class Scores:
     predictions: list[int]
     probabilities: list[float]
 
-    def metrics(self) -> dict[str, Any]:
-        """The figures of the test set under the names of `summary.json`."""
-        return {
-            "test_accuracy": self.accuracy,
-            "test_accuracy_interval": list(self.interval),
-            "test_loss": self.loss,
-            "per_class": self.per_class,
-            "confusion": self.confusion,
-        }
+    def table(self, files: Sequence[str], labels: Sequence[int], classes: Sequence[str]) -> str:
+        """`predictions.csv`: a row for each image, as CSV.
+
+        `files`: the path of each; what is no Unicode in it becomes an escape. `labels`: positions in `classes`.
+        """
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
+        answers = zip(files, labels, self.predictions, self.probabilities, strict=True)
+        for sample, (file, label, predicted, probability) in enumerate(answers):
+            names = classes[label], classes[predicted]
+            rows.writerow([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
+        return text.getvalue().encode("utf-8", "backslashreplace").decode()
 
 
 def scores(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:

@@ -84,7 +84,9 @@ def answers(network: Logits, views: Tensor) -> Tensor:
 
 
 def saved(model: Model) -> Logits:
-    """The saved network in fp32, whatever format it was measured in."""
+    """The saved network in fp32: as it was measured, or where that was in 16 bit, its modules as they are."""
+    if model.precision == "fp32":
+        return model.logits
     return lambda x: model.net(x.to(model.device)).cpu()
 
 

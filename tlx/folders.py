@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,29 @@ PARTS = {
     "test": ("test", "testing", "tst"),
 }
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
+
+
+def local(given: str) -> Path:
+    """A path as it was typed, with the home for `~`.
+
+    Raises:
+        RequestError: it is a URL.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
+        raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
+    return Path(os.path.expanduser(given))
+
+
+def run_folder(given: str) -> Path:
+    """The folder of a run, or its `model/`, as it was typed.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    folder = Path(os.path.expanduser(given))
+    if not folder.is_dir():
+        raise RequestError(f"{given}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+    return folder
 
 
 def subfolders(folder: Path) -> list[os.DirEntry[str]]:
@@ -60,7 +84,7 @@ def images_of(
     files, labels = [], []
     for entry in subfolders(place):  # a part may lack a class
         label = classes.index(entry.name)
-        for file in sorted(_walk(entry.path)):
+        for file in sorted(walk(entry.path)):
             if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
                 skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
             else:
@@ -70,8 +94,12 @@ def images_of(
     return Images(files, labels, FileBytes(tuple(files)), names), skipped
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """The paths of all files below a folder, through links too, each folder once."""
+def walk(folder: str) -> Iterator[str]:
+    """The paths of all files below a folder but the system's own, through links too, each folder once.
+
+    Raises:
+        RequestError: a folder cannot be read.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,11 +36,19 @@ class FileBytes:
     paths: tuple[str, ...]
 
     def __call__(self, index: int) -> bytes:
-        with open(self.paths[index], "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open(self.paths[index], "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableImage("not a file")
+            size = found.st_size
             if size > MAX_BYTES:  # a film among the photographs
                 raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
             return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file, and a pipe without waiting for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @dataclass(frozen=True)

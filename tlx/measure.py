@@ -1,7 +1,7 @@
 """`python -m tlx evaluate RUN dataset=…`: a saved model measured on other data, as a run measures its own."""
 
 import argparse
-import csv
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from tlx.display import MOST, aligned
 from tlx.errors import RequestError, nearest
+from tlx.folders import run_folder
+from tlx.gallery import printable
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tlx.config import Config
-    from tlx.data import Images
+    from tlx.data import Data, Images, Parts
     from tlx.evaluate import Scores
+    from tlx.images import Decoded
     from tlx.model import Model
 
 PARTS = ("train", "val", "test", "all")
@@ -38,6 +41,7 @@ class Measured:
         absent: classes of the model of which there is no image.
         skipped: (path, reason) of files that were left out.
         trained: whether the model has learned from these very images, or was chosen by them.
+        mixed: whether it may have learned from some of them: they are of its own data set, but not its test set.
     """
 
     data: str
@@ -50,6 +54,7 @@ class Measured:
     absent: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     trained: bool
+    mixed: bool
     precision: str
     device: str
     scores: "Scores"
@@ -68,6 +73,7 @@ class Measured:
             "per_class": found.per_class,
             "confusion": found.confusion,
             "skipped": [list(pair) for pair in self.skipped],
+            "seen_in_training": "yes" if self.trained else "perhaps" if self.mixed else "no",
             "precision": self.precision,
             "device": self.device,
         }
@@ -79,7 +85,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
     )
-    parser.add_argument("--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test)")
+    parser.add_argument(
+        "--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test); whichever, all images are read"
+    )
     parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
     parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
@@ -93,11 +101,13 @@ def main(given: argparse.Namespace) -> int:
     found = evaluate(given.run, given.overrides, given.part, given.config_dir)
     if given.csv is not None:
         with atomic(Path(os.path.expanduser(given.csv))) as path:
-            _predictions(found, path)
+            table = found.scores.table(found.files, found.labels, found.classes)
+            path.write_text(table, encoding="utf-8", newline="")
     if given.json is not None:
         with atomic(Path(os.path.expanduser(given.json))) as path:
-            path.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-    print("\n".join(_lines(found)))
+            text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name need not be Unicode
+    print("\n".join(map(printable, _lines(found))))
     return 0
 
 
@@ -112,12 +122,9 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     """
     if part not in PARTS:
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
-    folder = Path(os.path.expanduser(run))
-    if not folder.is_dir():
-        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+    run_folder(run)
     config = _composed(overrides, config_dir)
     from tlx.build import found, output
-    from tlx.data import split
     from tlx.images import Decoded
     from tlx.runtime import device_name, use_precision, use_threads
 
@@ -132,12 +139,16 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     use_precision(model.precision)
     position = _positions(parts.classes, model.classes)
     trained_on: Mapping[str, Any] = model.description.get("data", {})
-    seed = config.seed if any(word.startswith("seed=") for word in overrides) else trained_on.get("seed", config.seed)
+    seed = config.seed if "seed" in _keys(overrides) else trained_on.get("seed", config.seed)
     known = output(config) / "features" / f"decoded-{version('pillow')}.txt"
-    data = split(parts, config.dataset, seed, Decoded(known))
-    chosen = [getattr(data, name) for name in (PARTS[:3] if part == "all" else (part,))]
+    data = _read(parts, config, seed, part, Decoded(known))
+    sets = [getattr(data, name) for name in (PARTS[:3] if part == "all" else (part,))]
+    chosen = [images for images in sets if len(images)]
     labels = [position[label] for images in chosen for label in images.labels.tolist()]
     present = {model.classes[label] for label in labels}
+    same = data.fingerprint == trained_on.get("fingerprint")
+    own_test = part == "test" and (same or data.test_fingerprint == trained_on.get("test"))
+    trained = part != "test" and same
     return Measured(
         data=data.name,
         part=part,
@@ -148,7 +159,8 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
         classes=model.classes,
         absent=tuple(name for name in model.classes if name not in present),
         skipped=data.skipped,
-        trained=part != "test" and data.fingerprint == trained_on.get("fingerprint"),
+        trained=trained,
+        mixed=not own_test and not trained and data.name == trained_on.get("name"),
         precision=model.precision,
         device=device_name(model.device),
         scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes),
@@ -164,9 +176,10 @@ def _composed(overrides: Sequence[str], config_dir: str | None) -> "Config":
 
     for word in overrides:
         key, given, _ = word.partition("=")
+        key = key.lstrip("+~")
         if not given:
             raise RequestError(f"{word}: not of the form key=value, as in dataset=image_folder")
-        first = key.lstrip("+~").partition(".")[0].partition("@")[0]
+        first = key.partition(".")[0].partition("@")[0]
         if first not in OURS:
             raise RequestError(
                 f"{word}: the model brings its own; beside it may be said dataset, dataset.<key>, runtime.<key>, seed "
@@ -174,12 +187,46 @@ def _composed(overrides: Sequence[str], config_dir: str | None) -> "Config":
             )
         if key == "runtime.precision":
             raise RequestError(f"{word}: a model is measured in the number format it was saved with")
-    if not any(word.startswith("dataset=") for word in overrides):
+    if "dataset" not in _keys(overrides):
         raise RequestError("dataset: measured on which data? as in dataset=image_folder dataset.root=~/photos")
     node = compose(overrides, config_dir)
     with open_dict(node):
         node.pop("hydra")
     return checked(node)
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0].lstrip("+") for word in overrides}
+
+
+def _read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decoded") -> "Data":
+    """The data set as a run would split it; where a class has too few images for that, all of them as the test set.
+
+    Raises:
+        RequestError: too few for the part that is asked for, or what `split` raises.
+    """
+    import numpy as np
+
+    from tlx.data import Data, split
+    from tlx.images import read_all
+
+    counts = np.bincount(parts.train.labels, minlength=len(parts.classes))
+    least, common = int(counts.argmin()), config.dataset
+    if parts.val is not None or parts.test is not None or counts[least] >= 3:
+        return split(parts, common, seed, decoded)
+    if part != "all":
+        raise RequestError(
+            f"--part {part}: class '{parts.classes[least]}' has {counts[least]} of the 3 images that a split needs; "
+            "--part all measures all images"
+        )
+    sets, unreadable = read_all({"test": parts.train}, decoded)
+    if unreadable and common.on_error == "fail":
+        path, why = unreadable[0]
+        raise RequestError(f"{path}: cannot be read as an image ({why}); leave it out with dataset.on_error=skip")
+    none = parts.train.subset([])
+    skipped = parts.skipped + unreadable
+    data = Data(parts.name, parts.classes, none, none, sets["test"], skipped, fingerprint="", source=parts.source)
+    return dataclasses.replace(data, fingerprint=data.test_fingerprint)
 
 
 def _positions(classes: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -214,17 +261,6 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
     return torch.cat(found) / model.temperature
 
 
-def _predictions(found: Measured, path: Path) -> None:
-    """As a run's `predictions.csv`."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
-        answers = zip(found.files, found.labels, found.scores.predictions, found.scores.probabilities, strict=True)
-        for sample, (file, label, predicted, probability) in enumerate(answers):
-            names = found.classes[label], found.classes[predicted]
-            table.writerow([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
-
-
 def _lines(found: Measured) -> list[str]:
     """What a person is told."""
     scores, number = found.scores, len(found.files)
@@ -238,6 +274,9 @@ def _lines(found: Measured) -> list[str]:
     ]
     if found.trained:
         facts.append(("note", "the model has learned from these images, or was chosen by them: no measure of new ones"))
+    if found.mixed:
+        words = "data of the same name as the run's, but not its test set"
+        facts.append(("note", f"{words}: the model may have learned from some of these images"))
     if found.absent:
         facts.append(
             ("no image of", f"{', '.join(found.absent)} ({len(found.absent)} of {len(found.classes)} classes)")

@@ -1,48 +1,39 @@
-"""The saved model: weights, stage table, classes and preprocessing in one folder; from images to probabilities."""
+"""The saved model in use: opened from its folder, from images to probabilities."""
 
 import collections
 import dataclasses
-import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tlx import __version__, backbones
-from tlx.config import Backbone, Head
-from tlx.decoding import MAX_PIXELS, Pixels, UnreadableImage, _rgb, _upright, decode
-from tlx.errors import RequestError, reason
+from tlx.checks import DEVICES
+from tlx.decoding import Pixels, UnreadableImage, decode, pixels_of
+from tlx.errors import RequestError
+from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.pixels import Preprocessing
-from tlx.runtime import atomic, autocast, device_of
+from tlx.runtime import autocast, device_of
+from tlx.saved import DESCRIPTION, WEIGHTS, Format, describe, opened, save
 from tlx.stages import Net
-from tlx.unpack import checksum
 
-__all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
+__all__ = ["AHEAD", "UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
 
-FORMAT = 1
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 UNKNOWN = "unknown"  # the prediction where no class is probable enough
-AHEAD = 64  # images that are decoded before they are asked for
-# What a description may call to make its network.
-MAKERS = [f"{make.__module__}.{make.__name__}" for make in (backbones.torchvision, backbones.timm, backbones.small_cnn)]
-SIZES = range(1, 8193)  # pixels of the sides that a description may ask images to be resized to
+AHEAD = 32  # images at least that are decoded before they are asked for
 
 # A path, the bytes of a file, uint8 `[H, W, 3]` in RGB, or one of Pillow's images in any mode.
 Picture = Path | str | bytes | Pixels | Image.Image
+_View = tuple[str, Tensor | str]  # an image's name, and what the network sees of it or why that cannot be had
 
 
 @dataclass(frozen=True)
@@ -65,16 +56,6 @@ class Prediction:
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k most probable classes (all, where there are fewer) with their probabilities, the surest first."""
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:k]
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a network computed when it was measured: its number format, the first stage that was not frozen, and whether
-    the stages before it ran as they are (`exact`) or folded."""
-
-    precision: str
-    cut: str
-    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +106,10 @@ class Model:
     def stream(self, images: Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
         """As `predict`, as they are computed: images are asked for, and decoded in threads, only a little ahead.
 
-        `batch_size`: images that are answered together; None: as when the test set was measured. A batch is filled up
-        with images that can be read, so that the answers of a list are those of a run's test set, whatever lies between them.
+        An array must not be overwritten before its answer is there; Pillow's images may, as the frames of an animation
+        are. `batch_size`: images that are answered together, None: as many as when the model was measured. A batch is
+        filled up with images that can be read, so that the answers of a list are those of a run's test set, whatever
+        lies between them.
         """
         return (prediction for prediction, _ in self.with_views(images, batch_size))
 
@@ -137,7 +120,7 @@ class Model:
         if isinstance(images, str | bytes | Path):
             raise RequestError("predict takes a list of images, as in predict(['photo.jpg'])")
         batch_size = batch_size or rows_per_pass(self.device)
-        held: list[tuple[str, Tensor | str]] = []
+        held: list[_View] = []
         readable = 0
         for name, found in self._views(images, max(AHEAD, batch_size)):
             held.append((name, found))
@@ -147,21 +130,30 @@ class Model:
                 held, readable = [], 0
         yield from self._answers(held)
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, each row summing to 1."""
+    def logits(self, x: Tensor) -> Tensor:
+        """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, as they were when the model was measured."""
         frozen, tail = self.halves
         rows = frozen(x.to(self.device))
         with torch.no_grad(), autocast(self.device, self.precision):
             logits: Tensor = tail(as_input(rows, self.precision))
-        return (logits.float() / self.temperature).cpu().softmax(1)
+        return logits.float().cpu()
 
-    def _views(self, images: Iterable[Picture], ahead: int) -> Iterator[tuple[str, Tensor | str]]:
+    def probabilities(self, x: Tensor) -> Tensor:
+        """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, each row summing to 1."""
+        return (self.logits(x) / self.temperature).softmax(1)
+
+    def _views(self, images: Iterable[Picture], ahead: int) -> Iterator[_View]:
         """Each image as `_view` has it, in order, by threads; at most `ahead` of them wait to be asked for."""
-        waiting: collections.deque[Future[tuple[str, Tensor | str]]] = collections.deque()
+        waiting: collections.deque[Future[_View]] = collections.deque()
         threads = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16))
         try:
             for image in images:
-                waiting.append(threads.submit(self._view, image))
+                if isinstance(image, Image.Image):  # at once: it may be another as soon as the next one is asked for
+                    ready: Future[_View] = Future()
+                    ready.set_result(self._view(image))
+                    waiting.append(ready)
+                else:
+                    waiting.append(threads.submit(self._view, image))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -169,18 +161,16 @@ class Model:
         finally:
             threads.shutdown(cancel_futures=True)
 
-    def _view(self, image: Picture) -> tuple[str, Tensor | str]:
-        """An image's name, and what the network sees of it, or why that cannot be had."""
+    def _view(self, image: Picture) -> _View:
         name = str(image) if isinstance(image, str | Path) else ""
         try:
-            pixels = _pixels(image)
-            return name, self.preprocessing.view(torch.from_numpy(pixels).permute(2, 0, 1))
+            return name, self.preprocessing.of(_pixels(image))
         except (UnreadableImage, RequestError) as error:
             return name, str(error)
         except MemoryError:
             return name, "does not fit into the memory that is free"
 
-    def _answers(self, held: list[tuple[str, Tensor | str]]) -> Iterator[tuple[Prediction, Tensor | None]]:
+    def _answers(self, held: list[_View]) -> Iterator[tuple[Prediction, Tensor | None]]:
         views = [found for _, found in held if isinstance(found, Tensor)]
         answers = iter(self.probabilities(torch.stack(views)).tolist() if views else [])
         for name, found in held:
@@ -196,161 +186,37 @@ class Model:
         return Prediction(name, UNKNOWN if unknown else best, by_class[best], by_class)
 
 
-def save(
-    folder: Path,
-    net: Net,
-    backbone: Backbone,
-    head: Head,
-    classes: Iterable[str],
-    preprocessing: Preprocessing,
-    how: Format,
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes the model's folder, whole or not at all.
-
-    Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`.
-    """
-    # What rebuilds the network: no weights of its own, and its stage table written out so that nothing is searched.
-    seen = preprocessing.to_dict()
-    size = "squash" if seen["resize"] is None else str(seen["resize"])
-    crop = None if seen["crop"] is None else str(seen["crop"])
-    table = None if net.layout.table is None else {stage: list(parts) for stage, parts in net.layout.table.items()}
-    architecture = dataclasses.asdict(
-        dataclasses.replace(
-            backbone,
-            weights="none",
-            url=None,
-            stages=table,
-            input_size=seen["input_size"],
-            resize=size,
-            crop=crop,
-            mean=seen["mean"],
-            std=seen["std"],
-            interpolation=seen["interpolation"],
-        )
-    )
-    description = {
-        "format": FORMAT,
-        "backbone": architecture,
-        "head": dataclasses.asdict(head),
-        "classes": list(classes),
-        "preprocessing": seen,
-        **dataclasses.asdict(how),
-        "temperature": 1.0,
-        "unknown_threshold": None,
-        "versions": {"tlx": __version__, **{name: version(name) for name in ("torch", "torchvision", "timm")}},
-        **facts,
-    }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.original_state().items()}
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        try:
-            save_file(state, temporary / WEIGHTS)
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
-        _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
-
-
-def describe(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Adds `facts` to what the model in `folder` says of itself, as its metrics once it is measured.
-
-    `model.json` is replaced whole or not at all; the weights are not touched.
-    """
-    known = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    with atomic(folder / DESCRIPTION) as file:
-        _write(file, {**known, **facts})
-
-
 def load(folder: str | Path, device: str = "auto") -> Model:
     """Opens a saved model: a run's folder or its `model/`. Nothing is executed or downloaded.
 
     Raises:
-        RequestError: there is no whole model of a known format.
+        RequestError: there is no whole model of a known format, or no such device.
     """
+    form, words = DEVICES
+    if not re.fullmatch(form, device):
+        raise RequestError(f"device {device}: must be {words}")
     path = Path(os.path.expanduser(folder))
     path = path / "model" if (path / "model").is_dir() else path
     for name in (WEIGHTS, DESCRIPTION):
         if not (path / name).is_file():
             raise RequestError(f"{folder}: no saved model here ({path / name} is missing); give a run's folder")
     target = device_of(device)
-    try:
-        model = _opened(path)
-    except RequestError as error:
-        raise RequestError(f"{path}: {error}") from error
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({reason(error)})") from error
-    except Exception as error:  # files that anybody may have written, or damage that anything may come of
-        raise RequestError(f"{path}: damaged ({type(error).__name__}: {reason(error)})") from error
+    model = Model(*opened(path))
     model.net.to(target).to(memory_format=torch.channels_last)
     return model
 
 
-def _opened(path: Path) -> Model:
-    """The model in the folder `path`, on the CPU. Raises anything where its files say something impossible."""
-    description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-    if description["format"] != FORMAT:
-        raise RequestError(f"format {description['format']}; this version of tlx reads format {FORMAT}")
-    # A model of before they were written has none.
-    if "weights" in description and checksum(path / WEIGHTS, "sha256") != description["weights"]:
-        raise RequestError(f"damaged ({WEIGHTS} is not the file that {DESCRIPTION} was written for)")
-    preprocessing = Preprocessing.from_dict(description["preprocessing"])
-    classes = tuple(description["classes"])
-    how = Format(description["precision"], description["cut"], description["exact"])
-    backbone, head = Backbone(**description["backbone"]), Head(**description["head"])
-    if problem := next(_impossible(description, preprocessing, classes, backbone), None):
-        raise RequestError(f"damaged ({problem})")
-    net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True, drawn=False)
-    if how.cut not in dict(net.named_children()):
-        raise RequestError(f"damaged ({DESCRIPTION}: cut={how.cut} is no stage)")
-    net.load_original(load_file(path / WEIGHTS), where=WEIGHTS)
-    net.eval().requires_grad_(False)
-    return Model(net, preprocessing, classes, how, description)
-
-
-def _impossible(
-    description: Mapping[str, Any], preprocessing: Preprocessing, classes: tuple[Any, ...], backbone: Backbone
-) -> Iterator[str]:
-    """What a description that `save` wrote never says, and what would call or open something but our networks."""
-    if backbone._target_ not in MAKERS:
-        yield f"backbone._target_={backbone._target_} is none of tlx's own networks"
-    if backbone.weights != "none" or backbone.url is not None:
-        yield "the backbone has weights from elsewhere"
-    for argument in backbone.arguments:
-        if re.search("pretrained|checkpoint|cache|weights", argument):
-            yield f"backbone.arguments.{argument} would open another file"
-    if not all(isinstance(name, str) for name in classes) or not len(set(classes)) == len(classes) > 0:
-        yield "classes are not a list of different names"
-    if description["precision"] not in ("fp32", "bf16") or not isinstance(description["exact"], bool):
-        yield f"precision={description['precision']}, exact={description['exact']}"
-    size = backbone.input_size
-    if size != preprocessing.input_size or size not in SIZES or (preprocessing.resize or size) not in SIZES:
-        yield f"images of {size} pixels, resized to {preprocessing.resize}"
-    temperature, threshold = description["temperature"], description["unknown_threshold"]
-    if not _number(temperature) or temperature <= 0:
-        yield f"temperature={temperature}: must be above 0"
-    if threshold is not None and not (_number(threshold) and 0 <= threshold <= 1):
-        yield f"unknown_threshold={threshold}: must be null or in 0..1"
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _write(file: Path, description: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
 def _pixels(image: Picture) -> Pixels:
-    """uint8 `[H, W, 3]` of whatever may be given. Raises UnreadableImage."""
+    """uint8 `[H, W, 3]` of whatever may be given. Raises UnreadableImage, and RequestError for a URL."""
     if isinstance(image, Image.Image):
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-        try:
-            return np.array(_rgb(_upright(image)), dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow reads a file only when it is asked for its pixels
-            raise UnreadableImage(reason(error).lower()) from error
+        return pixels_of(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UnreadableImage(f"an array of {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]")
         return np.require(image, requirements=["C", "W"])
-    return decode(image if isinstance(image, bytes) else Path(os.path.expanduser(image)))
+    if isinstance(image, bytes):
+        return decode(image)
+    if isinstance(image, str | Path):
+        return decode(local(str(image)))
+    kind = type(image).__name__
+    raise UnreadableImage(f"{kind} is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image")

@@ -10,11 +10,11 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from tlx.decoding import MAX_PIXELS, UnreadableImage, decode
+from tlx.decoding import MAX_PIXELS, Pixels, UnreadableImage
 from tlx.errors import RequestError, nearest
 from tlx.runtime import seed_from
 
-__all__ = ["Normalize", "Preprocessing", "ShearZoom", "UnreadableImage", "decode", "random_view"]
+__all__ = ["Normalize", "Preprocessing", "ShearZoom", "random_view"]
 
 INTERPOLATIONS = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -87,6 +87,10 @@ class Preprocessing:
                 f"set backbone.crop={self.input_size} or backbone.resize=squash"
             )
         return result
+
+    def of(self, pixels: Pixels) -> Tensor:
+        """The view of decoded pixels: uint8 [H, W, 3] to uint8 [3, input_size, input_size]. Raises as `view`."""
+        return self.view(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

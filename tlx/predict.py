@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import glob
+import io
 import json
 import os
 import re
@@ -15,10 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
 from tlx.errors import RequestError
-from tlx.folders import PICTURES
+from tlx.folders import PICTURES, local, run_folder, walk
 from tlx.gallery import Gallery, printable
 from tlx.runtime import atomic
-from tlx.unpack import litter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
     parser.add_argument("--html", metavar="FILE", help="as a page of pictures, to FILE.html")
     parser.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
-    parser.add_argument("--batch-size", type=int, default=32, help="images that are answered together (32)")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images that are answered together; as many as in the run's test"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
 
 
@@ -57,7 +59,7 @@ def predict(
     paths: Sequence[str],
     targets: dict[str, str | None] | None = None,
     top: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "auto",
 ) -> int:
     """Prints a row for each image, or writes them to the files asked for.
@@ -101,7 +103,7 @@ def predict(
     return 1 if failed else 0
 
 
-def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int, device: str) -> None:
+def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
     for name, value in (("batch-size", batch_size), ("top", top)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} {value}: must be at least 1")
@@ -115,8 +117,7 @@ def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int, de
             raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
     if list(asked.values()).count("-") > 1:
         raise RequestError("--csv --json: both to stdout cannot be told apart; give one of them a file")
-    if not Path(os.path.expanduser(run)).is_dir():
-        raise RequestError(f"{run}: no such folder; give a run's folder, as in outputs/<date>/<run>")
+    run_folder(run)
 
 
 def find(paths: Iterable[str]) -> Iterator[Path]:
@@ -129,11 +130,11 @@ def find(paths: Iterable[str]) -> Iterator[Path]:
     """
     endings = ", ".join(PICTURES)
     for given in paths:
-        path = Path(_local(given))
+        path = local(given)
         if given == "-":
             yield from _listed(sys.stdin)
         elif path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_picture(file, path))
+            inside = sorted(file for file in map(Path, walk(str(path))) if _is_picture(file))
             if not inside:
                 raise RequestError(f"{given}: holds no image ({endings})")
             yield from inside
@@ -141,7 +142,7 @@ def find(paths: Iterable[str]) -> Iterator[Path]:
             yield path
         elif glob.has_magic(given):
             found = sorted(glob.glob(str(path), recursive=True))
-            matched = [file for file in map(Path, found) if file.suffix.lower() in PICTURES and file.is_file()]
+            matched = [file for file in map(Path, found) if _is_picture(file)]
             if not matched:
                 raise RequestError(f"{given}: no image is named so ({endings})")
             yield from matched
@@ -150,21 +151,16 @@ def find(paths: Iterable[str]) -> Iterator[Path]:
 
 
 def _listed(lines: Iterable[str]) -> Iterator[Path]:
-    files = [Path(_local(line)) for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+    if isinstance(lines, io.TextIOWrapper):  # a file's name need not be Unicode
+        lines.reconfigure(errors="surrogateescape")
+    files = [local(line) for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
     if not files:
         raise RequestError("-: no path on stdin; give one a line, as in find photos -name '*.jpg' | …")
     yield from files
 
 
-def _local(given: str) -> str:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
-        raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
-    return os.path.expanduser(given)
-
-
-def _is_picture(file: Path, below: Path) -> bool:
-    ours = not any(litter(part) for part in file.relative_to(below).parts)
-    return ours and file.suffix.lower() in PICTURES and file.is_file()
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES and file.is_file()
 
 
 class _Progress:

@@ -85,7 +85,7 @@ class Record:
         self.opened = True
         for key, value in known.items():
             setattr(self.summary, key, value)
-        self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8")
+        self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
         log.removeHandler(self._early)
@@ -165,9 +165,9 @@ class Record:
         self.tracker.artifact(self.folder / "samples")
 
     def write(self, name: str, text: str) -> None:
-        """A text file of the run's folder, whole or not at all."""
+        """A text file of the run's folder, whole or not at all; what is no Unicode in it becomes an escape."""
         with atomic(self.folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
     @contextmanager
     def ending(self, name: str) -> Iterator[None]:
@@ -224,14 +224,7 @@ class Record:
         self.tracker.artifact(self.folder / "summary.json")
 
     def _predictions(self, file: str, scores: "Scores", images: Images) -> None:
-        text, classes = io.StringIO(), self.summary.classes
-        table = csv.writer(text)
-        table.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
-        answers = zip(images.files, images.labels.tolist(), scores.predictions, scores.probabilities, strict=True)
-        for sample, (path, label, predicted, probability) in enumerate(answers):
-            correct = int(predicted == label)
-            table.writerow([sample, path, classes[label], classes[predicted], f"{probability:.6f}", correct])
-        self.write(file, text.getvalue())
+        self.write(file, scores.table(images.files, images.labels.tolist(), self.summary.classes))
         self.tracker.artifact(self.folder / file)
 
     def _pictures(self, scores: "Scores", images: Images) -> None:

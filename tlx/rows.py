@@ -137,9 +137,9 @@ class Views(Dataset[Tensor]):
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         index, epoch = key
-        image = torch.from_numpy(self.images.decode(index)).permute(2, 0, 1)
-        if self.on == "view" or not self.transforms:
-            image = self.preprocessing.view(image)
+        pixels = self.images.decode(index)
+        seen = self.on == "view" or not self.transforms
+        image = self.preprocessing.of(pixels) if seen else torch.from_numpy(pixels).permute(2, 0, 1)
         if self.transforms:
             image = random_view(image, self.transforms, seed=self.seed, epoch=epoch, index=index)
         return image

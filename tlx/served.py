@@ -81,7 +81,7 @@ def _content(image: str | bytes) -> bytes:
     if isinstance(image, bytes):
         return image
     try:
-        return base64.b64decode(image, validate=True)
+        return base64.b64decode("".join(image.split()), validate=True)  # most tools break its lines
     except (binascii.Error, ValueError):
         raise UnreadableImage(f"not base64; {RIGHT}") from None
 

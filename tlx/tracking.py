@@ -232,13 +232,14 @@ def _user() -> str:
 def _commit() -> str | None:
     """The commit of tlx's own source where it runs from a checkout, else of the folder that the run is started in."""
     here = Path(__file__)
+    git = ("git", "-c", "core.fsmonitor=false")  # a repository may name a program for it, which git would start
     for folder, file in ((here.parent, here.name), (Path.cwd(), ".")):
         try:
             tracked = subprocess.run(
-                ["git", "ls-files", "--error-unmatch", file], cwd=folder, capture_output=True, check=False, timeout=5
+                [*git, "ls-files", "--error-unmatch", file], cwd=folder, capture_output=True, check=False, timeout=5
             )
             if tracked.returncode == 0:
-                head = ["git", "rev-parse", "HEAD"]
+                head = [*git, "rev-parse", "HEAD"]
                 found = subprocess.run(head, cwd=folder, capture_output=True, text=True, check=False, timeout=5)
                 if found.returncode == 0:
                     return found.stdout.strip()

@@ -1,0 +1,187 @@
+"""The saved model's folder: weights and a description, written whole; opened only where nobody has tampered with it."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tlx import __version__, backbones
+from tlx.config import Backbone, Head
+from tlx.errors import RequestError, reason
+from tlx.pixels import Preprocessing
+from tlx.runtime import atomic
+from tlx.stages import Net
+from tlx.unpack import checksum
+
+__all__ = ["DESCRIPTION", "WEIGHTS", "Format", "Saved", "describe", "opened", "save"]
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+# What a description may call to make its network.
+MAKERS = [f"{make.__module__}.{make.__name__}" for make in (backbones.torchvision, backbones.timm, backbones.small_cnn)]
+SIZES = range(1, 8193)  # pixels of the sides that a description may ask images to be resized to
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a network computed when it was measured: its number format, the first stage that was not frozen, and whether
+    the stages before it ran as they are (`exact`) or folded."""
+
+    precision: str
+    cut: str
+    exact: bool = False
+
+
+class Saved(NamedTuple):
+    """What a folder holds: the network, on the CPU and in evaluation mode, and everything that belongs to it."""
+
+    net: Net
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    format: Format
+    description: Mapping[str, Any]
+
+
+def save(
+    folder: Path,
+    net: Net,
+    backbone: Backbone,
+    head: Head,
+    classes: Iterable[str],
+    preprocessing: Preprocessing,
+    how: Format,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the model's folder, whole or not at all.
+
+    Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`.
+    """
+    # What rebuilds the network: no weights of its own, and its stage table written out so that nothing is searched.
+    seen = preprocessing.to_dict()
+    size = "squash" if seen["resize"] is None else str(seen["resize"])
+    crop = None if seen["crop"] is None else str(seen["crop"])
+    architecture = dataclasses.asdict(
+        dataclasses.replace(
+            backbone,
+            weights="none",
+            url=None,
+            stages=net.table,
+            input_size=seen["input_size"],
+            resize=size,
+            crop=crop,
+            mean=seen["mean"],
+            std=seen["std"],
+            interpolation=seen["interpolation"],
+        )
+    )
+    description = {
+        "format": FORMAT,
+        "backbone": architecture,
+        "head": dataclasses.asdict(head),
+        "classes": list(classes),
+        "preprocessing": seen,
+        **dataclasses.asdict(how),
+        "temperature": 1.0,
+        "unknown_threshold": None,
+        "versions": {"tlx": __version__, **{name: version(name) for name in ("torch", "torchvision", "timm")}},
+        **facts,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.original_state().items()}
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        try:
+            save_file(state, temporary / WEIGHTS)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
+        _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
+
+
+def describe(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Adds `facts` to what the model in `folder` says of itself, as its metrics once it is measured.
+
+    `model.json` is replaced whole or not at all; the weights are not touched.
+    """
+    known = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    with atomic(folder / DESCRIPTION) as file:
+        _write(file, {**known, **facts})
+
+
+def opened(path: Path) -> Saved:
+    """The model in the folder `path`. Nothing is executed or downloaded.
+
+    Raises:
+        RequestError: it is damaged, of another format, or says what `save` never writes.
+    """
+    try:
+        return _opened(path)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({reason(error)})") from error
+    except Exception as error:  # files that anybody may have written, or damage that anything may come of
+        raise RequestError(f"{path}: damaged ({type(error).__name__}: {reason(error)})") from error
+
+
+def _opened(path: Path) -> Saved:
+    """As `opened`. Raises anything where its files say something impossible."""
+    description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+    if description["format"] != FORMAT:
+        raise RequestError(f"format {description['format']}; this version of tlx reads format {FORMAT}")
+    # A model of before they were written has none.
+    if "weights" in description and checksum(path / WEIGHTS, "sha256") != description["weights"]:
+        raise RequestError(f"damaged ({WEIGHTS} is not the file that {DESCRIPTION} was written for)")
+    preprocessing = Preprocessing.from_dict(description["preprocessing"])
+    classes = tuple(description["classes"])
+    how = Format(description["precision"], description["cut"], description["exact"])
+    backbone, head = Backbone(**description["backbone"]), Head(**description["head"])
+    if problem := next(_impossible(description, preprocessing, classes, backbone), None):
+        raise RequestError(f"damaged ({problem})")
+    net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True, drawn=False)
+    if how.cut not in dict(net.named_children()):
+        raise RequestError(f"damaged ({DESCRIPTION}: cut={how.cut} is no stage)")
+    net.load_original(load_file(path / WEIGHTS), where=WEIGHTS)
+    net.eval().requires_grad_(False)
+    return Saved(net, preprocessing, classes, how, description)
+
+
+def _impossible(
+    description: Mapping[str, Any], preprocessing: Preprocessing, classes: tuple[Any, ...], backbone: Backbone
+) -> Iterator[str]:
+    """What a description that `save` wrote never says, and what would call or open something but our networks."""
+    if backbone._target_ not in MAKERS:
+        yield f"backbone._target_={backbone._target_} is none of tlx's own networks"
+    if backbone.weights != "none" or backbone.url is not None:
+        yield "the backbone has weights from elsewhere"
+    for argument in backbone.arguments:
+        if re.search("pretrained|checkpoint|cache|weights", argument):
+            yield f"backbone.arguments.{argument} would open another file"
+    if not all(isinstance(name, str) for name in classes) or not len(set(classes)) == len(classes) > 0:
+        yield "classes are not a list of different names"
+    if description["precision"] not in ("fp32", "bf16") or not isinstance(description["exact"], bool):
+        yield f"precision={description['precision']}, exact={description['exact']}"
+    size = backbone.input_size
+    if size != preprocessing.input_size or size not in SIZES or (preprocessing.resize or size) not in SIZES:
+        yield f"images of {size} pixels, resized to {preprocessing.resize}"
+    temperature, threshold = description["temperature"], description["unknown_threshold"]
+    if not _number(temperature) or temperature <= 0:
+        yield f"temperature={temperature}: must be above 0"
+    if threshold is not None and not (_number(threshold) and 0 <= threshold <= 1):
+        yield f"unknown_threshold={threshold}: must be null or in 0..1"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _write(file: Path, description: Mapping[str, Any]) -> None:
+    # A class may be a folder whose name is no Unicode: an escape, which JSON reads as what it was.
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
