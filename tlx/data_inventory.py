@@ -44,11 +44,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _list(config_dir: str | None) -> int:
-    for choice, (about, keys) in inventory.entries("dataset", config_dir).items():
-        try:
-            inventory.show(choice, [about, *_row(choice, keys)])
-        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
-            inventory.show(choice, [about, str(error)])
+    inventory.show_all("dataset", config_dir, _row)
     print(f"\nfetched to {home() / 'data'} (TLX_HOME)")
     return 0
 

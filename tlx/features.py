@@ -211,8 +211,7 @@ def fingerprint(module: nn.Module) -> str:
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on `device`."""
     if device.type == "cuda":
-        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # taken, and free to be used again
+        # What torch has taken and can use again is free, too.
+        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + own
     return free_memory()

@@ -4,7 +4,7 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,15 @@ def put(source: Path, target: Path, to: str) -> None:
             os.replace(copy, target)
     except OSError as error:
         raise RequestError(f"--to {to}: {target} cannot be written ({reason(error).lower()})") from error
+
+
+def show_all(group: str, config_dir: str | None, row: Callable[[str, dict[str, Any]], list[str]]) -> None:
+    """Prints every choice of a group; `row`: what is said of one, by its name and its keys."""
+    for choice, (about, keys) in entries(group, config_dir).items():
+        try:
+            show(choice, [about, *row(choice, keys)])
+        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
+            show(choice, [about, str(error)])
 
 
 def show(name: str, lines: Iterable[str]) -> None:

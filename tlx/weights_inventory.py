@@ -47,11 +47,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _list(config_dir: str | None) -> int:
-    for choice, (about, keys) in inventory.entries("backbone", config_dir).items():
-        try:
-            inventory.show(choice, [about, *_row(choice, keys)])
-        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
-            inventory.show(choice, [about, str(error)])
+    inventory.show_all("backbone", config_dir, _row)
     print(f"\nfetched to {torch_cache()} (TORCH_HOME) and the Hugging Face cache (HF_HOME); checked when used")
     return 0
 
