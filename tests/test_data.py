@@ -2,23 +2,31 @@
 
 import dataclasses
 import itertools
+import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import open_dict
 from PIL import Image
 
+from tlx import digests
 from tlx import images as rooms
+from tlx.checks import checked
+from tlx.compose import compose
 from tlx.config import Dataset, Limit
 from tlx.data import Data, Images, Parts, split
 from tlx.errors import RequestError
-from tlx.images import FileBytes, Stacked
+from tlx.images import Decoded, FileBytes, Stacked
 
 
 def part(counts: list[int], name: str = "train", start: int = 0) -> Images:
@@ -144,6 +152,136 @@ def test_labels_follow_their_images() -> None:
             assert images.decode(i)[0, 0].tolist() == [number % 256, number // 256, 0]
 
 
+# ---------------------------------------------------------------- folds
+
+
+def folded(given: Parts, folds: int, seed: int = 0, **values: Any) -> list[Data]:
+    return [split(given, common(folds=folds, fold=fold, **values), seed) for fold in range(folds)]
+
+
+def held_out(given: Parts, runs: list[Data], which: str) -> list[Images]:
+    """The sets that take turns: every image is in exactly one, and in a run no image is in two of its sets."""
+    sets = [getattr(data, which) for data in runs]
+    files = Counter(file for images in sets for file in images.files)
+    pool = [*given.train.files, *(given.val.files if given.val and given.test else ())]
+    assert files == Counter(pool)
+    for data in runs:
+        parts = (data.train, data.val, data.test)
+        assert sum(map(len, parts)) == len(set().union(*(images.files for images in parts)))
+        assert min(map(min, map(counts, parts))) >= 1
+    return sets
+
+
+def are_even(sets: list[Images], sizes: list[int]) -> None:
+    found = np.array([np.bincount(images.labels, minlength=len(sizes)) for images in sets])
+    assert (np.abs(found - np.array(sizes) / len(sets)) < 1).all()
+    assert np.ptp(found.sum(1)) <= 1
+
+
+SIZES = [[123, 121], [10, 40], [7, 11, 13, 17], [5] * 10]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("folds", "seed"), [(2, 0), (3, 1), (5, 2**32 - 1)])
+def test_of_one_part_each_image_is_tested_once_over_the_folds(sizes: list[int], folds: int, seed: int) -> None:
+    given = parts(sizes)
+    runs = folded(given, folds, seed)
+    are_even(held_out(given, runs, "test"), sizes)
+    for data in runs:
+        left = np.array(sizes) - counts(data.test)
+        assert (np.abs(np.array(counts(data.val)) - 0.2 * left) <= 1).all()
+        assert len(data.train) + len(data.val) == left.sum()
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("folds", "seed"), [(2, 0), (5, 3)])
+@pytest.mark.parametrize("second", ["val", "test"])
+def test_a_test_set_stays_and_each_training_image_validates_once(
+    sizes: list[int], folds: int, seed: int, second: str
+) -> None:
+    given = parts(sizes, **{second: [3] * len(sizes)})
+    runs = folded(given, folds, seed)
+    are_even(held_out(given, runs, "val"), sizes)
+    assert all(data.test.files == getattr(given, second).files for data in runs)
+
+
+def test_a_validation_part_beside_a_test_set_is_dealt_with_what_trains() -> None:
+    given = parts([20, 11], [4, 9], [5, 5])
+    runs = folded(given, 4)
+    are_even(held_out(given, runs, "val"), [24, 20])
+    assert given.val is not None
+    colours = {
+        file: images.decode(i)[0, 0].tolist()
+        for images in (given.train, given.val)
+        for i, file in enumerate(images.files)
+    }
+    for data in runs:
+        assert data.test.files == parts([1, 1], test=[5, 5]).test.files  # type: ignore[union-attr]
+        for images in (data.train, data.val):
+            sent = pickle.loads(pickle.dumps(images))
+            assert [sent.decode(i)[0, 0].tolist() for i in range(len(images))] == [colours[f] for f in images.files]
+
+
+def test_folds_are_the_same_every_time_and_others_with_another_seed() -> None:
+    given = parts([30, 20], test=[2, 2])
+    tests = [[data.val.files for data in folded(given, 3, seed)] for seed in (1, 1, 2)]
+    assert tests[0] == tests[1]
+    assert not set(tests[0]) & set(tests[2])
+    fingerprints = {data.fingerprint for data in folded(given, 3, 1)}
+    assert len(fingerprints) == 3
+    assert folded(given, 3, 1)[2].fingerprint in fingerprints
+
+
+def test_few_shot_and_limits_are_taken_of_a_fold() -> None:
+    given = parts([30, 20])
+    whole, few = folded(given, 5), folded(given, 5, per_class=3, limit_test=4)
+    for one, other in zip(whole, few, strict=True):
+        assert counts(other.train) == [3, 3]
+        assert set(other.train.files) < set(one.train.files)
+        assert len(other.test) == 4
+        assert set(other.test.files) < set(one.test.files)
+        assert other.val.files == one.val.files
+
+
+@pytest.mark.parametrize(
+    ("sizes", "folds", "options", "message"),
+    [
+        ([9, 4], 5, {}, "dataset.folds=5: class 'b' has 4 images (train); at least 5 are needed, one for each fold"),
+        ([9, 1], 2, {"test": [1, 1]}, "dataset.folds=2: class 'b' has 1 image (train); at least 2 are needed, one for"),
+        ([9, 3], 2, {}, "dataset.folds=2: class 'b' has 3 images (train); at least 4 are needed, two for each fold"),
+        ([9, 0], 3, {}, "dataset.folds=3: class 'b' has 0 images; at least 3 are needed, one for each fold"),
+    ],
+)
+def test_more_folds_than_a_class_has_images_are_refused(
+    sizes: list[int], folds: int, options: dict[str, list[int]], message: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        split(parts(sizes, **options), common(folds=folds, fold=0), 0)
+    assert message in str(caught.value)
+    enough = [max(size, 4 if folds == 2 and not options else folds) for size in sizes]
+    folded(parts(enough, **options), folds)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"folds": 5}, "dataset.folds=5: needs dataset.fold beside it, as in dataset.folds=5 dataset.fold=0"),
+        ({"fold": 0}, "dataset.fold=0: needs dataset.folds beside it, as in dataset.folds=5 dataset.fold=0"),
+        ({"folds": 5, "fold": 5}, "dataset.fold=5: must be less than dataset.folds=5; the first is 0"),
+        ({"folds": 5, "fold": -1}, "dataset.fold=-1: must be at least 0"),
+        ({"folds": 1, "fold": 0}, "dataset.folds=1: must be at least 2"),
+        ({"folds": "two", "fold": 0}, "dataset.folds: Value 'two' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_folds_that_do_not_exist_are_refused(words: dict[str, Any], message: str) -> None:
+    node = compose([f"dataset.{key}={value}" for key, value in words.items()])
+    with open_dict(node):
+        node.pop("hydra")
+    with pytest.raises(RequestError) as caught:
+        checked(node)
+    assert str(caught.value) == message
+
+
 # ---------------------------------------------------------------- requests that cannot be met
 
 
@@ -198,6 +336,13 @@ def folder(root: Path, files: dict[str, bytes | int]) -> Parts:
     return Parts("files", tuple(classes), Images(paths, labels, FileBytes(paths), names))
 
 
+def again(root: Path, names: Sequence[str]) -> Parts:
+    """The same files, looked for a second time."""
+    paths = tuple(str(root / name) for name in sorted(names))
+    labels = ["ab".index(name[0]) for name in sorted(names)]
+    return Parts("files", ("a", "b"), Images(paths, labels, FileBytes(paths), sorted(names)))
+
+
 GOOD: dict[str, bytes | int] = {f"{c}/{i}.png": 100 * k + i for k, c in enumerate("ab") for i in range(8)}
 
 
@@ -248,6 +393,23 @@ def test_a_file_that_vanished_or_may_not_be_a_picture_is_reported(
         split(folder(tmp_path, GOOD), common(), 0)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_a_socket_and_a_device_are_no_images_and_nobody_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = folder(tmp_path, {**GOOD, "a/pipe.png": b"", "a/socket.png": b"", "b/device.png": b""})
+    for name in ("a/pipe.png", "a/socket.png", "b/device.png"):
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / "a/pipe.png")
+    (tmp_path / "b/device.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path / "a")  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.png")
+        skipped = dict(split(data, common(on_error="skip"), 0).skipped)
+    assert skipped.keys() == {str(tmp_path / name) for name in ("a/pipe.png", "a/socket.png", "b/device.png")}
+    assert skipped[str(tmp_path / "a/pipe.png")] == skipped[str(tmp_path / "b/device.png")] == "not a file"
+
+
 def test_files_outside_a_limit_are_not_read(tmp_path: Path) -> None:
     data = folder(tmp_path, GOOD)
     kept = split(data, common(limit_train=4), 0)
@@ -294,6 +456,80 @@ def test_a_file_is_read_once_while_pixels_fit_and_again_where_they_do_not(
     data, read = counting(folder(tmp_path, GOOD))
     use(split(data, common(), 0))
     assert Counter(read.reads.values()) == {1: 5, 2: 11}
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What is read of each file from now on; however young files are, they are kept in mind."""
+    monkeypatch.setattr(digests, "RACE", -1.0)
+    monkeypatch.setattr(digests.seen, "digests", {})
+    found, read = Counter[str](), FileBytes.__call__
+
+    def counted(self: FileBytes, index: int) -> bytes:
+        found[self.paths[index]] += 1
+        return read(self, index)
+
+    monkeypatch.setattr(FileBytes, "__call__", counted)
+    return found
+
+
+def test_the_next_job_of_a_process_reads_only_what_has_changed(tmp_path: Path, read: Counter[str]) -> None:
+    decoded = Decoded(None)
+    first = split(folder(tmp_path, GOOD), common(), 0, decoded)
+    assert set(read.values()) == {1}
+    decoded.add(digest for images in (first.train, first.val, first.test) for digest in images.digests())
+    read.clear()
+    given = again(tmp_path, [*GOOD])
+    assert split(given, common(), 0, decoded).fingerprint == first.fingerprint
+    assert split(given, common(folds=4, fold=1), 0, decoded).test.digests()
+    assert not read
+    assert split(given, common(), 0, Decoded(None)).fingerprint == first.fingerprint  # what is unknown is decoded
+    assert set(read.values()) == {1}
+
+
+@pytest.mark.parametrize("change", ["written", "same times", "replaced", "linked elsewhere", "removed"])
+def test_a_changed_file_is_read_again(tmp_path: Path, read: Counter[str], change: str) -> None:
+    folder(tmp_path, GOOD)
+    file, new = tmp_path / "a/3.png", tmp_path / "new"
+    content, other = (path.read_bytes().ljust(2_000, b"\0") for path in (tmp_path / "a/4.png", file))
+    file.write_bytes(other)
+    first = split(again(tmp_path, [*GOOD]), common(), 0)
+    before = file.stat()
+    time.sleep(0.02)  # a tick of the file system's clock
+    if change in ("written", "same times"):
+        file.write_bytes(content)
+    else:
+        new.write_bytes(content)
+    if change == "same times":
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "replaced":
+        os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+        new.replace(file)
+    elif change != "written":
+        file.unlink()
+    if change == "linked elsewhere":
+        file.symlink_to(new)
+    read.clear()
+    if change == "removed":
+        with pytest.raises(RequestError, match=r"a/3\.png: cannot be read as an image \(no such file or directory\)"):
+            split(again(tmp_path, [*GOOD]), common(), 0)
+        return
+    assert split(again(tmp_path, [*GOOD]), common(), 0).fingerprint != first.fingerprint
+
+
+def test_a_file_that_has_just_changed_is_not_kept_in_mind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert digests.RACE >= 2  # the coarsest clock of a file system in use, FAT's
+    monkeypatch.setattr(digests.seen, "digests", {})
+    monkeypatch.setattr(digests, "RACE", 3_600.0)
+    data = folder(tmp_path, GOOD)
+    os.utime(tmp_path / "a/1.png", (1, 1))  # an old date is no proof: the system knows when it was given
+    split(data, common(), 0)
+    assert not digests.seen.digests
+    monkeypatch.setattr(digests, "RACE", 0.0)
+    tomorrow = time.time() + 86_400
+    os.utime(tmp_path / "a/2.png", (tomorrow, tomorrow))
+    split(data, common(), 0)
+    assert digests.seen.digests.keys() == set(data.train.files) - {str(tmp_path / "a/2.png")}
 
 
 def test_images_survive_pickling_without_what_is_kept(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def write(root: Path, *names: str) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not name.endswith("/"):
-            path.write_bytes(name.encode())
+            path.write_bytes(os.fsencode(name))
         else:
             path.mkdir(exist_ok=True)
     return root
@@ -195,6 +195,22 @@ def test_a_class_with_one_image_is_named(tmp_path: Path) -> None:
     parts = image_folder(str(write(tmp_path, *some("a"), "b/1.jpg")))
     with pytest.raises(RequestError, match=rf"class 'b' has 1 image \({tmp_path / 'b'}\); at least 3 are needed"):
         split(parts, Dataset(), 0)
+
+
+def test_a_class_whose_name_is_no_unicode_is_refused_and_a_file_is_not(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"bees\xff")
+    write(tmp_path / "1", *some("train/ants", f"train/{odd}"))
+    assert refused(tmp_path / "1") == (
+        f"dataset.root={tmp_path / '1'}: the name of the class folder 'bees\\udcff' is no Unicode; rename it"
+    )
+    parts = image_folder(str(write(tmp_path / "2", *some("ants", "bees é 鳥"), f"ants/{odd}.jpg")))
+    assert (tmp_path / "2/ants" / f"{odd}.jpg").is_file()
+    assert f"ants/{odd}.jpg" in parts.train.names
+
+
+def test_a_model_that_exists_may_be_measured_on_one_class(tmp_path: Path) -> None:
+    assert image_folder(str(write(tmp_path, *some("ants"))), fewest=1).classes == ("ants",)
+    assert "holds 3 images but no sub-folder" in refused(tmp_path / "ants", fewest=1)
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

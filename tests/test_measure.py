@@ -195,6 +195,45 @@ def test_classes_are_matched_by_name_and_fewer_of_them_are_said(
     )
 
 
+def test_of_one_class_is_said_how_many_are_right_and_nothing_that_does_not_exist(
+    run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw(tmp_path / "one", ("light",), n=7, start=9)
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", "--part", "all"]
+    assert verb(run, *words, "--json", str(tmp_path / "t.json")) == 0
+    said = capsys.readouterr().out.splitlines()
+    found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    right = [p.prediction for p in tlx.load(run.folder, "cpu").predict(sorted(root.rglob("*.png")))].count("light")
+    assert found["accuracy"] == pytest.approx(right / 7)
+    assert found["accuracy_interval"] == list(wilson(right, 7))
+    assert found["absent"] == ["dark", "grey"]
+    nothing = {"precision": None, "recall": None, "f1": None, "images": 0}
+    light = {"precision": None, "recall": pytest.approx(right / 7), "f1": None, "images": 7}
+    assert found["per_class"] == {"dark": nothing, "grey": nothing, "light": light}
+    assert "note         all images are of one class: the accuracy is its recall; precision and F1 do not exist" in said
+    assert "no image of  dark, grey (2 of 3 classes)" in said
+    assert [line.split() for line in said[-2:]] == [
+        ["class", "images", "precision", "recall", "F1"],
+        ["light", "7", "-", f"{right / 7:.3f}", "-"],
+    ]
+
+
+def test_only_what_is_measured_is_decoded(run: Summary, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number, part in enumerate(("train", "test")):
+        draw(root / part, ("dark", "light"), n=4, start=number)
+    (root / "train/dark/0.png").write_text("no image")
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
+    found = measure.evaluate(str(run.folder), words)
+    assert len(found.files) == 8
+    assert found.of == 16
+    skipping = measure.evaluate(str(run.folder), [*words, "dataset.on_error=skip"])
+    assert (skipping.of, [path for path, _ in skipping.skipped]) == (15, [str(root / "train/dark/0.png")])
+    assert skipping.scores == found.scores
+    with pytest.raises(RequestError, match=r"train/dark/0\.png: cannot be read as an image"):
+        measure.evaluate(str(run.folder), words, "all")
+
+
 def test_a_calibrated_model_is_measured_calibrated_on_the_split_of_its_run(run: Summary, tmp_path: Path) -> None:
     plain = measure.evaluate(str(run.folder), own(run))
     for file in (run.folder / "model").iterdir():

@@ -56,10 +56,10 @@ def answered(run: Path, answers: Sequence[bool], folder: str = "/data") -> Path:
     return run
 
 
-def weightless(run: Path, data: str = "f" * 64) -> Path:
-    """A run whose model nobody opens: what a registry asks of it."""
+def weightless(run: Path, data: str = "f" * 64, weights: str = "") -> Path:
+    """A run whose model nobody opens: what a registry asks of it. `weights`: their checksum."""
     (run / "model").mkdir(parents=True)
-    (run / "model" / "model.json").write_text(json.dumps({"data": {"test": data}}))
+    (run / "model" / "model.json").write_text(json.dumps({"data": {"test": data}, "weights": weights}))
     return run
 
 
@@ -422,6 +422,79 @@ def test_a_champion_without_predictions_or_one_that_others_named_keeps_its_place
     client(output).delete_registered_model_alias("bare", "champion")
     log(output, run, "bare")
     assert verdicts(output, "bare") == ("4", "is champion: the first one")
+
+
+def outputs(found: MlflowClient, run_id: str) -> list[str]:
+    """The logged models that a run's page shows."""
+    shown = found.get_run(run_id).outputs
+    return [str(one.model_id) for one in shown.model_outputs] if shown else []
+
+
+def logged(found: MlflowClient, run_id: str) -> dict[str, str]:
+    """The logged models that came of a run, and what is known of their weights."""
+    models = found.search_logged_models([found.get_run(run_id).info.experiment_id], f"source_run_id = '{run_id}'")
+    return {str(one.model_id): one.tags[registry.WEIGHTS] for one in models}
+
+
+def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Path, tmp_path: Path) -> None:
+    run, found = weightless(tmp_path / "run", weights="sha256:a"), client(output)
+    answered(run, [True])
+    run_id = found.create_run(found.create_experiment("goes on", (output / "mlartifacts").as_uri())).info.run_id
+    # Killed while the files were copied.
+    half = found.create_logged_model(found.get_run(run_id).info.experiment_id, "model", run_id)
+    model_id = registry.log(found, run_id, run / "model")
+    assert logged(found, run_id) == {model_id: "sha256:a"}
+    assert half.model_id != model_id
+    assert outputs(found, run_id) == [model_id]
+    said = registry.register(found, run_id, model_id, "once", run)
+    assert said == "registered as once version 1, is champion: the first one"
+    assert registry.log(found, run_id, run / "model") == model_id
+    assert registry.register(found, run_id, model_id, "once", run) == said
+    assert len(found.search_model_versions("name = 'once'")) == 1
+    assert outputs(found, run_id) == [model_id]
+    # What is registered stays where the weights are others.
+    (run / "model/model.json").write_text(json.dumps({"data": {"test": "f" * 64}, "weights": "sha256:b"}))
+    other = registry.log(found, run_id, run / "model")
+    assert logged(found, run_id) == {model_id: "sha256:a", other: "sha256:b"}
+
+
+def test_a_model_whose_run_was_killed_before_it_was_told_is_told_now(output: Path, tmp_path: Path) -> None:
+    run, found = weightless(tmp_path / "run", weights="sha256:a"), client(output)
+    run_id = found.create_run(found.create_experiment("not told", (output / "mlartifacts").as_uri())).info.run_id
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(MlflowClient, "log_outputs", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            registry.log(found, run_id, run / "model")
+    assert outputs(found, run_id) == []
+    model_id = registry.log(found, run_id, run / "model")
+    assert outputs(found, run_id) == list(logged(found, run_id)) == [model_id]
+
+
+def test_who_becomes_champion_during_a_comparison_is_compared_too(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = client(output)
+    experiment = found.create_experiment("race", (output / "mlartifacts").as_uri())
+
+    def registered(name: str, right: int) -> str:
+        run = answered(weightless(tmp_path / name), [True] * right + [False] * (40 - right))
+        run_id = found.create_run(experiment).info.run_id
+        found.log_artifact(run_id, str(run / "predictions.csv"))
+        return registry.register(found, run_id, registry.log(found, run_id, run / "model"), "raced", run)
+
+    assert registered("poor", 5).endswith("version 1, is champion: the first one")
+    compare, others = registry.compare, ["perfect"]
+
+    def slowly(old: str, new: str) -> registry.Verdict:
+        while others:  # another run is faster
+            assert registered(others.pop(), 40).endswith("won, 0 lost, p = 5.8e-11)")
+        return compare(old, new)
+
+    monkeypatch.setattr(registry, "compare", slowly)
+    said = registered("middling", 20)
+    why = "worse on the same test images (0 of 40 images won, 20 lost, p = 1.9e-06)"
+    assert said == f"registered as raced version 2, version 3 stays champion: {why}"
+    assert verdicts(output, "raced")[0] == "3"
 
 
 def test_a_model_that_is_not_to_be_registered_is_logged_all_the_same(output: Path, run: Path) -> None:

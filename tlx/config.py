@@ -61,8 +61,22 @@ class Dataset:
     test_fraction: float = 0.2  # of everything, where the data set has no test part either
     limit: Limit = field(default_factory=Limit)
     per_class: int | None = None  # few-shot: training images per class
+    folds: int | None = None  # cross-validation: how many parts the images are dealt into
+    fold: int | None = None  # which of them this run holds out, from 0
     on_error: str = "fail"  # fail | skip
     reader: dict[str, Any] = field(default_factory=dict)  # `_target_`, `name`, `root` and what the reader asks for
+
+    def __post_init__(self) -> None:
+        if (self.folds is None) != (self.fold is None):
+            given, other = ("fold", "folds") if self.folds is None else ("folds", "fold")
+            raise RequestError(
+                f"dataset.{given}={getattr(self, given)}: needs dataset.{other} beside it, as in dataset.folds=5 "
+                "dataset.fold=0"
+            )
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise RequestError(
+                f"dataset.fold={self.fold}: must be less than dataset.folds={self.folds}; the first is 0"
+            )
 
 
 def _common() -> dict[str, Any]:
@@ -145,6 +159,7 @@ class Runtime:
     precision: str = "auto"  # auto | fp32 | bf16
     threads: str = "auto"  # a number, or auto
     workers: str = "auto"  # processes that read images; a number, or auto
+    devices: str = "1"  # ranks that share the run: a number, or auto (all GPUs)
     offline: bool = False  # never touch the network
 
 
@@ -158,6 +173,13 @@ class Tracking:
     model: bool = True  # log the saved model
     register: str | None = None  # a name in the model registry
     system_metrics: bool = True
+
+
+@dataclass
+class Sweep:
+    """Runs that belong together (`-m`)."""
+
+    name: str | None = None  # its folder, and what a later launch goes on with; null: the time
 
 
 @dataclass
@@ -178,7 +200,11 @@ class Config:
     """One run."""
 
     seed: int = 0
+    seeds: int | None = None  # so many seeds from `seed` on, as a sweep
+    folds: int | None = None  # cross-validation in so many folds, as a sweep
     output: str = "outputs"
+    resume: str = "never"  # auto | never: go on with an interrupted run of the same identity
+    sweep: Sweep = field(default_factory=Sweep)
     backbone: Backbone = MISSING
     head: Head = field(default_factory=Head)
     dataset: Any = field(default_factory=lambda: _common())  # `Dataset` once checked
@@ -216,23 +242,61 @@ _SOURCE_PARTS = ("dataset", "augmentation", "strategy", "optimizer", "schedule",
 def identity(config: Config, fingerprint: str, weights: str) -> str:
     """A hash of everything that can change the result: 64 hex digits.
 
-    Left out is where things lie and how fast they are computed (output, tracking, workers, threads); the data is in it
-    by its content's `fingerprint`, the starting weights by their digest.
+    Left out is where things lie and how fast they are computed; the data is in it by its content's `fingerprint`, the
+    starting weights by their digest.
     """
-    tree = dataclasses.asdict(config)
-    for path in (
-        "output",
-        "tracking",
-        "source",
-        "runtime.workers",
-        "runtime.threads",
-        "runtime.offline",
-        "features.budget",
-        "features.store",
-    ):
-        _drop(tree, path)
-    _drop(tree, "dataset.reader.root")
+    tree = results(config)
+    tree.pop("source")
+    tree["dataset"]["reader"].pop("root", None)
     tree["backbone"]["weights"], tree["dataset"]["fingerprint"] = weights, fingerprint
+    return _digest(tree)
+
+
+def key(config: Config) -> str:
+    """A hash of what is asked for, data and weights by their names: what a sweep knows a job by; 64 hex digits."""
+    return _digest(results(config))
+
+
+def results(config: Config) -> dict[str, Any]:
+    """The configuration as a tree, without what cannot change the result (output, tracking, workers, threads, …)."""
+    tree = dataclasses.asdict(config)
+    for name in ("output", "tracking", "resume", "sweep", "seeds", "folds"):
+        tree.pop(name)
+    for part, names in (("runtime", ("workers", "threads", "devices", "offline")), ("features", ("budget", "store"))):
+        for name in names:
+            tree[part].pop(name)
+    return tree
+
+
+def from_tree(tree: Mapping[str, Any]) -> Config:
+    """The configuration that `dataclasses.asdict` made the tree of.
+
+    Raises:
+        RequestError: another version of tlx made it.
+    """
+    try:
+        config: Config = _made(Config, tree)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"the configuration is of another version of tlx ({error}); start the run anew") from error
+    return config
+
+
+def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
+    values = {}
+    for part in dataclasses.fields(kind):
+        value = tree[part.name]
+        of = Dataset if part.name == "dataset" and value is not None else part.type
+        if dataclasses.is_dataclass(of):
+            value = _made(of, value)
+        elif of == dict[str, Phase]:
+            value = {name: _made(Phase, phase) for name, phase in value.items()}
+        values[part.name] = value
+    if unknown := tree.keys() - values.keys():
+        raise KeyError(", ".join(sorted(unknown)))
+    return kind(**values)
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -265,10 +329,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _drop(tree: dict[str, Any], path: str) -> None:
-    *parents, leaf = path.split(".")
-    for parent in parents:
-        tree = tree.get(parent, {})
-    tree.pop(leaf, None)

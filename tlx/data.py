@@ -5,7 +5,7 @@ image once, and says what cannot be read before anything is trained.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlx.errors import RequestError
-from tlx.images import Decoded, Images, Labels, read_all
+from tlx.images import Decoded, Images, Labels, joined, read_all
 
 if TYPE_CHECKING:
     from tlx.config import Dataset
@@ -60,23 +60,47 @@ class Data:
         return _fingerprint({"test": self.test}, self.classes)
 
 
-def split(parts: Parts, common: "Dataset", seed: int, decoded: Decoded | None = None) -> Data:
+def split(
+    parts: Parts,
+    common: "Dataset",
+    seed: int,
+    decoded: Decoded | None = None,
+    decode: Collection[str] | None = None,
+) -> Data:
     """The three sets of a run: stratified, and the same for the same seed.
 
     The test set is the test part; where there are two parts only, the second; where there is one, `test_fraction` of
-    it. Validation is the validation part, or `val_fraction` of what trains. Then `per_class` and `limit` are taken
-    (a larger one holds the smaller), and every image left is read: what cannot be decoded is an error or, with
-    `on_error: skip`, left out and listed, never replaced. `decoded` knows images that can be.
+    it. Validation is the validation part, or `val_fraction` of what trains.
+
+    With `folds` the images are dealt into so many folds, the same ones for every `fold` of a seed. Where there is a
+    test set it stays, and the fold is the validation set: of the training part, with the validation part's images
+    where there is one. Where there is one part only the fold is the test set, and validation is cut from the rest. So
+    each image that is dealt is held out once over the folds.
+
+    Then `per_class` and `limit` are taken (a larger one holds the smaller), and every image left is read: what cannot
+    be decoded is an error or, with `on_error: skip`, left out and listed, never replaced. `decoded` knows images that
+    can be. `decode`: the sets whose images are decoded, not only hashed; None: all.
 
     Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
     """
     train, val, test = parts.train, parts.val, parts.test
     if test is None and val is not None:
         val, test = None, val
-    needed = 2 + (val is None and test is None)
-    _enough(parts, train, needed)
-    if test is None:
+    if common.folds is not None and common.fold is not None:
+        pool = train if val is None else joined([train, val])
+        # Beside a fold one image trains and, where the fold is the test set, one validates.
+        needed, uses = (
+            (4, "two for each fold") if common.folds == 2 and test is None else (common.folds, "one for each fold")
+        )
+        _enough(pool, parts.classes, needed, uses, f"dataset.folds={common.folds}")
+        train, fold = _fold(pool, common.folds, common.fold, seed)
+        val, test = (None, fold) if test is None else (fold, test)
+    elif test is None and val is None:
+        _enough(train, parts.classes, 3, "one each for training, validation and test")
         train, test = _cut(train, common.test_fraction, seed, salt=0)
+    else:
+        _enough(train, parts.classes, 2, "one each for training and validation")
+    assert test is not None
     if val is None:
         train, val = _cut(train, common.val_fraction, seed, salt=1)
     if common.per_class is not None:
@@ -90,7 +114,7 @@ def split(parts: Parts, common: "Dataset", seed: int, decoded: Decoded | None = 
     }
     _complete(sets["train"], parts.classes, f"dataset.limit.train={common.limit.train}")
     total = sum(map(len, sets.values()))
-    sets, unreadable = read_all(sets, decoded)
+    sets, unreadable = read_all(sets, decoded, decode)
     if unreadable and common.on_error == "fail":
         raise _unreadable(unreadable, total)
     _complete(sets["train"], parts.classes, f"dataset.on_error=skip ({_listed(unreadable)})")
@@ -130,6 +154,17 @@ def _cut(images: Images, fraction: float, seed: int, salt: int) -> tuple[Images,
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
 
 
+def _fold(images: Images, folds: int, fold: int, seed: int) -> tuple[Images, Images]:
+    """(the rest, the fold): a class's images are dealt in their shuffled order, from where the class before ended.
+
+    So the folds differ by at most one image, of each class and in all.
+    """
+    counts = np.bincount(images.labels)
+    place = (np.cumsum(counts) - counts)[images.labels] + _ranks(images.labels, seed, salt=4)
+    chosen = place % folds == fold
+    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+
+
 def _few(images: Images, per_class: int, seed: int, classes: Sequence[str]) -> Images:
     counts = np.bincount(images.labels, minlength=len(classes))
     least = int(counts.argmin())
@@ -141,17 +176,13 @@ def _few(images: Images, per_class: int, seed: int, classes: Sequence[str]) -> I
     return images.subset(np.flatnonzero(_ranks(images.labels, seed) < per_class))
 
 
-def _enough(parts: Parts, train: Images, needed: int) -> None:
-    counts = np.bincount(train.labels, minlength=len(parts.classes))
-    for label in np.flatnonzero(counts < needed):
+def _enough(train: Images, classes: Sequence[str], needed: int, uses: str, key: str = "dataset") -> None:
+    counts = np.bincount(train.labels, minlength=len(classes))
+    for label in np.flatnonzero(counts < needed).tolist():
         members = np.flatnonzero(train.labels == label)
         where = f" ({Path(train.files[members[0]]).parent})" if len(members) else ""
         number = f"{counts[label]} image{'' if counts[label] == 1 else 's'}"
-        uses = "training, validation and test" if needed > 2 else "training and validation"
-        raise RequestError(
-            f"dataset: class '{parts.classes[label]}' has {number}{where}; at least {needed} are needed, "
-            f"one each for {uses}"
-        )
+        raise RequestError(f"{key}: class '{classes[label]}' has {number}{where}; at least {needed} are needed, {uses}")
 
 
 def _complete(train: Images, classes: Sequence[str], key: str) -> None:

@@ -43,21 +43,26 @@ def image_folder(
     ignore: Sequence[str] = (),
     archive: Mapping[str, Any] | None = None,
     offline: bool = False,
+    fewest: int = 2,
 ) -> Parts:
     """A folder with one sub-folder a class, or with such folders for train, val and test in the usual spellings.
 
     The classes are the training part's sub-folders, sorted. Every file in them, at any depth, is an image, but for
-    hidden ones and those whose name matches `ignore`: these are listed as skipped.
+    hidden ones and those whose name matches `ignore`: these are listed as skipped. `fewest`: classes; a model that
+    exists can be measured on one.
 
-    Raises `RequestError` where the folder is missing, empty, has one class, an empty class, or a part with classes
-    that the training part lacks.
+    Raises `RequestError` where the folder is missing, empty, has fewer classes, an empty class, one whose name is no
+    Unicode, or a part with classes that the training part lacks.
     """
     folder = _located(root, name, archive_of(archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
     parts, skipped = parts_of(folder, key)
     names = [entry.name for entry in subfolders(parts["train"])]
-    if len(names) < 2:
+    if len(names) < fewest:
         raise RequestError(f"{key}: {no_classes(parts['train'], names)}")
+    for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
+        if shown not in names:
+            raise RequestError(f"{key}: the name of the class folder '{shown}' is no Unicode; rename it")
     images = {}
     for part, place in parts.items():
         if unknown := sorted({entry.name for entry in subfolders(place)} - set(names)):

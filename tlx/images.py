@@ -1,30 +1,29 @@
 """Images that are decoded on demand, and the one pass in which all of them are read. No torch here."""
 
-import contextlib
-import hashlib
 import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlx.decoding import Pixels, UnreadableImage, decode
+from tlx.digests import Decoded, Seen, digest_of, seen
 from tlx.errors import reason
 from tlx.runtime import free_memory
+
+__all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacked", "joined", "read_all"]
 
 Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
 MAX_BYTES = 500_000_000  # of one file
 CHUNK = 16  # images a task of the reading threads
-DIGITS = 40  # of an image's digest
 
 log = logging.getLogger("tlx")
 
@@ -62,6 +61,17 @@ class Stacked:
         return image
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Image i of several readers."""
+
+    sources: tuple[tuple[Read, int], ...]  # (reader, the image's number there)
+
+    def __call__(self, index: int) -> "bytes | Pixels":
+        read, number = self.sources[index]
+        return read(number)
+
+
 @dataclass
 class _Budget:
     """Bytes that may still be kept, counted by all reading threads together."""
@@ -75,33 +85,6 @@ class _Budget:
                 return False
             self.left -= size
             return True
-
-
-class Decoded:
-    """Digests of images that were decoded whole before: they need not be decoded to know that they can be.
-
-    `path`: the file that keeps them from run to run, a line each; None keeps nothing. It goes with one version of the
-    decoder. A file that is damaged or cannot be written costs time, nothing else.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.digests: set[str] = set()
-        if path is not None:
-            with contextlib.suppress(OSError):
-                lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-                self.digests = {line for line in lines if len(line) == DIGITS}
-
-    def add(self, digests: Iterable[str]) -> None:
-        """Keeps what is new."""
-        new = set(digests) - self.digests
-        self.digests |= new
-        if self.path is not None and new:
-            with contextlib.suppress(OSError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                # One write, so that processes do not come between each other's lines; after a line that was cut short.
-                with self.path.open("ab") as file:
-                    file.write("".join(f"\n{digest}" for digest in sorted(new)).encode())
 
 
 class Store:
@@ -122,15 +105,29 @@ class Store:
             self.kept[row] = pixels
         return pixels
 
-    def check(self, row: int, decoded: Decoded) -> str | None:
-        """Reads and hashes an image, and decodes it unless that is known to go well; the reason why not, or None."""
+    def check(self, row: int, decoded: Decoded | None) -> str | None:
+        """Hashes an image, and decodes it unless that is known to go well; the reason why not, or None.
+
+        Nothing is read of a file that this process has read before, where its digest is all that is asked for.
+        `decoded`: None decodes nothing.
+        """
+
+        def fine(digest: str) -> bool:
+            return decoded is None or row in self.kept or digest in decoded.digests
+
         try:
-            content = self.read(row)
-            digest = _digest(content)
-            if row not in self.kept and digest not in decoded.digests:
-                pixels = _decoded(content)
-                if self.budget is not None and self.budget.take(pixels.nbytes):
-                    self.kept[row] = pixels
+            path = self._file(row)
+            state = Seen.state(path) if path else ()
+            digest = seen.get(path, state) if path else None
+            if digest is None or not fine(digest):
+                content = self.read(row)
+                digest = digest_of(content)
+                if not fine(digest):
+                    pixels = _decoded(content)
+                    if self.budget is not None and self.budget.take(pixels.nbytes):
+                        self.kept[row] = pixels
+                if path:
+                    seen.keep(path, state, digest)
         except UnreadableImage as error:
             return str(error)
         except OSError as error:
@@ -140,8 +137,15 @@ class Store:
 
     def digest(self, row: int) -> str:
         if row not in self.digests:
-            self.digests[row] = _digest(self.read(row))
+            self.digests[row] = digest_of(self.read(row))
         return self.digests[row]
+
+    def _file(self, row: int) -> str | None:
+        """Where an image is read from, or None where it is in memory or drawn."""
+        read = self.read
+        while isinstance(read, Joined):
+            read, row = read.sources[row]
+        return read.paths[row] if isinstance(read, FileBytes) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": {}, "budget": None}  # a worker process decodes for itself
@@ -149,16 +153,6 @@ class Store:
 
 def _decoded(content: "bytes | Pixels") -> Pixels:
     return decode(content) if isinstance(content, bytes) else content
-
-
-def _digest(content: "bytes | Pixels") -> str:
-    digest = hashlib.blake2b(digest_size=DIGITS // 2)
-    if isinstance(content, bytes):
-        digest.update(content)
-    else:
-        digest.update(f"{content.shape}".encode())
-        digest.update(np.ascontiguousarray(content).data)
-    return digest.hexdigest()
 
 
 class Images:
@@ -205,13 +199,23 @@ class Images:
         return [self.store.digest(int(row)) for row in self.rows]
 
 
-def read_all(
-    sets: Mapping[str, Images], decoded: Decoded | None = None
-) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
-    """Reads and hashes every image once, in threads, and decodes those that `decoded` does not know.
+def joined(parts: Sequence[Images]) -> Images:
+    """The images of several parts as one, in that order."""
+    return Images(
+        [file for part in parts for file in part.files],
+        [label for part in parts for label in part.labels.tolist()],
+        Joined(tuple((part.store.read, row) for part in parts for row in part.rows.tolist())),
+        [name for part in parts for name in part.names],
+    )
 
-    Pixels are kept while a quarter of the free memory holds them. Returns the sets without what cannot be read, and
-    (path, reason) of each such file.
+
+def read_all(
+    sets: Mapping[str, Images], decoded: Decoded | None = None, decode: Collection[str] | None = None
+) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
+    """Hashes every image once, in threads, and decodes those that `decoded` does not know.
+
+    `decode`: the sets whose images are decoded; None: all. Pixels are kept while a quarter of the free memory holds
+    them. Returns the sets without what cannot be read, and (path, reason) of each such file.
     """
     decoded = decoded or Decoded(None)
     budget = _Budget(MEMORY_SHARE * free_memory())
@@ -221,16 +225,19 @@ def read_all(
     if total > 5_000:
         log.info("reading %s images", f"{total:,}")
 
-    def check(images: Images, start: int) -> list[tuple[int, str]]:
+    def check(images: Images, start: int, known: Decoded | None) -> list[tuple[int, str]]:
         rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
-        results = ((index, images.store.check(row, decoded)) for index, row in rows)
+        results = ((index, images.store.check(row, known)) for index, row in rows)
         return [(index, why) for index, why in results if why is not None]
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     good, bad = {}, []
     with ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
         pending = {
-            name: [threads.submit(check, images, start) for start in range(0, len(images), CHUNK)]
+            name: [
+                threads.submit(check, images, start, decoded if decode is None or name in decode else None)
+                for start in range(0, len(images), CHUNK)
+            ]
             for name, images in sets.items()
         }
         for name, images in sets.items():

@@ -38,7 +38,7 @@ class Measured:
         of: images of the whole data set, whatever the part.
         files: the path of each, or `<split>/<index>`.
         labels: the class of each, a position in the model's class list.
-        absent: classes of the model of which there is no image.
+        absent: classes of the model of which there is no image: precision, recall and F1 do not exist.
         skipped: (path, reason) of files that were left out.
         trained: whether the model has learned from these very images, or was chosen by them.
         mixed: whether it may have learned from some of them: they are of its own data set, but not its test set.
@@ -59,6 +59,20 @@ class Measured:
     device: str
     scores: "Scores"
 
+    @property
+    def sole(self) -> bool:
+        """Whether all images are of one class: its recall is the accuracy, its precision is 1 whatever the model."""
+        return len(self.absent) == len(self.classes) - 1
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float | None]]:
+        """Precision, recall, f1 and images of each class; None where these images cannot say it."""
+        figures: dict[str, dict[str, float | None]] = {}
+        for name, known in self.scores.per_class.items():
+            mute = ("precision", "recall", "f1") if name in self.absent else ("precision", "f1") if self.sole else ()
+            figures[name] = {**known, **dict.fromkeys(mute)}
+        return figures
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         found = self.scores
@@ -70,7 +84,7 @@ class Measured:
             "loss": found.loss,
             "classes": list(self.classes),
             "absent": list(self.absent),
-            "per_class": found.per_class,
+            "per_class": self.per_class,
             "confusion": found.confusion,
             "skipped": [list(pair) for pair in self.skipped],
             "seen_in_training": "yes" if self.trained else "perhaps" if self.mixed else "no",
@@ -86,7 +100,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
     )
     parser.add_argument(
-        "--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test); whichever, all images are read"
+        "--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test); whichever, all files are read"
     )
     parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
@@ -124,11 +138,12 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
     run_folder(run)
     config = _composed(overrides, config_dir)
-    from tlx.build import found, output
+    from tlx.build import output
+    from tlx.config import component
     from tlx.images import Decoded
     from tlx.runtime import device_name, use_precision, use_threads
 
-    parts = found(config)
+    parts = component(config.dataset.reader, "dataset", offline=config.runtime.offline, fewest=1)()
     use_threads(config.runtime.threads)
     import torch
 
@@ -202,6 +217,8 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 def _read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decoded") -> "Data":
     """The data set as a run would split it; where a class has too few images for that, all of them as the test set.
 
+    Decoded is what is measured; which images the other parts hold shows without, but where broken ones are left out.
+
     Raises:
         RequestError: too few for the part that is asked for, or what `split` raises.
     """
@@ -213,7 +230,7 @@ def _read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Deco
     counts = np.bincount(parts.train.labels, minlength=len(parts.classes))
     least, common = int(counts.argmin()), config.dataset
     if parts.val is not None or parts.test is not None or counts[least] >= 3:
-        return split(parts, common, seed, decoded)
+        return split(parts, common, seed, decoded, PARTS if part == "all" or common.on_error == "skip" else (part,))
     if part != "all":
         raise RequestError(
             f"--part {part}: class '{parts.classes[least]}' has {counts[least]} of the 3 images that a split needs; "
@@ -277,19 +294,23 @@ def _lines(found: Measured) -> list[str]:
     if found.mixed:
         words = "data of the same name as the run's, but not its test set"
         facts.append(("note", f"{words}: the model may have learned from some of these images"))
+    if found.sole:
+        facts.append(("note", "all images are of one class: the accuracy is its recall; precision and F1 do not exist"))
     if found.absent:
-        facts.append(
-            ("no image of", f"{', '.join(found.absent)} ({len(found.absent)} of {len(found.classes)} classes)")
-        )
+        names = ", ".join(found.absent[:MOST]) + (", …" if len(found.absent) > MOST else "")
+        facts.append(("no image of", f"{names} ({len(found.absent)} of {len(found.classes)} classes)"))
     if found.skipped:
         path, why = found.skipped[0]
         more = f" and {len(found.skipped) - 1} more" if len(found.skipped) > 1 else ""
         facts.append(("skipped", f"{path} ({why}){more}"))
-    ranked = sorted(scores.per_class.items(), key=lambda item: item[1]["f1"])
-    many = len(ranked) > MOST
+    shown = {name: figures for name, figures in found.per_class.items() if name not in found.absent}
+    ranked = sorted(shown, key=lambda name: scores.per_class[name]["f1"])
+    many = len(shown) > MOST
     rows: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
-    for name, of_class in ranked[:MOST] if many else scores.per_class.items():
-        figures = [f"{of_class[key]:.3f}" for key in ("precision", "recall", "f1")]
-        rows.append((name, f"{of_class['images']:.0f}", *figures))
+    for name in ranked[:MOST] if many else shown:
+        figures = (
+            "-" if value is None else f"{value:.3f}" for value in map(shown[name].get, ("precision", "recall", "f1"))
+        )
+        rows.append((name, f"{shown[name]['images']:.0f}", *figures))
     note = [f"the {MOST} classes of {len(ranked)} with the lowest F1"] if many else []
     return [*aligned(facts, left=2), "", *aligned(rows, left=1), *note]

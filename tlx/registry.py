@@ -29,6 +29,8 @@ NAME = "model"  # what MLflow calls the logged model, and the folder of the save
 ALIAS = "champion"
 LEVEL = 0.05  # of the test that decides about the alias
 DATA = "tlx.data"  # a version's tag: the fingerprint of the images that it was tested on
+WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as its description has it
+CHAMPION = "tlx.champion"  # a version's tag: whether it became champion, and why
 PREDICTIONS = "predictions.csv"  # a run's artifact: the saved model's answers to the test set
 # What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
 PACKAGES = ("mlflow", "numpy", "omegaconf", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
@@ -36,21 +38,36 @@ OWN = "tlx-transfer"  # named where it is installed, and not merely run from its
 
 
 def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
-    """Logs the saved model in `folder` as a model of the run; its id, for `models:/<id>`."""
+    """Logs the saved model in `folder` as a model of the run; its id, for `models:/<id>`.
+
+    A run that was stopped and goes on has perhaps logged it before: a whole one of the same weights stays, and what was
+    not finished is removed.
+    """
     from mlflow.entities import LoggedModelOutput
 
-    experiment = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(experiment, NAME, run_id, model_type="classifier")
+    run = client.get_run(run_id)
+    weights = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("weights", "")
+    for earlier in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
+        if earlier.status != "READY":
+            client.delete_logged_model(earlier.model_id)
+        elif weights and earlier.tags.get(WEIGHTS) == weights:
+            logged = run.outputs.model_outputs if run.outputs else []
+            if earlier.model_id not in [output.model_id for output in logged]:
+                client.log_outputs(run_id, [LoggedModelOutput(earlier.model_id, step=0)])
+            return str(earlier.model_id)
+    model = client.create_logged_model(
+        run.info.experiment_id, NAME, run_id, tags={WEIGHTS: weights}, model_type="classifier"
+    )
     try:
         with tempfile.TemporaryDirectory() as described:
             describe(Path(described), model.model_id, run_id, sum(file.stat().st_size for file in folder.iterdir()))
             client.log_model_artifacts(model.model_id, described)
         _upload(client, model, folder)
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise
     client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return str(model.model_id)
 
 
@@ -132,7 +149,9 @@ def _upload(client: "MlflowClient", model: "LoggedModel", folder: Path) -> None:
 def register(client: "MlflowClient", run_id: str, model_id: str, name: str, folder: Path) -> str:
     """Registers a logged model as a new version of `name` and moves the alias where it has won; what came of it.
 
-    `folder`: the run's. The caller holds a lock: what is champion is read and written.
+    `folder`: the run's. What is champion is read and written: the caller holds a lock where the store is a file. A
+    server has none, and no change that depends on what was read: whoever became champion during the comparison is
+    compared too, and two that write within the same moment are not.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -144,20 +163,19 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
             raise
     mlflow.set_tracking_uri(client.tracking_uri)  # where a file store looks for `models:/<id>`, and not by its client
     fingerprint = json.loads((folder / NAME / "model.json").read_text(encoding="utf-8"))["data"]["test"]
-    made = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, model_id=model_id, tags={DATA: fingerprint}
+    source = f"models:/{model_id}"
+    earlier = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    made = next((version for version in earlier if version.source == source), None) or client.create_model_version(
+        name, source, run_id=run_id, model_id=model_id, tags={DATA: fingerprint}
     )
-    champion = client.get_registered_model(name).aliases.get(ALIAS)
-    verdict = (
-        Verdict(True, "the first one")
-        if champion is None
-        else _against(client, name, champion, fingerprint, (folder / PREDICTIONS).read_text(encoding="utf-8"))
-    )
-    if verdict.better:
-        client.set_registered_model_alias(name, ALIAS, made.version)
-    said = f"is {ALIAS}" if verdict.better else f"version {champion} stays {ALIAS}"
-    client.set_model_version_tag(name, made.version, "tlx.champion", f"{said}: {verdict.why}")
-    return f"registered as {name} version {made.version}, {said}: {verdict.why}"
+    said = made.tags.get(CHAMPION)
+    if said is None:  # else a run that goes on has registered it before
+        champion, verdict = _decided(client, name, fingerprint, folder / PREDICTIONS)
+        if verdict.better:
+            client.set_registered_model_alias(name, ALIAS, made.version)
+        said = f"is {ALIAS}: {verdict.why}" if verdict.better else f"version {champion} stays {ALIAS}: {verdict.why}"
+        client.set_model_version_tag(name, made.version, CHAMPION, said)
+    return f"registered as {name} version {made.version}, {said}"
 
 
 class Verdict(NamedTuple):
@@ -165,6 +183,20 @@ class Verdict(NamedTuple):
 
     better: bool
     why: str
+
+
+def _decided(client: "MlflowClient", name: str, fingerprint: str, predictions: Path) -> tuple[str | None, Verdict]:
+    """The champion's version, and whether the new model takes its place."""
+    champion = client.get_registered_model(name).aliases.get(ALIAS)
+    while True:
+        verdict = (
+            Verdict(True, "the first one")
+            if champion is None
+            else _against(client, name, champion, fingerprint, predictions.read_text(encoding="utf-8"))
+        )
+        against, champion = champion, client.get_registered_model(name).aliases.get(ALIAS)
+        if champion == against or not verdict.better:
+            return against, verdict
 
 
 def _against(client: "MlflowClient", name: str, champion: str, fingerprint: str, new: str) -> Verdict:
