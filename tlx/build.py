@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -56,9 +57,16 @@ class Clock:
         self.began = time.perf_counter()
         self.seconds = {"data": 0.0, "features": 0.0, "training": 0.0, "evaluation": 0.0}
 
-    def total(self) -> dict[str, float]:
-        """The parts, and all of it."""
-        return {**self.seconds, "total": time.perf_counter() - self.began}
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """What a run had spent before it was interrupted, as `total` gave it; training is counted by its progress."""
+        self.began -= seconds.get("total", 0.0)
+        for part in ("data", "features", "evaluation"):
+            self.seconds[part] += seconds.get(part, 0.0)
+
+    def total(self, spent: Mapping[str, float]) -> dict[str, float]:
+        """The parts, with what was `spent` in some of them beside, and all of it."""
+        parts = {part: seconds + spent.get(part, 0.0) for part, seconds in self.seconds.items()}
+        return {**parts, "total": time.perf_counter() - self.began}
 
 
 def prepare(config: Config, clock: Clock) -> Job:

@@ -96,7 +96,7 @@ class Display:
         self._within.enter_context(_LINES.through(self.say))
         for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
             log.info("%s", line)
-        if self.console.is_terminal:
+        if self.console.is_terminal and _LINES.level == logging.INFO:
             self._live.start(refresh=True)
         return self
 
@@ -173,13 +173,14 @@ _LINES = _Lines()
 
 
 @contextmanager
-def lines() -> Iterator[None]:
-    """What tlx logs is said on stderr while the block lasts; blocks may be nested."""
+def lines(*, quiet: bool = False) -> Iterator[None]:
+    """What tlx logs is said on stderr while the block lasts; `quiet`: warnings alone. Blocks may be nested."""
     if _LINES in log.handlers:
         yield
         return
     level = log.level
     log.addHandler(_LINES)
+    _LINES.setLevel(logging.WARNING if quiet else logging.INFO)
     log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
     try:
         yield

@@ -21,3 +21,10 @@ def reason(error: BaseException) -> str:
     """Why something failed, in a line of 200 characters at most: the system's words, or the exception's first line."""
     text = str(getattr(error, "strerror", None) or error)
     return (text.strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def said(error: BaseException) -> str:
+    """An error as the one line that a person sees: what is no message of tlx's own has its kind before it."""
+    ours = type(error).__module__.startswith("tlx.")  # its message says all there is to say
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if ours else f"{type(error).__name__}: {line}"

@@ -1,21 +1,22 @@
 """One configuration, carried out: build, phases, save, measure. Used by the command line, a source task and a sweep."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import re
-import shutil
 import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from tlx import __version__, tracking, weights
+from tlx import __version__, checkpoint, tracking, weights
 from tlx.build import Clock, Job, features_of, identify, network, output, plans_of, prepare
-from tlx.config import Config, component, source_task
+from tlx.config import Config, Phase, component, from_tree, key, results, source_task
 from tlx.display import Display, lines, plan_lines
 from tlx.errors import RequestError
 from tlx.record import Record, Summary
@@ -30,40 +31,74 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
+class Within(NamedTuple):
+    """What a run is a part of: a sweep, or the run whose source task it is. Its folder is there, and nobody else works
+    in it."""
+
+    key: str = ""  # its MLflow run's name for good
+    parent: "str | tracking.Tracker | None" = None  # its MLflow run's parent
+    quiet: bool = False  # other runs go on beside it, and the screen is not its own
+
+
 def run(
-    config: Config, folder: Path, *, command: str, name: str = "", within_sweep: bool = False, job: Job | None = None
+    config: Config,
+    folder: Path,
+    *,
+    command: str,
+    name: str = "",
+    within: Within | None = None,
+    resume: bool = False,
+    job: Job | None = None,
+    watch: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> Summary:
     """Trains, saves and measures one model, in the new folder `folder`.
 
-    `name`: what MLflow calls it, if not as the folder. `within_sweep`: Hydra has made the folder, which stays.
-    `job`: what `prepare` made of the configuration, where that is done.
+    `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
+    `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration, where that is done. `watch`:
+    is shown each epoch's row, and may raise to end the run.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
         KeyboardInterrupt: what was done until then is kept, and named in the message.
     """
-    clock = Clock()
-    record = Record(folder, tracking.open(config.tracking, output(config)), command, within_sweep=within_sweep)
+    clock, part = Clock(), within or Within()
+    tracker = tracking.open(config.tracking, output(config))
+    record = Record(folder, tracker, command, within_sweep=within is not None, key=part.key, parent=part.parent)
     name = name or _name(folder)
-    with lines(), record.ending(name):
+    with lines(quiet=part.quiet), record.ending(name):
         job = job or prepare(config, clock)
         source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress
 
+        known = _known(job, source)
+        before = _claimed(record, config, job, known["identity"], resume)
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
-        record.open(name, config, job.plan, job.data, _known(job, source))
+        record.open(name, config, job.plan, job.data, known)
+        if before is not None:
+            clock.add(before["seconds"])
+            checkpoint.load(record.folder, before, job.net, progress)
+            log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
         job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
+
+        def keep() -> None:
+            assert job is not None
+            spent = {"features": features.seconds, "training": progress.seconds}
+            record.keep(clock.total(spent), job.net if progress.epoch else None, progress)
+
         try:
             with Display(progress, record.summary, job.plan) as display:
-                _look(record, job, features, "before", clock)
-                for phase, settings in config.strategy.phases.items():
+                if record.summary.accuracy_before_training is None:
+                    _look(record, job, features, "before", clock)
+                for phase, settings in _left(config, progress):
                     for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
                         record.row(row)
+                        keep()
                         display.row(row)
-                    if config.evaluation.after_each_phase and phase != last:
+                        watch(row)
+                    if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
                         _look(record, job, features, phase, clock)
                 _save(record, job)
                 # What is measured is what was saved: the network is built again from its files.
@@ -72,12 +107,53 @@ def run(
                 _describe(record, scores, len(job.data.test))
                 if config.evaluation.after_each_phase:
                     record.look(last, scores, job.data.test, table=True)
-            clock.seconds |= {"features": features.seconds, "training": progress.seconds}
             _samples(record, config, saved)
-            record.close(scores, job.data.test, clock.total(), progress)
+            spent = {"features": features.seconds, "training": progress.seconds}
+            record.close(scores, job.data.test, clock.total(spent), progress)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_kept(record, job, progress)) from error
     return record.summary
+
+
+def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
+    """The phases that are not through, in order, from the one in which the run stands."""
+    names = list(config.strategy.phases)
+    start = names.index(progress.phase) if progress.phase else 0
+    return ((name, config.strategy.phases[name]) for name in names[start:])
+
+
+def _claimed(record: Record, config: Config, job: Job, identity: str, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from: of the run's own folder, or with `resume=auto` of a run of the same identity.
+
+    Raises:
+        RequestError: the configuration, the data or the weights are others than when it was made.
+    """
+    if resume and (record.folder / checkpoint.FILE).is_file():
+        return _same(record.claim(record.folder), config, job, identity, record.folder)
+    if record.within_sweep or config.resume == "never":
+        return None
+    asked = key(config)
+    for file in sorted(output(config).glob(f"*/*/{checkpoint.FILE}"), reverse=True):
+        with contextlib.suppress(RequestError):  # another process works there, or it cannot be used
+            state = checkpoint.read(file.parent)
+            if state["identity"] == identity:
+                return record.claim(file.parent)
+            if key(from_tree(state["config"])) != asked:
+                continue
+        _same(state, config, job, identity, file.parent)
+    return None
+
+
+def _same(before: dict[str, Any], config: Config, job: Job, identity: str, folder: Path) -> dict[str, Any]:
+    if before["identity"] == identity:
+        return before
+    what = checkpoint.differences(results(from_tree(before["config"])), results(config))
+    if not what and before["data"] != job.data.fingerprint:
+        what = [
+            f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
+        ]
+    what = what or ["the weights that it starts from, or the device, have changed"]
+    raise RequestError(f"{folder}: cannot go on with this run: {'; '.join(what[:3])}; start a new one for that")
 
 
 def run_source(config: Config, job: Job, command: str) -> Path | None:
@@ -90,30 +166,48 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     except RequestError as error:
         raise RequestError(f"source task {config.source.name}: {error}") from error
     made_by = "/".join(version(package) for package in ("torch", "torchvision", "timm"))
-    key = hashlib.sha256(f"{identify(first)}/{__version__}/{made_by}".encode()).hexdigest()
-    folder = output(config) / "sources" / f"{config.source.name}-{key[:12]}"
+    known_by = hashlib.sha256(f"{identify(first)}/{__version__}/{made_by}".encode()).hexdigest()
+    folder = output(config) / "sources" / f"{config.source.name}-{known_by[:12]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder.parent, error) from error
     with FileLock(folder.with_name(f".{folder.name}.lock")):  # jobs of a sweep share it
-        if _finished(folder):
+        if finished(folder):
             log.info("source task %s: trained already, %s", config.source.name, folder)
         else:
-            shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped has left
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
-            run(task, folder, command=f"{command}  # its source task", name=name, within_sweep=True, job=first)
+            told = f"{command}  # its source task"
+            run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
     job.net, job.preprocessing = network(config, backbone, len(job.data.classes), job.device)
     return folder
 
 
-def _finished(folder: Path) -> bool:
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The summary of the run in `folder` where it is through: measured, saved, and MLflow has it all. Else None."""
     file = folder / "summary.json"
     whole = file.is_file() and all((folder / "model" / name).is_file() for name in ("model.json", "model.safetensors"))
-    return whole and json.loads(file.read_text(encoding="utf-8"))["status"] == "finished"
+    if not whole or (folder / checkpoint.FILE).exists():
+        return None
+    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return summary if summary["status"] == "finished" else None
+
+
+def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
+    """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
+
+    Raises:
+        RequestError: the images or the weights are others.
+    """
+    job = prepare(config, Clock())
+    run_source(config, job, str(done["command"]))
+    if identify(job) != done["identity"]:
+        made_of = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))["data"]
+        before = {"identity": done["identity"], "config": dataclasses.asdict(config), "data": made_of["fingerprint"]}
+        _same(before, config, job, "", folder)
 
 
 def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Features"]:
@@ -238,7 +332,7 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
     measured = "" if record.summary.test_accuracy is not None else " (its test accuracy was not measured)"
     return (
         f"{len(record.rows)} of {progress.epochs} epochs are done; {record.folder} has them, "
-        f"and the model of epoch {progress.best_epoch}{measured}"
+        f"and the model of epoch {progress.best_epoch}{measured}; to go on: python -m tlx resume {record.folder}"
     )
 
 
@@ -250,7 +344,7 @@ def _samples(record: Record, config: Config, model: "Model") -> None:
 
     images = component(config.evaluation.samples, "evaluation.samples")()
     folder = record.folder / "samples"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     files = []
     for i in range(len(images.test)):
         files.append(folder / f"{images.classes[images.test.labels[i]]}-{i}.png")

@@ -7,14 +7,16 @@ import json
 import logging
 import logging.handlers
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
 from tlx.errors import RequestError
@@ -22,6 +24,8 @@ from tlx.runtime import atomic, unwritable
 from tlx.tracking import Tracker
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tlx.evaluate import Scores
     from tlx.model import Prediction
     from tlx.solvers import Progress
@@ -69,22 +73,74 @@ class Record:
     Nothing is written before `open`, so that a wrong request leaves nothing behind.
     """
 
-    def __init__(self, folder: Path, tracker: Tracker, command: str, *, within_sweep: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tracker: Tracker,
+        command: str,
+        *,
+        within_sweep: bool = False,
+        key: str = "",
+        parent: str | Tracker | None = None,
+    ) -> None:
+        """`within_sweep`: the folder is there and somebody has seen to it that nobody else works in it. `key` and
+        `parent`: the MLflow run's name for good, and the run that it belongs to."""
         self.folder, self.tracker, self.within_sweep = folder, tracker, within_sweep
+        self.key, self.parent = key or uuid.uuid4().hex, parent
         self.summary = Summary(folder, command=command)
         self.rows: list[dict[str, Any]] = []
         self.opened, self.log_model = False, True
         self.register: str | None = None
+        self.before: dict[str, Any] | None = None  # what the checkpoint said, of a run that goes on
+        self.state: dict[str, Any] = {}  # what every checkpoint says
+        self._within = ExitStack()
         # What is said before the folder is there waits here; its capacity counts only once it has a target.
         self._early = logging.handlers.MemoryHandler(0, logging.CRITICAL + 1, flushOnClose=False)
         self._log: logging.Handler | None = None
 
+    def claim(self, folder: Path) -> dict[str, Any]:
+        """Takes the folder of an interrupted run for this one: what its checkpoint says.
+
+        Raises:
+            RequestError: another process works there, or the checkpoint cannot be used.
+        """
+        if not self.within_sweep:
+            self._within.enter_context(alone(folder))
+        self.folder = self.summary.folder = folder
+        self.before = read(folder)
+        return self.before
+
     def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
-        """Makes the folder and the MLflow run. `known`: values of the summary that are there before training."""
-        self.folder = self.summary.folder = new_folder(self.folder, reuse=self.within_sweep)
+        """Makes the folder and the MLflow run, or goes on with those of an interrupted run.
+
+        `known`: values of the summary that are there before training.
+        """
+        before = self.before
+        if before is None:
+            self.folder = self.summary.folder = new_folder(self.folder, reuse=self.within_sweep)
+            if not self.within_sweep:
+                self._within.enter_context(alone(self.folder))
         self.opened = True
         for key, value in known.items():
             setattr(self.summary, key, value)
+        self._keeper = Keeper(self.folder)
+        tree = dataclasses.asdict(config)
+        if before is not None:
+            self.key, self.rows = before["key"], before["rows"]
+            for key, value in before["summary"].items():
+                setattr(self.summary, key, value)
+            self.write("metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in self.rows))
+        self.state = {
+            "key": self.key,
+            "name": name,
+            "command": self.summary.command,
+            "cwd": str(Path.cwd()),
+            "config": tree,
+            "identity": self.summary.identity,
+            "data": data.fingerprint,
+        }
+        if before is None:
+            self.keep({})
         self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
@@ -92,17 +148,33 @@ class Record:
         self._early.setTarget(self._log)
         self._early.flush()
         self.log_model, self.register = config.tracking.model, config.tracking.register
-        tree = dataclasses.asdict(config)
         self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
         self.write("plan.json", json.dumps(plan, indent=1))
         tags = {"tlx.identity": self.summary.identity, "tlx.command": self.summary.command}
         if self.summary.source is not None:
             found = json.loads((Path(self.summary.source) / "summary.json").read_text(encoding="utf-8"))
             tags["tlx.source"] = found["mlflow_run_id"]
-        self.tracker.start(name, _parameters(tree), tags)
+        self._start(name, _parameters(tree), tags)
+        if before is not None:
+            for row in self.rows:  # those that MLflow has are not written again
+                self._metrics(row)
         self.tracker.dataset(data.name, data.fingerprint, data.source, self.summary.images, data.classes)
         for file in ("config.yaml", "plan.json"):
             self.tracker.artifact(self.folder / file)
+
+    def _start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        lock = self.folder / ".mlflow.lock" if self.folder.is_dir() else None
+        self.tracker.start(name, parameters, tags, self.parent, key=self.key, lock=lock)
+
+    def _metrics(self, row: Mapping[str, Any]) -> None:
+        self.tracker.metrics({key: value for key, value in row.items() if key != "epoch"}, row["epoch"])
+
+    def keep(
+        self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
+    ) -> None:
+        """Writes the checkpoint: where the run stands, between two epochs. `seconds`: spent so far, by part."""
+        found = {name: getattr(self.summary, name) for name in ("accuracy_before_training", "after", "epochs")}
+        self._keeper.keep({**self.state, "rows": self.rows, "summary": found, "seconds": dict(seconds)}, net, progress)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Keeps an epoch."""
@@ -113,7 +185,7 @@ class Record:
                 lines.write(json.dumps(row) + "\n")
         except OSError as error:
             raise unwritable(self.folder / "metrics.jsonl", error) from error
-        self.tracker.metrics({key: value for key, value in row.items() if key != "epoch"}, row["epoch"])
+        self._metrics(row)
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None:
         """Keeps what the test set said: `before` training, after a phase of that name, or `after` all.
@@ -183,7 +255,7 @@ class Record:
             self.summary.status = "interrupted" if killed else "failed"
             self.summary.error = " ".join(str(error).split()) or type(error).__name__
             if not self.opened and self.within_sweep and not killed:
-                self.tracker.start(name, {}, {"tlx.command": self.summary.command})
+                self._start(name, {}, {"tlx.command": self.summary.command})
             self._leave(isinstance(error, RequestError) or killed)
             self._keep_log()
             self.tracker.finish("KILLED" if killed else "FAILED", self.summary.error)
@@ -191,7 +263,12 @@ class Record:
         else:
             self._keep_log()
             self.tracker.finish("FINISHED")
+            # Last: a run without a checkpoint is one that is through, in MLflow too.
+            self._keeper.drop()
+            for name in (LOCK, ".mlflow.lock"):
+                (self.folder / name).unlink(missing_ok=True)
         finally:
+            self._within.close()
             for handler in (self._early, self._log):
                 if handler is not None:
                     log.removeHandler(handler)

@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tlx import ranks
 from tlx.config import Phase, Training, component
 from tlx.evaluate import logits
 from tlx.forward import as_input
+from tlx.parallel import share, shared_statistics, sum_gradients
 from tlx.rows import Rows, shuffled
 from tlx.runtime import autocast, seed_all, training_precision
 from tlx.strategy import Plan, groups, set_mode
@@ -22,10 +24,17 @@ from tlx.strategy import Plan, groups, set_mode
 
 @dataclass
 class Progress:
-    """Where a run stands: what a display may look at while the run goes on, and what a phase leaves behind."""
+    """Where a run stands: what a display may look at while it goes on, and all that a checkpoint needs between epochs.
+
+    No state of training lives elsewhere. Random draws need none: each epoch begins by seeding every generator from
+    (seed, phase, epoch), an image's views come from (seed, epoch, index); a schedule is a function of the epoch, and
+    bf16 needs no loss scale.
+    """
 
     phase: str = ""
     doing: str = ""  # what is done between epochs, in words
+    within: int = 0  # epochs done in this phase
+    waited: int = 0  # of these, those since the best
     epoch: int = 0  # done, over all phases
     epochs: int = 0  # planned, over all phases
     batch: int = 0
@@ -38,6 +47,9 @@ class Progress:
     best_epoch: int = 0  # over all phases; 0: none yet
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)  # what can change in the phase, as it was then
+    moved: set[str] = field(default_factory=set)  # the names of all tensors that any phase so far can have changed
+    optimizer: torch.optim.Optimizer | None = None  # of this phase
+    optimizer_state: dict[str, Any] | None = None  # what a checkpoint had; taken by the phase that goes on
 
     @property
     def eta(self) -> float:
@@ -72,7 +84,8 @@ def sgd(
     Args:
         net: all stages; only `net[plan.cut:]` runs.
         fit, held_out: rows as they come out of `net[:plan.cut]`.
-        progress: kept up to date within an epoch; `best` holds the state of the best epoch by validation loss.
+        progress: kept up to date within an epoch; `best` holds the state of the best epoch by validation loss. A phase
+            of which `within` epochs are done goes on after these.
         precision: the format of evaluation, and of training where the part that learns profits from it.
 
     Yields:
@@ -89,26 +102,37 @@ def sgd(
     rates = [group["lr"] for group in optimizer.param_groups]
     trains_in = training_precision(tail, device, precision)
     weight = class_weights(fit.y, training.class_weights)
-    waited = 0
     learning = [p for p in net.parameters() if p.requires_grad]
-    for epoch in range(epochs):
+    if progress.optimizer_state is not None:
+        go_on(optimizer, progress.optimizer_state)
+    progress.optimizer, progress.optimizer_state = optimizer, None
+    while progress.within < epochs and (phase.patience is None or progress.waited < phase.patience):
+        epoch = progress.within
         began = progress.since = time.perf_counter()
         seed_all(seed, plan.phase, epoch)
         set_mode(net, plan)
         order = shuffled(len(fit.y), batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        if ranks.rank():
+            seed_all(seed, plan.phase, epoch, ranks.rank())  # dropout of its own
         progress.phase, progress.batch, progress.batches = plan.phase, 0, len(order)
         total, lr = torch.zeros((), device=device), 0.0
-        for step, (x, y) in enumerate(fit.batches(order, progress.epoch)):
+        shares = [share(index, micro_batches(len(index), training.accumulate)) for index in order]
+        # A rank with no row of a batch asks for one, and takes none of it: it has its part in what all ranks do.
+        asked = [mine if len(mine) else index[:1] for index, (mine, _) in zip(order, shares, strict=True)]
+        for step, (x, y) in enumerate(fit.batches(asked, progress.epoch)):
+            index, (mine, sizes) = order[step], shares[step]
             scale = factor(epoch + step / len(order), epochs)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
             lr = peak * scale
             optimizer.zero_grad(set_to_none=True)
-            loss = backward(tail, x, y, weight, training, trains_in)
+            whole = fit.y[index.to(device)] if ranks.count() > 1 else y
+            loss = backward(tail, x[: len(mine)], y[: len(mine)], weight, training, trains_in, sizes=sizes, whole=whole)
+            loss = sum_gradients(learning, loss)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(learning, training.clip_norm)
             optimizer.step()
-            total += loss * len(y)
+            total += loss * len(index)
             progress.batch, progress.loss = step + 1, loss
         # Fused optimizers do not count the changes they make in place; a fingerprint of the features does.
         torch.autograd.graph.increment_version(learning)
@@ -117,6 +141,8 @@ def sgd(
         answers = logits(tail, held_out, precision)
         val_loss = float(functional.cross_entropy(answers, held_out.y))
         val_accuracy = float((answers.argmax(1) == held_out.y).float().mean())
+        # What is decided by these, every rank decides alike.
+        train_loss, val_loss, val_accuracy = ranks.agreed([train_loss, val_loss, val_accuracy])
         took = time.perf_counter() - began
         progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
         progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
@@ -125,9 +151,9 @@ def sgd(
                 f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}); "
                 f"take a lower learning rate than {peak:g}, or training.clip_norm=1"
             )
-        waited += 1
+        progress.within, progress.waited = epoch + 1, progress.waited + 1
         if val_loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch, waited = val_loss, progress.epoch, 0
+            progress.best_loss, progress.best_epoch, progress.waited = val_loss, progress.epoch, 0
             progress.best = snapshot(net, plan)
         yield {
             "phase": plan.phase,
@@ -139,35 +165,54 @@ def sgd(
             "images_per_second": progress.images_per_second,
             "seconds": took,
         }
-        if phase.patience is not None and waited >= phase.patience:
-            progress.epochs -= epochs - epoch - 1
-            return
+    progress.epochs -= epochs - progress.within  # those that patience saved
 
 
 SOLVERS = {"sgd": sgd}
 
 
 def backward(
-    tail: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None, training: Training, precision: str
+    tail: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    training: Training,
+    precision: str,
+    *,
+    sizes: Sequence[int] | None = None,
+    whole: Tensor | None = None,
 ) -> Tensor:
     """Adds the gradient of the batch's mean loss, and gives that loss (0-d, not synchronised).
 
     In `training.accumulate` micro-batches, whose losses are summed and divided by the whole batch's weight: the mean of
-    micro-batch means would weigh an image by the size of its micro-batch. None has one image only, which BatchNorm
-    refuses.
+    micro-batch means would weigh an image by the size of its micro-batch.
+
+    Args:
+        sizes: of the micro-batches in `x`; None: as `training` says.
+        whole: the labels of the whole batch, where `x` is a rank's share of it: then gradient and loss are those of the
+            share, and the sum of all shares is that of the batch.
     """
-    whole = weight[y].sum() if weight is not None else len(y)
+    whole = y if whole is None else whole
+    divisor = weight[whole].sum() if weight is not None else len(whole)
     total = torch.zeros((), device=y.device)
-    parts = max(1, min(training.accumulate, len(x) // 2))
-    for some_x, some_y in zip(torch.tensor_split(x, parts), torch.tensor_split(y, parts), strict=True):
-        with autocast(y.device, precision):
-            answers = tail(as_input(some_x, precision))
-        loss = functional.cross_entropy(
-            answers.float(), some_y, weight, reduction="sum", label_smoothing=training.label_smoothing
-        )
-        torch.autograd.backward(loss / whole)
-        total += loss.detach() / whole
+    sizes = share(torch.arange(len(y)), micro_batches(len(y), training.accumulate))[1] if sizes is None else sizes
+    with shared_statistics(tail) as always:
+        for some_x, some_y in zip(torch.split(x, list(sizes)), torch.split(y, list(sizes)), strict=True):
+            if not len(some_y) and not always:
+                continue
+            with autocast(y.device, precision):
+                answers = tail(as_input(some_x, precision))
+            loss = functional.cross_entropy(
+                answers.float(), some_y, weight, reduction="sum", label_smoothing=training.label_smoothing
+            )
+            torch.autograd.backward(loss / divisor)
+            total += loss.detach() / divisor
     return total
+
+
+def micro_batches(n: int, accumulate: int) -> int:
+    """In how many a batch of n images is computed: none has one image only, which BatchNorm refuses."""
+    return max(1, min(accumulate, n // 2))
 
 
 def class_weights(y: Tensor, kind: str | None) -> Tensor | None:
@@ -208,6 +253,15 @@ def optimizer_for(node: Mapping[str, Any], parameters: list[dict[str, Any]]) -> 
         make = partial(make, fused=True)
     optimizer: torch.optim.Optimizer = make(parameters)
     return optimizer
+
+
+def go_on(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Puts an optimizer's saved state back, each tensor in its parameter's layout: fused kernels go by memory order."""
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def schedule_for(node: Mapping[str, Any]) -> Callable[[float, int], float]:

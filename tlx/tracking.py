@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import urlsplit
 
+import psutil
+
 from tlx.config import flat as leaves
 from tlx.errors import RequestError
 from tlx.tracking_process import reachable
@@ -50,8 +52,17 @@ class Tracker:
         params: Mapping[str, object],
         tags: Mapping[str, str],
         parent: Union[str, "Tracker", None] = None,
+        *,
+        key: str = "",
+        lock: Path | None = None,
+        shared: bool = False,
     ) -> None:
-        """Opens the run; `params` may be nested, `parent` is a run id or another tracker."""
+        """Opens the run; `params` may be nested, `parent` is a run id or another tracker.
+
+        `key`: names the run for good (tag `tlx.run`); one that is there is opened again, and keeps the metrics it has.
+        `lock`: a file that one process at a time holds, from here to the run's end (`shared`: while it opens the run),
+        so that what a killed process has left to say is said before.
+        """
 
     def dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]) -> None:
         """The data: `digest` is its fingerprint, `counts` images a split."""
@@ -84,14 +95,14 @@ class MlflowTracker(Tracker):
         self.artifacts = artifacts
         self.experiment = experiment
         self.system_metrics = system_metrics
-        self.key: int | None = None
+        self.number: int | None = None
         self._recorder = _recorder()  # it imports MLflow from now on
 
     @property
     def run_id(self) -> str:
-        if self.key is None:
+        if self.number is None:
             return ""
-        return self._recorder.run_id(self.key)
+        return self._recorder.run_id(self.number)
 
     def start(
         self,
@@ -99,15 +110,21 @@ class MlflowTracker(Tracker):
         params: Mapping[str, object],
         tags: Mapping[str, str],
         parent: Union[str, "Tracker", None] = None,
+        *,
+        key: str = "",
+        lock: Path | None = None,
+        shared: bool = False,
     ) -> None:
         if not self._recorder.usable:
             self._recorder = _recorder()
-        self.key = self._recorder.new_key(shown(self.uri))
+        self.number = self._recorder.new_key(shown(self.uri))
         own = {"mlflow.source.name": "tlx", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         if commit := _commit():
             own["mlflow.source.git.commit"] = commit
+        if key:
+            own["tlx.run"] = key
         if isinstance(parent, MlflowTracker):
-            told = parent.key if parent._recorder is self._recorder else parent.run_id
+            told = parent.number if parent._recorder is self._recorder else parent.run_id
         else:
             told = parent if isinstance(parent, str) else None
         self._say(
@@ -119,6 +136,9 @@ class MlflowTracker(Tracker):
             params=flat(params),
             tags={key: str(value)[:TAG_LENGTH] for key, value in {**own, **tags}.items()},
             parent=told,
+            key=key,
+            lock=None if lock is None else str(Path(lock).absolute()),
+            shared=shared,
             system_metrics=self.system_metrics,
         )
 
@@ -143,13 +163,13 @@ class MlflowTracker(Tracker):
         self._say("tags", tags={"mlflow.note.content": text[:TAG_LENGTH]})
 
     def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
-        if self.key is not None:
+        if self.number is not None:
             self._say("finish", status=status, error=(error or "")[:TAG_LENGTH])
-            self._recorder.wait_finished(self.key)
+            self._recorder.wait_finished(self.number)
 
     def _say(self, op: str, **content: Any) -> None:
-        if self.key is not None:
-            self._recorder.say({"op": op, "run": self.key, "time": int(time.time() * 1000), **content})
+        if self.number is not None:
+            self._recorder.say({"op": op, "run": self.number, "time": int(time.time() * 1000), **content})
 
 
 def open(config: "Tracking", output: Path) -> Tracker:
@@ -191,6 +211,29 @@ def open(config: "Tracking", output: Path) -> Tracker:
         )
     artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
     return MlflowTracker(uri, artifacts, config.experiment, config.system_metrics)
+
+
+# File systems of other machines: SQLite's locks do not hold there (https://sqlite.org/faq.html#q5).
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs"}
+
+
+def fit_for_many(config: "Tracking", output: Path) -> None:
+    """Whether several processes can write to the store.
+
+    Raises:
+        RequestError: it is an SQLite file on a network file system.
+    """
+    uri = config.uri or f"sqlite:///{Path(output).absolute() / 'mlflow.db'}"
+    if not config.enabled or not uri.startswith("sqlite:///"):
+        return
+    file = Path(os.path.expanduser(uri.removeprefix("sqlite:///"))).absolute()
+    mounted = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
+    kind = next((mounted[folder] for folder in file.parents if folder in mounted), "")
+    if kind in NETWORK:
+        raise RequestError(
+            f"tracking.uri: '{file}' lies on a network file system ({kind}), where processes that write to one SQLite "
+            f"file damage it; use tracking=server tracking.uri=http://HOST:5000, or tracking=none"
+        )
 
 
 def flat(params: Mapping[str, object]) -> dict[str, str]:

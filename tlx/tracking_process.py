@@ -140,8 +140,16 @@ class Store:
 class Recorded:
     """One run: what was asked for and is not written yet, in order, and the state of the machine."""
 
-    def __init__(self, key: int, store: Store, say: Callable[[Message], None], ids: dict[int, str]) -> None:
+    def __init__(
+        self,
+        key: int,
+        store: Store,
+        say: Callable[[Message], None],
+        ids: dict[int, str],
+        orphaned: Callable[[], bool],
+    ) -> None:
         self.key = key
+        self.orphaned = orphaned  # whether the process that asks has ended
         self.store = store
         self.say = say
         self.ids = ids  # run ids by key, of all runs of this process
@@ -153,6 +161,8 @@ class Recorded:
         self.samples = 0
         self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
         self.model_id = ""  # MLflow's, once the model is logged
+        self.lock: Any = None  # the file that says that this run is written here and nowhere else
+        self.known: dict[str, set[int]] | None = None  # of a run that was opened again: the steps a metric has
         self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
 
     def take(self, message: Message) -> None:
@@ -172,6 +182,8 @@ class Recorded:
                 self.failed = 0.0
                 self.store.works = True
                 failures = 0
+            except Left:
+                raise
             except Exception as error:  # whatever a store, a driver or a network raises: the run must go on without
                 self.failed = time.time()
                 if self.store.works and not self.warned:  # once a run, and once for all that are open
@@ -190,7 +202,10 @@ class Recorded:
         client = self.store.client()
         op = message["op"]
         if op == "start":
+            self.enter(message["lock"])
             self.start(client, message)
+            if message["shared"]:
+                self.leave()
             return
         run_id = self.ids[self.key]
         if op == "metrics":
@@ -226,6 +241,24 @@ class Recorded:
             if message["error"]:
                 client.set_tag(run_id, "tlx.error", message["error"])
             client.set_terminated(run_id, message["status"], end_time=message["time"])
+            self.leave()
+
+    def enter(self, path: str | None) -> None:
+        """Waits until no other process writes this run; a process that was killed leaves it to who goes on with it."""
+        if path is None or not Path(path).parent.is_dir():  # the run has removed its folder: it has done nothing
+            return
+        from filelock import FileLock, Timeout
+
+        self.lock = self.lock or FileLock(path)
+        try:
+            self.lock.acquire(timeout=0 if self.orphaned() else -1)
+        except Timeout as error:
+            raise Left from error
+
+    def leave(self) -> None:
+        """Lets others write this run."""
+        if self.lock is not None:
+            self.lock.release(force=True)
 
     def start(self, client: "MlflowClient", message: Message) -> None:
         """Creates the run with its parameters; a parent is a run id, or the key of a run of this process."""
@@ -239,9 +272,15 @@ class Recorded:
             tags["mlflow.parentRunId"] = parent
         if self.key not in self.ids:  # a second try after the parameters failed
             experiment = self.store.experiment(message["experiment"])
-            run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
-            self.ids[self.key] = run.info.run_id
-            self.say({"run": self.key, "run_id": run.info.run_id})
+            found = self.again(client, experiment, message["key"]) if message["key"] else None
+            if found is None:
+                run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
+                found = run.info.run_id
+            else:
+                for name, value in tags.items():
+                    client.set_tag(found, name, value)
+            self.ids[self.key] = found
+            self.say({"run": self.key, "run_id": found})
         for some in chunks(message["params"].items(), 100):
             client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
         if message["system_metrics"]:
@@ -250,10 +289,34 @@ class Recorded:
             monitor: Any = SystemMetricsMonitor
             self.monitor = monitor(self.ids[self.key], tracking_uri=self.store.uri)
 
+    def again(self, client: "MlflowClient", experiment: str, key: str) -> str | None:
+        """The run of that key, opened again, or None where there is none."""
+        runs = client.search_runs([experiment], f"tags.`tlx.run` = '{key}'", max_results=1)
+        if not runs:
+            return None
+        if self.orphaned():
+            raise Left  # another process has gone on with it
+        run_id: str = runs[0].info.run_id
+        client.update_run(run_id, "RUNNING")
+        if "tlx.error" in runs[0].data.tags:
+            client.delete_tag(run_id, "tlx.error")
+        self.known, self.measured = {}, True
+        self.samples = len(client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
+        return run_id
+
+    def missing(self, client: "MlflowClient", values: Mapping[str, float], step: int) -> dict[str, float]:
+        """Of a run that was opened again: the values that it has not got yet."""
+        assert self.known is not None
+        for name in values.keys() - self.known.keys():
+            self.known[name] = {metric.step for metric in client.get_metric_history(self.ids[self.key], name)}
+        return {name: value for name, value in values.items() if step not in self.known[name]}
+
     def metrics(self, client: "MlflowClient", values: Mapping[str, float], step: int, at: int) -> None:
         """Values of one step; `at` in milliseconds since the epoch."""
         from mlflow.entities import Metric
 
+        if self.known is not None:
+            values = self.missing(client, values, step)
         for some in chunks(values.items(), 1000):
             client.log_batch(self.ids[self.key], metrics=[Metric(name, value, at, step) for name, value in some])
 
@@ -274,6 +337,10 @@ class Recorded:
             monitor.clear_metrics()
         self.samples += 1
         self.take({"op": "metrics", "values": values, "step": self.samples, "time": int(now * 1000)})
+
+
+class Left(Exception):
+    """The run belongs to another process."""
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
@@ -297,6 +364,7 @@ def main() -> None:
     stores: dict[str, Store] = {}
     runs: dict[int, Recorded] = {}
     ids: dict[int, str] = {}
+    ended = threading.Event()
 
     def read() -> None:
         asked = False
@@ -305,6 +373,7 @@ def main() -> None:
             asked = True
         if not asked:
             os._exit(0)  # nothing to write: do not finish an import first, somebody waits for us to end
+        ended.set()
         messages.put(None)
 
     def say(message: Message) -> None:
@@ -315,11 +384,15 @@ def main() -> None:
         key = message["run"]
         if message["op"] == "start":
             store = stores.setdefault(message["uri"], Store(message["uri"], message["artifacts"]))
-            runs[key] = Recorded(key, store, say, ids)
+            runs[key] = Recorded(key, store, say, ids, ended.is_set)
         if key in runs:
-            runs[key].take(message)
+            try:
+                runs[key].take(message)
+            except Left:
+                runs.pop(key).leave()
+                return
             if message["op"] == "finish":
-                runs.pop(key)
+                runs.pop(key).leave()
                 say({"run": key, "finished": True})
 
     threading.Thread(target=read, daemon=True).start()  # so that the one who asks never waits

@@ -21,11 +21,15 @@ def train(
 ) -> Iterator[Row]:
     """Trains one phase and yields a row an epoch; when it is through, `net` is as it was in its best epoch.
 
-    The caller may stop between two rows: `progress.best` has the best epoch so far.
+    The caller may stop between two rows: `progress.best` has the best epoch so far. With the `progress` of a checkpoint
+    and the network as it was then, the phase goes on where it stood.
     """
     prepare(net, plan)
-    # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop within the first.
-    progress.best, progress.best_loss = snapshot(net, plan), math.inf
+    if progress.phase != plan.phase:
+        # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop in the first.
+        progress.best, progress.best_loss = snapshot(net, plan), math.inf
+        progress.phase, progress.within, progress.waited = plan.phase, 0, 0
+        progress.moved |= progress.best.keys()
     fit = features.rows(net, plan.cut, "train", training=True)
     held_out = features.rows(net, plan.cut, "val")
     solver = SOLVERS[phase.solver]
