@@ -1,0 +1,162 @@
+"""`python -m tlx compare X…`: runs side by side, on the terminal and as CSV, page and picture."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tlx import comparison_page, comparison_text
+from tlx.comparison import Comparison, compared, flips, lead
+from tlx.errors import RequestError, nearest
+from tlx.finished import content, is_run, read, state
+from tlx.paired import one
+from tlx.runtime import atomic
+
+__all__ = ["compared", "find", "flipped", "main", "options", "show", "write"]
+
+BOOK = "sweep.json"  # a sweep's own file, which lists its jobs
+KINDS = ("csv", "html", "png")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument(
+        "given", metavar="X", nargs="*", help="a sweep's name or folder, runs' folders, or folders that hold runs"
+    )
+    parser.add_argument(
+        "--flipped", nargs=2, metavar=("RUN", "RUN"), help="the test images that one of two runs alone has right"
+    )
+    for kind, what in (("csv", "the table"), ("html", "a page with all of it"), ("png", "the picture")):
+        parser.add_argument(
+            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; for a sweep also without it, to its folder"
+        )
+    parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code.
+
+    Raises:
+        RequestError: no such sweep or run, none finished, a broken file, a target that cannot be written.
+    """
+    targets = {kind: Path(os.path.expanduser(file)) for kind in KINDS if (file := getattr(given, kind)) is not None}
+    for kind, file in targets.items():
+        if file.suffix != f".{kind}":
+            raise RequestError(f"--{kind} {file}: the file's name must end in .{kind}")
+        if file.is_dir():
+            raise RequestError(f"--{kind} {file}: is a folder; give the name of a file")
+    if given.flipped:
+        if given.given or targets:
+            raise RequestError("--flipped takes two runs and nothing beside them")
+        flipped(*given.flipped)
+        return 0
+    if not given.given:
+        raise RequestError("compare what? a sweep's name, or the folders of runs")
+    folders, place = find(given.given, given.output), sweep(given.given, given.output)
+    print(f"{len(folders)} run{'' if len(folders) == 1 else 's'} …", file=sys.stderr)
+    found = compared(folders)
+    show(found)
+    if place is not None:
+        targets = {kind: place / f"comparison.{kind}" for kind in KINDS} | targets
+    for file in _write(found, targets):
+        print(f"written: {file}", file=sys.stderr)
+    return 0
+
+
+def show(comparison: Comparison) -> None:
+    """Prints the table on stdout; on a terminal that is too narrow for it, each configuration has lines of its own."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(comparison_text.text(comparison, width))
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes `comparison.csv`, `comparison.html` and `comparison.png`, each whole or absent; the files.
+
+    Raises:
+        RequestError: a file cannot be written.
+    """
+    return _write(comparison, {kind: folder / f"comparison.{kind}" for kind in KINDS})
+
+
+def flipped(first: str, second: str) -> None:
+    """Prints the test images that one of two runs alone has right.
+
+    Raises:
+        RequestError: one is no finished run, or they were tested on different images.
+    """
+    runs = []
+    for word in (first, second):
+        folder = Path(os.path.expanduser(word))
+        if not is_run(folder):
+            raise RequestError(f"--flipped {word}: no run's folder; give one, as in outputs/<date>/<run>")
+        if why := state(folder):
+            raise RequestError(f"--flipped {word}: {why}")
+        runs.append(read(folder))
+    a, b = runs
+    if not a.same_images(b):
+        raise RequestError(f"--flipped {first} {second}: they were tested on different images")
+    found = one(lead(a, b))
+    print(comparison_text.flipped(flips([(a, b)]), (first, second), found))
+
+
+def find(words: Sequence[str], output: str) -> list[Path]:
+    """The folders of runs that sweeps' names, sweeps' folders and runs' folders stand for, each once.
+
+    Raises:
+        RequestError: a word is none of these.
+    """
+    found = [folder for word in words for folder in _of(word, Path(os.path.expanduser(output)) / "sweeps")]
+    return list({folder.resolve(): folder for folder in found}.values())
+
+
+def sweep(words: Sequence[str], output: str) -> Path | None:
+    """The folder of the one sweep that is meant; None for runs as such."""
+    places = [_place(word, Path(os.path.expanduser(output)) / "sweeps") for word in words]
+    place = places[0] if len(places) == 1 else None
+    return place if place is not None and (place / BOOK).is_file() else None
+
+
+def _place(word: str, sweeps: Path) -> Path | None:
+    # A bare word is a sweep's name first; what has a slash is a folder.
+    places = [sweeps / word] if os.sep not in word and word not in (".", "..") else []
+    return next((place for place in [*places, Path(os.path.expanduser(word))] if place.is_dir()), None)
+
+
+def _of(word: str, sweeps: Path) -> list[Path]:
+    place = _place(word, sweeps)
+    if place is None:
+        names = [entry.name for entry in sweeps.iterdir() if entry.is_dir()] if sweeps.is_dir() else []
+        if os.sep in word:
+            raise RequestError(f"{word}: no such folder; give a sweep's name or the folders of runs")
+        there = f"sweeps there: {', '.join(sorted(names)[-5:])}" if names else "there is none yet"
+        raise RequestError(f"{word}: no such sweep in {sweeps}, and no such folder{nearest(word, names)}; {there}")
+    if is_run(place):
+        return [place]
+    planned = content(place / BOOK, dict).get("jobs") if (place / BOOK).is_file() else None
+    jobs = planned.values() if isinstance(planned, dict) else ()
+    planned = [str(job["folder"]) for job in jobs if isinstance(job, dict) and "folder" in job]
+    begun = [folder.name for folder in place.iterdir() if is_run(folder)]
+    if not (names := sorted({*planned, *begun})):
+        raise RequestError(
+            f"{word}: neither a run's folder (no summary.json in it) nor one that holds runs; "
+            "give a sweep's name, or runs' folders, as in outputs/<date>/<run>"
+        )
+    return [place / name for name in names]
+
+
+def _write(comparison: Comparison, targets: Mapping[str, Path]) -> list[Path]:
+    from tlx import comparison_plot
+
+    picture = comparison_plot.picture(comparison) if {"html", "png"} & targets.keys() else b""
+    made: dict[str, Callable[[], bytes]] = {
+        "csv": lambda: comparison_text.table(comparison).encode(),
+        "html": lambda: comparison_page.page(comparison, picture).encode(),
+        "png": lambda: picture,
+    }
+    for kind, file in targets.items():
+        whole = made[kind]()
+        with atomic(file) as path:
+            path.write_bytes(whole)
+    return list(targets.values())

@@ -1,0 +1,111 @@
+"""A comparison as one picture: test accuracies with their intervals, and learning curves."""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tlx.comparison import SAME, Comparison, Configuration
+from tlx.gallery import printable
+from tlx.report import short_names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST = 40  # configurations with a row, the best ones
+# Of Okabe and Ito, told apart by all eyes: as many configurations have curves.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#000000")
+GREY = "#7f8c8d"
+WIDTH = 11.0  # inches
+
+
+def picture(comparison: Comparison) -> bytes:
+    """The picture as PNG."""
+    from matplotlib.figure import Figure
+
+    shown = comparison.configurations[:MOST]
+    top = 0.9 + 0.36 * len(shown)
+    figure = Figure(figsize=(WIDTH, top + 3.6), layout="constrained")
+    rows = figure.add_gridspec(2, 1, height_ratios=[top, 3.6])
+    curves = rows[1].subgridspec(1, 2)
+    _accuracies(figure.add_subplot(rows[0]), comparison, shown)
+    _curves(figure.add_subplot(curves[0]), shown[: len(COLOURS)], "val_accuracy", "validation accuracy")
+    _curves(figure.add_subplot(curves[1]), shown[: len(COLOURS)], "val_loss", "validation loss (nats)")
+    if len(comparison.configurations) > len(COLOURS):
+        figure.supxlabel(_bounds(len(comparison.configurations)), fontsize=9, color=GREY)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn with boxes; the table has it whole.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    lows = [min(one.interval[0], *(run.accuracy for run in one.runs)) for one in shown]
+    highs = [max(one.interval[1], *(run.accuracy for run in one.runs)) for one in shown]
+    margin = max(0.05 * (max(highs) - min(lows)), 0.004)
+    for place, one in enumerate(shown):
+        colour = COLOURS[place] if place < len(COLOURS) else GREY
+        accuracies = [run.accuracy for run in one.runs]
+        axes.plot(one.interval, [place] * 2, color=colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
+        if one.n > 1:
+            axes.plot(
+                accuracies, [place + 0.24] * one.n, linestyle="none", marker="o", markersize=5, color=colour, alpha=0.5,
+                markeredgewidth=0, zorder=3,
+            )  # fmt: skip
+        axes.plot([one.mean], [place], marker="D", markersize=7, color=colour, markeredgecolor="white", zorder=4)
+        words = "best" if place == 0 else comparison.pair(0, place).words(place)
+        axes.text(
+            1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
+            color=GREY if words == SAME else "black",
+        )  # fmt: skip
+    names = short_names([printable(one.label) for one in shown], 56)
+    axes.set_yticks(range(len(shown)), names, fontsize=9, parse_math=False)
+    for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
+        name.set_color(COLOURS[place])
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=8))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if max(highs) - min(lows) > 0.06 else 1))
+    axes.set_xlabel("test accuracy: mean and 95 % interval" + (", a dot a run" if any(o.n > 1 for o in shown) else ""))
+    axes.grid(axis="x", alpha=0.25)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _curves(axes: "Axes", shown: Sequence[Configuration], key: str, title: str) -> None:
+    """The mean over the runs that came so far, and their range."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    for place, one in reversed([*enumerate(shown)]):
+        epochs, means, lows, highs = _over_runs([run.rows for run in one.runs], key)
+        style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(epochs) <= 40 else {}
+        axes.plot(epochs, means, color=COLOURS[place], linewidth=1.6, **style)
+        if one.n > 1:
+            axes.fill_between(epochs, lows, highs, color=COLOURS[place], alpha=0.14, linewidth=0)
+    axes.set(xlabel="epoch", ylabel=title + (": mean and range" if any(one.n > 1 for one in shown) else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if key == "val_accuracy":
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _over_runs(
+    runs: Sequence[Sequence[Mapping[str, Any]]], key: str
+) -> tuple[list[int], list[float], list[float], list[float]]:
+    values: dict[int, list[float]] = {}
+    for rows in runs:
+        for row in rows:
+            values.setdefault(int(row["epoch"]), []).append(float(row[key]))
+    epochs = sorted(values)
+    each = [values[epoch] for epoch in epochs]
+    return epochs, [sum(some) / len(some) for some in each], [*map(min, each)], [*map(max, each)]
+
+
+def _bounds(configurations: int) -> str:
+    more = f"; the {MOST} best have a row" if configurations > MOST else ""
+    return f"{configurations} configurations: the {len(COLOURS)} best have curves{more}"

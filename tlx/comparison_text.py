@@ -1,0 +1,159 @@
+"""A comparison as text: the table for a person, narrow or wide, and the CSV."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tlx.comparison import Comparison, Configuration, Flip, Pair
+from tlx.display import aligned, duration
+from tlx.gallery import printable
+from tlx.paired import Difference
+
+HEAD = ("configuration", "test accuracy", "95 % interval", "sd", "runs", "validation", "time")
+MORE = ("trained", "reused", "against the best")
+LEFT_OUT = 20  # runs that are named
+
+
+def text(comparison: Comparison, width: int | None = None) -> str:
+    """The table, and below it how to read it and what was left out.
+
+    `width`: of the screen, characters; where the table is wider, each configuration has lines of its own.
+    """
+    rows = [(*HEAD, *MORE), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
+    lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
+    if width is not None and max(map(len, lines)) > width:
+        lines = []
+        for row in rows[1:]:
+            lines += [row[0], *(f"  {name:<16}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)), ""]
+    lines += ["" if lines[-1] else None, *notes(comparison), *left_out(comparison)]  # type: ignore[list-item]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def cells(comparison: Comparison, place: int) -> Iterator[str]:
+    """A configuration's row, by the columns of `HEAD` and `MORE`."""
+    one = comparison.configurations[place]
+    yield printable(one.label)
+    yield f"{one.mean:.1%}"
+    yield interval(one)
+    yield "-" if one.sd is None else f"{one.sd:.1%}"
+    yield str(one.n)
+    yield f"{one.val_accuracy:.1%}"
+    yield duration(one.seconds)
+    yield f"{one.trained:,}"
+    yield "-" if one.reused is None else f"{one.reused:.0%}"
+    yield "best" if place == 0 else against(comparison.pair(0, place), place)
+
+
+def interval(one: Configuration) -> str:
+    """The 95 % interval, and over what it is one."""
+    over = "runs" if one.interval_of == "runs" else f"{one.test_images[0]} images"
+    return f"{one.interval[0]:.1%} to {one.interval[1]:.1%} over {over}"
+
+
+def against(pair: Pair, seen_from: int) -> str:
+    """One of the two against the other: the difference in points, p, and what can be said."""
+    words = pair.words(seen_from)
+    if pair.found is None or pair.p is None:
+        return words
+    return f"{points(pair.found, turned=seen_from != pair.first)}, p {p_value(pair.p)}, {words}"
+
+
+def points(found: Difference, *, turned: bool = False) -> str:
+    """A difference and its interval in percentage points; `turned`: the second's lead."""
+    mean, low, high = (-found.mean, -found.high, -found.low) if turned else (found.mean, found.low, found.high)
+    return f"{100 * mean + 0:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def p_value(p: float) -> str:
+    """Two digits, or that it is small."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """How the table is to be read, as far as it applies."""
+    several = any(one.n > 1 for one in comparison.configurations)
+    single = any(one.n == 1 for one in comparison.configurations)
+    found = [pair.found for pair in comparison.pairs if pair.found is not None]
+    lines = []
+    if several:
+        most = comparison.configurations[0]
+        other = 196 * (most.mean * (1 - most.mean) / most.test_images[0]) ** 0.5
+        lines += [
+            "95 % interval over runs: Student's t over seeds, on these test images; "
+            f"other images as many ({most.test_images[0]}) would move a mean by up to {other:.1f} points"
+        ]
+    lines += ["95 % interval over images: Wilson, of the one run; other seeds are not in it"] if single else []
+    lines += ["trained: parameters that learned; reused: share of the features that were read from an earlier run"]
+    if found:
+        tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"
+        lines += [f"against the best: points (95 % interval), p after Holm's correction for {tests}"]
+    if any(each.runs == 1 for each in found):
+        lines += ["one run each: McNemar's exact test compares these two models; seeds=5 compares configurations"]
+    crossed = [each for each in found if each.runs > 1 and each.same_images]
+    if crossed:
+        few = "; two runs are few, take three seeds or more" if any(each.runs == 2 for each in crossed) else ""
+        lines += [f"several runs: Student's t over seeds and test images, paired by both{few}"]
+    if any(not each.same_images for each in found):
+        lines += ["test images of their own in each run: t over runs, corrected for shared training images"]
+    if len(found) < len(comparison.pairs):
+        lines += ["where the test images differ there is no paired test"]
+    return lines
+
+
+def left_out(comparison: Comparison) -> list[str]:
+    """What has no place in the comparison, and why."""
+    some = comparison.left_out[:LEFT_OUT]
+    lines = [printable(f"left out: {_near(folder)}: {why}") for folder, why in some]
+    rest = len(comparison.left_out) - len(some)
+    return lines + ([f"left out: {rest} more"] if rest else [])
+
+
+def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) -> str:
+    """The images that one of two runs alone has right, a line each."""
+    won, lost = sum(flip.first > flip.second for flip in flips), sum(flip.first < flip.second for flip in flips)
+    lines = [
+        f"{won} of {found.images} test images are right in the first alone, {lost} in the second alone: "
+        f"{points(found)} points, p {p_value(found.p)} (McNemar's exact test)"
+    ]
+    rows = [("right in", "label", "first says", "second says")]
+    rows += [("first" if flip.first else "second", flip.label, *flip.said) for flip in flips]
+    lines = [f"first:  {names[0]}", f"second: {names[1]}", *lines]
+    if flips:
+        files = ["file", *(flip.file for flip in flips)]
+        table = aligned([tuple(map(printable, row)) for row in rows], 4)
+        width = max(map(len, table))
+        lines += ["", *(f"{line:<{width}}  {printable(file)}" for line, file in zip(table, files, strict=True))]
+    return "\n".join(lines)
+
+
+def table(comparison: Comparison) -> str:
+    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds."""
+    stream = io.StringIO()
+    rows = csv.writer(stream)
+    rows.writerow(
+        [
+            *("configuration", "runs", "test_accuracy", "low", "high", "interval_over", "sd", "val_accuracy"),
+            *("seconds", "parameters_trained", "features_reused", "test_images", "lead_of_best", "lead_low"),
+            *("lead_high", "p", "p_corrected", "method", "against_best"),
+        ]
+    )
+    for place, one in enumerate(comparison.configurations):
+        figures = [one.mean, *one.interval, one.interval_of, one.sd, one.val_accuracy, one.seconds, one.trained]
+        pair = comparison.pair(0, place) if place else None
+        found = None if pair is None else pair.found
+        lead = [""] * 6 if found is None or pair is None else _lead(found, pair.p)
+        words = "best" if pair is None else pair.words(place)
+        cells = [one.label, one.n, *figures, one.reused, one.test_images[0], *lead, words]
+        rows.writerow(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+    return stream.getvalue().encode("utf-8", "backslashreplace").decode()
+
+
+def _lead(found: Difference, p: float | None) -> list[str]:
+    return [*(f"{value:.6g}" for value in (found.mean, found.low, found.high, found.p, p or 0.0)), found.method]
+
+
+def _near(folder: Path) -> str:
+    """As short as it can be typed from here."""
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
