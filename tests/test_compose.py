@@ -57,6 +57,7 @@ def test_the_contract_of_defaults() -> None:
         "schedule": "constant",
         "source": "none",
         "tracking": "sqlite",
+        "launch": "basic",
     }
     config = config_of()
     assert (config.seed, config.training.epochs, config.training.batch_size, config.training.lr) == (0, 10, 32, 1e-3)

@@ -45,6 +45,11 @@ def tracked(folder: Path) -> list[Any]:
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 
 
+def of_jobs(folder: Path) -> list[Any]:
+    """The runs of a sweep's jobs, without the sweep's own."""
+    return [run for run in tracked(folder) if "tlx.sweep" not in run.data.tags]
+
+
 def digest(summary: Summary) -> dict[str, bytes]:
     """What two identical runs must have in common."""
     names = ("predictions.csv", "plan.json", "model/model.safetensors")
@@ -55,7 +60,7 @@ def test_four_jobs_of_a_sweep_are_four_finished_runs(here: Path, capsys: pytest.
     words = ["strategy=feature_extraction,finetune", "backbone=efficientnet_lite0,small_cnn", *TINY]
     assert main(["-m", *words]) == 0
     assert "4 of 4 jobs finished" in capsys.readouterr().err
-    runs = tracked(here)
+    runs = of_jobs(here)
     assert [run.info.status for run in runs] == ["FINISHED"] * 4
     assert len({run.info.run_name for run in runs}) == 4
     assert {(run.data.params["backbone.name"], *run.info.run_name.split()[:1]) for run in runs} == {
@@ -77,7 +82,7 @@ def test_a_job_that_fails_does_not_stop_the_others(here: Path, capsys: pytest.Ca
     again = said.splitlines()[-1].partition("again: ")[2]
     assert again.startswith("python -m tlx backbone=small_cnn")
     assert "training.lr=1e+30" in again
-    runs = tracked(here)
+    runs = of_jobs(here)
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED", "FINISHED"]
     assert "the loss is" in runs[1].data.tags["tlx.error"]
     assert runs[1].data.tags["tlx.command"] == again
@@ -88,7 +93,7 @@ def test_a_job_that_cannot_begin_is_a_failed_run_too(here: Path, capsys: pytest.
     words = ["backbone=small_cnn,squeezenet1_1", "runtime.offline=true", *TINY]
     assert main(["-m", *words]) == 1
     assert "squeezenet1_1-b8a52dc0.pth is not here" in capsys.readouterr().err
-    runs = tracked(here)
+    runs = of_jobs(here)
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
     assert "squeezenet1_1-b8a52dc0.pth" in runs[1].data.tags["tlx.error"]
 
@@ -234,11 +239,11 @@ def test_an_interrupt_in_a_later_phase_keeps_the_best_of_the_one_before(here: Pa
     original = solvers.backward
     calls = []
 
-    def stopped(*args: object) -> torch.Tensor:
+    def stopped(*args: Any, **more: Any) -> torch.Tensor:
         calls.append(args)
         if len(calls) == 6:  # one batch of the second phase has changed the weights
             raise KeyboardInterrupt
-        return original(*args)
+        return original(*args, **more)
 
     solvers.backward = stopped
     try:

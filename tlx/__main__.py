@@ -7,30 +7,35 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 import argparse
 import os
 import re
-import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, said
 from tlx.runtime import FULL
 
 if TYPE_CHECKING:
     from tlx.record import Summary
 
-VERBS = {
-    "predict": "classify files and folders with a saved model",
-    "evaluate": "measure a saved model on other data",
-    "export": "write a saved model as ONNX, torch.export or a state dict",
-    "weights": "list what the backbones need, and fetch it",
-    "data": "list the data sets, fetch and verify them",
-    "cache": "list or remove the features that runs keep for each other",
+# verb → (its room, what it does)
+ROOMS = {
+    "resume": ("resume", "go on with an interrupted run where it stopped"),
+    "compare": ("compare", "the runs of a sweep side by side, with paired tests"),
+    "search": ("search", "look for the best values by validation, with Optuna"),
+    "predict": ("predict", "classify files and folders with a saved model"),
+    "evaluate": ("measure", "measure a saved model on other data"),
+    "export": ("export", "write a saved model as ONNX, torch.export or a state dict"),
+    "weights": ("weights_inventory", "list what the backbones need, and fetch it"),
+    "data": ("data_inventory", "list the data sets, fetch and verify them"),
+    "cache": ("cache", "list or remove the features that runs keep for each other"),
 }
+VERBS = {verb: what for verb, (_, what) in ROOMS.items()}
 
 EXAMPLES = """\
 examples:
@@ -67,14 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summary":
     """Composes, checks and carries out one run."""
     from tlx.checks import checked
-    from tlx.compose import compose
+    from tlx.compose import compose, without_hydra
 
     node = compose(overrides, config_dir)
     folder = _folder(node)
-    config = checked(_ours(node))
+    config = checked(without_hydra(node))
+    if config.seeds is not None or config.folds is not None:
+        raise RequestError("seeds and folds make a sweep, not one run: python -m tlx does it, or a loop over seed")
     from tlx import job
+    from tlx.planned import command
 
-    return job.run(config, folder, command=_command(overrides, config_dir))
+    return job.run(config, folder, command=command(overrides, config_dir))
 
 
 def _run(arguments: list[str]) -> int:
@@ -108,7 +116,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     if known.dry_run:
         return _preview(known.overrides, known.config_dir, known.multirun)
-    if known.multirun:
+    if known.multirun or _repeats(known.overrides, known.config_dir):
         return _multirun(known.overrides, known.config_dir)
     summary = run_overrides(known.overrides, known.config_dir)
     from tlx.display import closing
@@ -117,77 +125,58 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+def _repeats(overrides: Sequence[str], config_dir: str | None) -> bool:
+    """Whether the command asks for several seeds or folds, and so for a sweep."""
+    from tlx.compose import compose
+
+    node = compose(overrides, config_dir)
+    return node.seeds is not None or node.folds is not None
+
+
 def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> int:
     from tlx.checks import checked
-    from tlx.compose import compose, jobs
+    from tlx.compose import compose, without_hydra
+    from tlx.planned import plan
 
-    planned = jobs(overrides, config_dir) if multirun else [overrides]
-    configs = [checked(_ours(compose(job, config_dir))) for job in planned]
+    if multirun or _repeats(overrides, config_dir):
+        planned = plan(overrides, config_dir)[0]
+        configs = [job.config for job in planned]
+    else:
+        planned, configs = [], [checked(without_hydra(compose(overrides, config_dir)))]
     from tlx import job
 
     for number, config in enumerate(configs):
-        if multirun:
-            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {' '.join(planned[number])}")
+        if planned:
+            told = " ".join(planned[number].overrides)
+            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {told}")
         print("\n".join(job.preview(config)))
     return 0
 
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
-    from tlx.checks import checked
-    from tlx.compose import compose, jobs, multirun
-    from tlx.record import new_folder
+    from tlx import sweep
+    from tlx.planned import command, plan
 
-    planned = jobs(overrides, config_dir)
-    composed = [compose(job, config_dir) for job in planned]
-    for node in composed:  # every configuration error comes before the first job
-        checked(_ours(node))
-    folder = new_folder(Path(os.path.expanduser(str(composed[0].hydra.sweep.dir))).absolute())
-    done: list[tuple[int, str]] = []
-
-    def task(node: DictConfig) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
-        from tlx import job
-        from tlx.display import closing
-
-        number, folder = len(done), Path(HydraConfig.get().runtime.output_dir)
-        print(f"\njob {number + 1} of {len(planned)}: {' '.join(planned[number])}", file=sys.stderr)
-        done.append((1, "interrupted"))
-        try:
-            varied = [o for o in planned[number] if not all(o in other for other in planned)]
-            command = _command(planned[number], config_dir)
-            summary = job.run(checked(node), folder, command=command, name=" ".join(varied), within_sweep=True)
-            done[number] = (0, "")
-            closing(summary)
-        except Exception as error:  # a failed job does not stop the others
-            done[number] = (_say(error, 1), str(error))
-
+    jobs, folder = plan(overrides, config_dir)
+    told = command(overrides, config_dir, multirun=True)
+    whole = sweep.open_sweep(jobs, folder, told, config_dir)
     try:
-        multirun(overrides, task, folder, config_dir)
+        whole.launch()
     except KeyboardInterrupt:
-        finished = sum(code == 0 for code, _ in done)
-        print(f"{finished} of {len(planned)} jobs finished, in {folder}", file=sys.stderr)
+        print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
+        whole.tracker.finish("KILLED")
         raise
-    failed = [(number, reason) for number, (code, reason) in enumerate(done) if code]
-    print(f"{len(done) - len(failed)} of {len(planned)} jobs finished", file=sys.stderr)
-    for number, reason in failed:
-        print(f"job {number + 1} failed: {reason}\n  again: {_command(planned[number], config_dir)}", file=sys.stderr)
+    failed = whole.failed()
+    whole.close("FAILED" if failed else "FINISHED")
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
+    for job, reason in failed:
+        print(f"job {jobs.index(job) + 1} failed: {reason}\n  again: {job.command}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _verb(name: str, arguments: list[str]) -> int:
     """Carries out a verb: its room says what it takes (`options`) and does it (`main`)."""
-    from tlx import cache, data_inventory, export, measure, predict, weights_inventory
-
-    rooms = {
-        "predict": predict,
-        "evaluate": measure,
-        "export": export,
-        "weights": weights_inventory,
-        "data": data_inventory,
-        "cache": cache,
-    }
-    room: Any = rooms[name]
+    room: Any = import_module(f"tlx.{ROOMS[name][0]}")
     parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name].capitalize()}.")
     room.options(parser)
     code: int = room.main(parser.parse_intermixed_args(arguments))
@@ -235,13 +224,13 @@ def _help(config_dir: str | None) -> str:
 
 
 def _show(known: argparse.Namespace) -> int:
-    from tlx.compose import compose
+    from tlx.compose import compose, without_hydra
 
     node = compose(known.overrides, known.config_dir)
     if known.cfg == "hydra":
         node = OmegaConf.masked_copy(node, "hydra")
     elif known.cfg == "job":
-        node = _ours(node)
+        node = without_hydra(node)
     if known.package:
         node = OmegaConf.select(node, known.package)
         if node is None:
@@ -259,30 +248,14 @@ def _stray_words(words: Sequence[str]) -> None:
             )
 
 
-def _ours(node: DictConfig) -> DictConfig:
-    """The configuration without Hydra's node."""
-    copy = node.copy()
-    with open_dict(copy):
-        copy.pop("hydra", None)
-    return copy
-
-
 def _folder(node: DictConfig) -> Path:
     return Path(os.path.expanduser(str(node.hydra.run.dir))).absolute()
-
-
-def _command(overrides: Sequence[str], config_dir: str | None) -> str:
-    extra = ["--config-dir", config_dir] if config_dir else []
-    return shlex.join(["python", "-m", "tlx", *extra, *overrides])
 
 
 def _say(error: BaseException, code: int) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
-    ours = type(error).__module__.startswith("tlx.")  # its message says all there is to say
-    kind = "" if ours else f"{type(error).__name__}: "
-    line = " ".join(str(error).split()) or type(error).__name__
-    print(f"tlx: {kind}{line}", file=sys.stderr)
+    print(f"tlx: {said(error)}", file=sys.stderr)
     return code
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,20 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tlx import config as tlx_config
 from tlx.config import Config, Phase, flat
 from tlx.errors import RequestError, nearest
+from tlx.launchers import Elsewhere, Lost, collected, missing
 from tlx.typed import as_typed, quote
 
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 GROUPS = (
     "backbone", "head", "dataset", "augmentation", "strategy",
-    "optimizer", "schedule", "source", "tracking", "experiment",
+    "optimizer", "schedule", "source", "tracking", "launch", "experiment",
 )  # fmt: skip
 
 
@@ -72,13 +74,46 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
     return [job for batch in batches for job in batch]
 
 
-def multirun(
-    overrides: Sequence[str], task: Callable[[DictConfig], Any], folder: Path, config_dir: str | None = None
-) -> None:
-    """Runs `task` once for each combination, by Hydra's sweeper and launcher, in sub-folders of `folder`."""
-    typed = [as_typed(override, multirun=True) for override in overrides]
-    with _hydra() as main, _composed_already():
-        main.multirun("config", task, [*_search_path(config_dir), *typed, f"hydra.sweep.dir={quote(str(folder))}"])
+def launch(
+    jobs: Sequence[Sequence[str]], task: Callable[[DictConfig], Any], folder: Path, config_dir: str | None = None
+) -> list[Any]:
+    """Runs `task` once for each job by Hydra's launcher (group `launch`); what it returned, or `Lost`, in their order.
+
+    Args:
+        jobs: each job's overrides as typed; `hydra.sweep.subdir=…` names its folder below `folder`.
+        task: gets the job's configuration; its folder is `HydraConfig.get().runtime.output_dir`. It and what it
+            returns are pickled where the launcher starts processes, so it is found by its module's name there.
+
+    Raises:
+        RequestError: the launcher's package is missing, or it cannot launch here; jobs differ in their launcher.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    typed = [[as_typed(override, multirun=False) for override in job] for job in jobs]
+    about = re.compile(r"\W*(launch=|hydra[./](launch|sweeper))")
+    for word in (override for job in typed for override in job if about.match(override)):
+        if not all(word in job for job in typed):
+            raise RequestError(f"{word}: a sweep has one launcher, the same for all of its jobs")
+    with _hydra() as main:
+        overrides = [*_search_path(config_dir), *typed[0], f"hydra.sweep.dir={quote(str(folder))}"]
+        try:
+            node = main.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, overrides) from error
+        name = node.hydra.runtime.choices["hydra/launcher"]
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=main.config_loader, callbacks=Callbacks(node)),
+            task_function=task if name == "basic" else Elsewhere(task),
+            config=node,
+        )
+        size = node.hydra.sweeper.get("max_batch_size") or len(typed)
+        returned: list[Any] = []
+        for start in range(0, len(typed), size):
+            batch = typed[start : start + size]
+            returned += collected(name, node.hydra.launcher, partial(launcher.launch, batch, start), len(batch))
+    return [value if isinstance(value, Lost) else value.return_value for value in returned]
 
 
 def info(about: str, overrides: Sequence[str], config_dir: str | None = None) -> None:
@@ -120,10 +155,27 @@ def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
     return found
 
 
+def without_hydra(node: DictConfig) -> DictConfig:
+    """The configuration without Hydra's node."""
+    copy = node.copy()
+    with open_dict(copy):
+        copy.pop("hydra", None)
+    return copy
+
+
+def job_folder() -> Path:
+    """Where the job that runs now, started by Hydra's launcher, has its folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
 def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
     """One line for what Hydra or OmegaConf refused, with the nearest valid name."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and (absent := missing(choice)):
+            return absent
         options = [option for option in error.options or [] if option != "schema"]
         if options:
             offered = ", ".join(options)
@@ -151,6 +203,7 @@ def _register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("size", _size, replace=True)
     OmegaConf.register_new_resolver("label", _label, replace=True)
+    OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
 
 
 def _size(numerator: int, denominator: int, *, _root_: DictConfig) -> int:
@@ -169,8 +222,12 @@ def _label(group: str, *, _root_: DictConfig) -> str:
 @contextlib.contextmanager
 def _initialized() -> Iterator[None]:
     # A run may be started from inside a Hydra job: put back what was there.
-    with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="tlx"):
-        yield
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="tlx"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 @contextlib.contextmanager
@@ -185,19 +242,6 @@ def _hydra() -> Iterator[Any]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-
-
-@contextlib.contextmanager
-def _composed_already() -> Iterator[None]:
-    """Hydra's sweeper composes every job to see whether that goes well; here that was seen before."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    check = BasicSweeper.validate_batch_is_legal
-    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        BasicSweeper.validate_batch_is_legal = check  # type: ignore[method-assign]
 
 
 def _compose(typed: list[str]) -> DictConfig:

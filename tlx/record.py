@@ -20,7 +20,7 @@ from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
 from tlx.errors import RequestError
-from tlx.runtime import atomic, unwritable
+from tlx.runtime import atomic, tidy, unwritable
 from tlx.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tlx.model import Prediction
     from tlx.solvers import Progress
 
+MLFLOW_LOCK = ".mlflow.lock"  # held by the process that writes the run into MLflow
 log = logging.getLogger("tlx")
 
 
@@ -120,6 +121,7 @@ class Record:
             self.folder = self.summary.folder = new_folder(self.folder, reuse=self.within_sweep)
             if not self.within_sweep:
                 self._within.enter_context(alone(self.folder))
+        tidy(self.folder)
         self.opened = True
         for key, value in known.items():
             setattr(self.summary, key, value)
@@ -163,7 +165,7 @@ class Record:
             self.tracker.artifact(self.folder / file)
 
     def _start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        lock = self.folder / ".mlflow.lock" if self.folder.is_dir() else None
+        lock = self.folder / MLFLOW_LOCK if self.folder.is_dir() else None
         self.tracker.start(name, parameters, tags, self.parent, key=self.key, lock=lock)
 
     def _metrics(self, row: Mapping[str, Any]) -> None:
@@ -265,9 +267,12 @@ class Record:
             self.tracker.finish("FINISHED")
             # Last: a run without a checkpoint is one that is through, in MLflow too.
             self._keeper.drop()
-            for name in (LOCK, ".mlflow.lock"):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / LOCK).unlink(missing_ok=True)
         finally:
+            if self.opened:
+                (self.folder / MLFLOW_LOCK).unlink(missing_ok=True)
+                if not self.within_sweep:
+                    (self.folder / LOCK).unlink(missing_ok=True)
             self._within.close()
             for handler in (self._early, self._log):
                 if handler is not None:

@@ -165,6 +165,13 @@ def atomic(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary.parent, ignore_errors=True)
 
 
+def tidy(folder: Path) -> None:
+    """Removes what `atomic` has left in `folder` for processes that were killed; nobody may be writing there."""
+    for temporary in folder.glob(".*.????????"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def unwritable(path: Path, error: OSError) -> RequestError:
     """What to say when `path` cannot be written: disk full, no permission, a file in the way."""
     full = error.errno in (None, *FULL)

@@ -1,0 +1,98 @@
+"""The jobs of a sweep: every combination of a command line once, with what it is known by."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tlx import compose
+from tlx.checks import checked
+from tlx.config import Config, key
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job: what was typed for it, what it is known by, where it runs."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    key: str
+    folder: str  # a name within the sweep's
+    command: str
+    name: str  # what sets it apart from the others
+    launcher: str  # Hydra's name of it
+    beside: int  # jobs at once on one machine, at most
+    node: DictConfig
+
+
+def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned], Path]:
+    """The jobs of a command line, each composed and checked, and the sweep's folder.
+
+    Commas make every combination; `seeds=5` stands for seed=0,…,4 and `folds=5` for the five folds of a
+    cross-validation. A combination that comes twice is one job.
+    """
+    typed, nodes = [], []
+    for job in compose.jobs(overrides, config_dir):
+        node = compose.compose(job, config_dir)
+        for one in _repeated(job, node):
+            typed.append(one)
+            nodes.append(node if one == job else compose.compose(one, config_dir))
+    ours = [compose.without_hydra(node) for node in nodes]
+    configs = [checked(node) for node in ours]  # every configuration error comes before the first job
+    found: dict[str, Planned] = {}
+    for one, node, mine, config in zip(typed, nodes, ours, configs, strict=True):
+        known_by = key(config)
+        if known_by in found:
+            continue
+        varied = [o for o in one if not all(o in other for other in typed)]
+        # A later launch must find the folder; where there is none to come, its number says more.
+        label = str(node.hydra.sweep.subdir)
+        name = f"{len(found)}-{label}" if config.sweep.name is None else f"{label}-{known_by[:8]}"
+        launcher = node.hydra.runtime.choices["hydra/launcher"]
+        found[known_by] = Planned(
+            tuple(one),
+            config,
+            known_by,
+            name,
+            command(one, config_dir),
+            " ".join(varied),
+            launcher,
+            _beside(launcher, node.hydra.launcher),
+            mine,
+        )
+    return list(found.values()), Path(os.path.expanduser(str(nodes[0].hydra.sweep.dir))).absolute()
+
+
+def command(overrides: Sequence[str], config_dir: str | None, *, multirun: bool = False) -> str:
+    """What to type for it."""
+    extra = ["--config-dir", config_dir] if config_dir else []
+    return shlex.join(["python", "-m", "tlx", *(["-m"] if multirun else []), *extra, *overrides])
+
+
+def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
+    """The job once for each seed and fold that it asks for."""
+    rest = [o for o in job if o.partition("=")[0] not in ("seeds", "folds")]
+    checked(compose.without_hydra(node))
+    typed = {o.partition("=")[0] for o in job}
+    of_a_preset = [f"{name}=null" for name in ("seeds", "folds") if node[name] is not None and name not in typed]
+    made = [[*rest, *of_a_preset]]
+    if node.seeds is not None:
+        seeds = range(node.seed, node.seed + int(node.seeds))
+        made = [[*(o for o in one if not o.startswith("seed=")), f"seed={seed}"] for one in made for seed in seeds]
+    if node.folds is not None:
+        folds = range(int(node.folds))
+        made = [[*one, f"dataset.folds={node.folds}", f"dataset.fold={fold}"] for one in made for fold in folds]
+    return made
+
+
+def _beside(launcher: str, settings: Mapping[str, Any]) -> int:
+    """How many jobs of a sweep one machine has at once, at most."""
+    if launcher == "basic" or launcher == "submitit_slurm":  # a node's jobs have their limits from SLURM
+        return 1
+    cores = os.cpu_count() or 1
+    asked = int(settings.get("n_jobs") or cores)
+    return asked if asked > 0 else cores

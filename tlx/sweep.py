@@ -1,0 +1,286 @@
+"""Runs that belong together: every combination once, whatever happens on the way.
+
+A sweep is a folder. A job is known by a hash of what is asked for, and has a sub-folder of that name, so that the same
+command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
+"""
+
+import json
+import os
+import re
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from omegaconf import DictConfig
+
+from tlx import checkpoint, compose, tracking
+from tlx.checks import checked
+from tlx.config import Config, flat, results
+from tlx.errors import RequestError, said
+from tlx.launchers import Lost
+from tlx.planned import Planned
+from tlx.record import new_folder
+from tlx.runtime import atomic
+
+BOOK = "sweep.json"
+VERSION = 1
+
+
+@dataclass
+class Sweep:
+    """A sweep's folder, opened."""
+
+    folder: Path
+    name: str
+    jobs: list[Planned]  # of this launch
+    config_dir: str | None
+    tracker: tracking.Tracker
+    watch: Callable[[str, Mapping[str, Any]], None] | None = None  # is shown (job key, row) of each epoch
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)  # by job key: {"error", "skipped"}
+
+    def launch(self, jobs: Sequence[Planned] | None = None) -> None:
+        """Runs the jobs (all, if none are given) by the configured launcher; one whose process died is run again."""
+        left = [j for j in (self.jobs if jobs is None else jobs) if not self._settled(j)]
+        if not left:
+            return
+        inside = left[0].launcher == "basic"
+        if not inside:
+            tracking.fit_for_many(left[0].config.tracking, _output(left[0].config))
+        job = partial(
+            task,
+            jobs={j.folder: {"number": i + 1, "of": len(self.jobs), **_told(j)} for i, j in enumerate(self.jobs)},
+            # A run in this process need not wait until MLflow has answered.
+            parent=self.tracker if inside else self.tracker.run_id,
+            key=self.book()["mlflow_key"],
+            beside=min(left[0].beside, len(left)),
+            quiet=not inside,
+            watch=self.watch,
+        )
+        if inside:  # composed already
+            for j in left:
+                self.outcomes[j.key] = job(j.node, folder=self.folder / j.folder)
+            return
+        # One process that dies may take others along: all of them again, and then each for itself.
+        lost = [j for some in self._launched(job, [left]) for j in some]
+        lost = [j for some in self._launched(job, [lost]) for j in some]
+        for _ in self._launched(job, [[j] for j in lost]):
+            pass
+
+    def _settled(self, planned: Planned) -> bool:
+        """Whether the job is finished, or can never be in this sweep: it was, and its images have changed since."""
+        from tlx import job
+
+        folder = self.folder / planned.folder
+        if (done := job.finished(folder)) is None:
+            return False
+        head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", ""
+        try:
+            job.unchanged(planned.config, done, folder)
+            print(f"{head}: finished already, {_accuracy(done)}", file=sys.stderr)
+        except RequestError as refused:
+            error = str(refused)
+            print(f"tlx: {error}", file=sys.stderr)
+        self.outcomes[planned.key] = {"error": error, "skipped": True}
+        return True
+
+    def _launched(self, job: Callable[..., Any], batches: Sequence[list[Planned]]) -> Iterator[list[Planned]]:
+        """Runs the jobs, a batch after the other, and yields of each those whose process died."""
+        for batch in filter(None, batches):
+            typed = [[*j.overrides, f"hydra.sweep.subdir={j.folder}"] for j in batch]
+            found = compose.launch(typed, job, self.folder, self.config_dir)
+            lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
+            for j, outcome in zip(batch, found, strict=True):
+                self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
+            yield lost
+
+    def failed(self) -> list[tuple[Planned, str]]:
+        """The jobs that did not finish, and why."""
+        return [
+            (j, self.outcomes[j.key]["error"])
+            for j in self.jobs
+            if j.key in self.outcomes and self.outcomes[j.key]["error"]
+        ]
+
+    def finished(self) -> list[Planned]:
+        """The jobs of this launch that are through."""
+        from tlx.job import finished
+
+        return [j for j in self.jobs if finished(self.folder / j.folder)]
+
+    def book(self) -> dict[str, Any]:
+        """The content of the sweep's own file."""
+        return _read(self.folder)
+
+    def close(self, status: tracking.Status) -> None:
+        """Keeps the comparison of all that is finished, also in MLflow, and prints it; the sweep's MLflow run ends."""
+        from tlx import compare
+
+        every = [self.folder / job["folder"] for job in self.book()["jobs"].values()]
+        if self.finished():
+            found = compare.compared(every)
+            for file in compare.write(found, self.folder):
+                self.tracker.artifact(file)
+            for number, one in enumerate(found.configurations):
+                label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
+                figures = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
+                known = {f"test_accuracy_{name}/{label}": value for name, value in figures.items() if value is not None}
+                self.tracker.metrics(known, sum(other.n for other in found.configurations))
+            compare.show(found)
+        self.tracker.artifact(self.folder / BOOK)
+        if self.tracker.run_id:
+            _write(self.folder, {"mlflow_run_id": self.tracker.run_id})
+        self.tracker.finish(status)
+        (self.folder / ".mlflow.lock").unlink(missing_ok=True)
+
+
+def open_sweep(
+    jobs: list[Planned],
+    folder: Path,
+    told: str,
+    config_dir: str | None,
+    watch: Callable[[str, Mapping[str, Any]], None] | None = None,
+) -> Sweep:
+    """Makes the sweep's folder and its MLflow run, or finds them.
+
+    Raises:
+        RequestError: the folder holds a sweep of another configuration, or cannot be written.
+    """
+    config = jobs[0].config
+    if config.sweep.name is None:
+        folder = new_folder(folder)
+    tracker = tracking.open(config.tracking, _output(config))
+    new = {j.key: {**_told(j), "values": dict(flat(results(j.config)))} for j in jobs}
+    if (folder / BOOK).is_file():
+        book = _read(folder)
+        _no_clash(folder, book["jobs"], new)
+    folder.mkdir(parents=True, exist_ok=True)
+    book = _write(folder, {"name": folder.name, "command": told}, new)
+    tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
+    lock = folder / ".mlflow.lock"
+    tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
+    return Sweep(folder, folder.name, jobs, config_dir, tracker, watch)
+
+
+def task(
+    node: DictConfig,
+    *,
+    folder: Path | None = None,
+    jobs: Mapping[str, Mapping[str, Any]],
+    parent: str | tracking.Tracker,
+    key: str,
+    beside: int,
+    quiet: bool,
+    watch: Callable[[str, Mapping[str, Any]], None] | None,
+) -> dict[str, Any]:
+    """One job, in whatever process: what became of it. Never raises but for an interruption.
+
+    Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
+    Hydra's launcher says.
+    """
+    from tlx import job
+    from tlx.display import closing
+
+    folder = folder or compose.job_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    known = jobs[folder.name]
+    head = f"job {known['number']} of {known['of']}"
+    if not quiet:
+        print(f"\n{head}: {known['name']}", file=sys.stderr)
+    try:
+        config = checked(node)
+        if beside > 1 and config.features.budget is None:
+            config.features.budget = _fair(config, beside)
+        with checkpoint.alone(folder, wait=True):
+            if job.finished(folder) is not None:
+                (folder / checkpoint.LOCK).unlink(missing_ok=True)
+                print(f"{head}: finished by another process", file=sys.stderr)
+                return {"error": "", "skipped": True}
+            part = job.Within(f"{key}/{known['key'][:16]}", parent, quiet)
+            shown = partial(watch, known["key"]) if watch else lambda row: None
+            summary = job.run(
+                config, folder, command=known["command"], name=known["name"], within=part, resume=True, watch=shown
+            )
+    except Exception as error:  # a failed job does not stop the others
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
+        print(f"{head} failed: {said(error)}" if quiet else f"tlx: {said(error)}", file=sys.stderr)
+        return {"error": said(error), "skipped": False}
+    if quiet:
+        print(f"{head} finished: {known['name']}: {_accuracy(summary.to_dict())}", file=sys.stderr)
+    else:
+        closing(summary)
+    return {"error": "", "skipped": False}
+
+
+def _fair(config: Config, beside: int) -> int:
+    """Bytes of features that a job may keep in memory: what all jobs at once would take is half of what is free."""
+    from tlx.features import free_bytes
+    from tlx.runtime import device_of
+
+    places = {device_of(config.runtime.device), device_of("cpu")}
+    return min(map(free_bytes, places)) // (2 * beside)
+
+
+def _no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """A sweep varies some values, and may be widened; what it has never varied must be what it was."""
+    before, now = [job["values"] for job in old.values()], [job["values"] for job in new.values()]
+    if old.keys() & new.keys():
+        return
+    for name in sorted({*before[0], *now[0]}):
+        was, are = {json.dumps(v.get(name)) for v in before}, {json.dumps(v.get(name)) for v in now}
+        if len(was) == len(are) == 1 and was != are:
+            raise RequestError(
+                f"sweep.name={folder.name}: holds another sweep: {name} was {was.pop()} there and is {are.pop()} here; "
+                f"take another name, or remove {folder}"
+            )
+
+
+def _told(job: Planned) -> dict[str, Any]:
+    return {
+        "key": job.key,
+        "overrides": list(job.overrides),
+        "command": job.command,
+        "folder": job.folder,
+        "name": job.name,
+    }
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / BOOK
+    try:
+        book: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = book["version"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); take another sweep.name"
+        ) from error
+    if version != VERSION:
+        raise RequestError(f"{path}: of version {version}, this tlx reads {VERSION}; take another sweep.name")
+    return book
+
+
+def _write(folder: Path, facts: Mapping[str, Any], jobs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Adds to the sweep's file what is known, whoever else does so at the same time."""
+    with FileLock(folder / ".lock"):
+        book: dict[str, Any] = {"version": VERSION, "mlflow_key": uuid.uuid4().hex, "jobs": {}}
+        if (folder / BOOK).is_file():
+            book = _read(folder)
+        book = {**book, **facts, "jobs": {**book["jobs"], **(jobs or {})}}
+        with atomic(folder / BOOK) as temporary:
+            temporary.write_text(json.dumps(book, indent=1, default=str), encoding="utf-8")
+    return book
+
+
+def _accuracy(summary: Mapping[str, Any]) -> str:
+    low, high = summary["test_accuracy_interval"]
+    return f"test accuracy {summary['test_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _output(config: Config) -> Path:
+    return Path(os.path.expanduser(config.output)).absolute()
