@@ -11,6 +11,10 @@ class RequestError(Exception):
     """
 
 
+class Pruned(Exception):
+    """Ends a run that is not worth going on with; the message says why."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the valid name nearest to `word`, or nothing where none is near."""
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

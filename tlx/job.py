@@ -55,7 +55,7 @@ def run(
 
     `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
     `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration, where that is done. `watch`:
-    is shown each epoch's row, and may raise to end the run.
+    is shown each epoch's row (the last one again when the run goes on), and may raise to end the run.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
@@ -81,6 +81,8 @@ def run(
             clock.add(before["seconds"])
             checkpoint.load(record.folder, before, job.net, progress)
             log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
+            if record.rows:
+                watch(record.rows[-1])  # who was killed may not have seen it
         job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
 
         def keep() -> None:

@@ -64,7 +64,18 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
             _beside(launcher, node.hydra.launcher),
             mine,
         )
-    return list(found.values()), Path(os.path.expanduser(str(nodes[0].hydra.sweep.dir))).absolute()
+    return list(found.values()), _folder(nodes[0])
+
+
+def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, Path]:
+    """The job of a command line that makes no combinations, and the folder of the sweep `sweep.name`."""
+    node = compose.compose(overrides, config_dir)
+    mine = compose.without_hydra(node)
+    config = checked(mine)
+    known_by, told = key(config), command(overrides, config_dir)
+    name, launcher = f"{node.hydra.sweep.subdir}-{known_by[:8]}", node.hydra.runtime.choices["hydra/launcher"]
+    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, 1, mine)
+    return job, _folder(node)
 
 
 def command(overrides: Sequence[str], config_dir: str | None, *, multirun: bool = False) -> str:
@@ -87,6 +98,10 @@ def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
         folds = range(int(node.folds))
         made = [[*one, f"dataset.folds={node.folds}", f"dataset.fold={fold}"] for one in made for fold in folds]
     return made
+
+
+def _folder(node: DictConfig) -> Path:
+    return Path(os.path.expanduser(str(node.hydra.sweep.dir))).absolute()
 
 
 def _beside(launcher: str, settings: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
-from tlx.errors import RequestError
+from tlx.errors import Pruned, RequestError
 from tlx.runtime import atomic, tidy, unwritable
 from tlx.tracking import Tracker
 
@@ -39,7 +39,7 @@ class Summary:
     """What a run found; the content of `summary.json`, and the folder it lies in."""
 
     folder: Path
-    status: str = "running"  # finished | failed | interrupted
+    status: str = "running"  # finished | failed | interrupted | pruned
     error: str = ""
     command: str = ""
     identity: str = ""
@@ -253,21 +253,22 @@ class Record:
         try:
             yield
         except BaseException as error:
-            killed = isinstance(error, KeyboardInterrupt)
-            self.summary.status = "interrupted" if killed else "failed"
+            killed, pruned = isinstance(error, KeyboardInterrupt), isinstance(error, Pruned)
+            self.summary.status = "interrupted" if killed else "pruned" if pruned else "failed"
             self.summary.error = " ".join(str(error).split()) or type(error).__name__
             if not self.opened and self.within_sweep and not killed:
                 self._start(name, {}, {"tlx.command": self.summary.command})
             self._leave(isinstance(error, RequestError) or killed)
             self._keep_log()
-            self.tracker.finish("KILLED" if killed else "FAILED", self.summary.error)
+            self.tracker.finish("KILLED" if killed or pruned else "FAILED", self.summary.error)
+            if pruned:  # nobody goes on with it
+                self._through()
             raise
         else:
             self._keep_log()
             self.tracker.finish("FINISHED")
             # Last: a run without a checkpoint is one that is through, in MLflow too.
-            self._keeper.drop()
-            (self.folder / LOCK).unlink(missing_ok=True)
+            self._through()
         finally:
             if self.opened:
                 (self.folder / MLFLOW_LOCK).unlink(missing_ok=True)
@@ -278,6 +279,10 @@ class Record:
                 if handler is not None:
                     log.removeHandler(handler)
                     handler.close()
+
+    def _through(self) -> None:
+        self._keeper.drop()
+        (self.folder / LOCK).unlink(missing_ok=True)
 
     def _keep_log(self) -> None:
         """The log among the artifacts, with all but what MLflow itself has still to say."""

@@ -41,7 +41,6 @@ class Sweep:
     jobs: list[Planned]  # of this launch
     config_dir: str | None
     tracker: tracking.Tracker
-    watch: Callable[[str, Mapping[str, Any]], None] | None = None  # is shown (job key, row) of each epoch
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)  # by job key: {"error", "skipped"}
 
     def launch(self, jobs: Sequence[Planned] | None = None) -> None:
@@ -60,7 +59,6 @@ class Sweep:
             key=self.book()["mlflow_key"],
             beside=min(left[0].beside, len(left)),
             quiet=not inside,
-            watch=self.watch,
         )
         if inside:  # composed already
             for j in left:
@@ -99,6 +97,10 @@ class Sweep:
                 self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
             yield lost
 
+    def add(self, job: Planned) -> None:
+        """One more job, which was not known when the sweep was opened."""
+        _write(self.folder, {}, _entries([job]))
+
     def failed(self) -> list[tuple[Planned, str]]:
         """The jobs that did not finish, and why."""
         return [
@@ -132,6 +134,10 @@ class Sweep:
                 known = {f"test_accuracy_{name}/{label}": value for name, value in figures.items() if value is not None}
                 self.tracker.metrics(known, sum(other.n for other in found.configurations))
             compare.show(found)
+        self.end(status)
+
+    def end(self, status: tracking.Status) -> None:
+        """Ends the sweep's MLflow run."""
         self.tracker.artifact(self.folder / BOOK)
         if self.tracker.run_id:
             _write(self.folder, {"mlflow_run_id": self.tracker.run_id})
@@ -144,9 +150,13 @@ def open_sweep(
     folder: Path,
     told: str,
     config_dir: str | None,
-    watch: Callable[[str, Mapping[str, Any]], None] | None = None,
+    *,
+    growing: bool = False,
 ) -> Sweep:
     """Makes the sweep's folder and its MLflow run, or finds them.
+
+    `growing`: `jobs` is an example; those that run come one by one (`Sweep.add`), from one who knows what belongs
+    together.
 
     Raises:
         RequestError: the folder holds a sweep of another configuration, or cannot be written.
@@ -155,16 +165,15 @@ def open_sweep(
     if config.sweep.name is None:
         folder = new_folder(folder)
     tracker = tracking.open(config.tracking, _output(config))
-    new = {j.key: {**_told(j), "values": dict(flat(results(j.config)))} for j in jobs}
-    if (folder / BOOK).is_file():
-        book = _read(folder)
-        _no_clash(folder, book["jobs"], new)
+    new = {} if growing else _entries(jobs)
+    if (folder / BOOK).is_file() and not growing:
+        _no_clash(folder, _read(folder)["jobs"], new)
     folder.mkdir(parents=True, exist_ok=True)
     book = _write(folder, {"name": folder.name, "command": told}, new)
     tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
     lock = folder / ".mlflow.lock"
     tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
-    return Sweep(folder, folder.name, jobs, config_dir, tracker, watch)
+    return Sweep(folder, folder.name, jobs, config_dir, tracker)
 
 
 def task(
@@ -176,7 +185,6 @@ def task(
     key: str,
     beside: int,
     quiet: bool,
-    watch: Callable[[str, Mapping[str, Any]], None] | None,
 ) -> dict[str, Any]:
     """One job, in whatever process: what became of it. Never raises but for an interruption.
 
@@ -202,10 +210,7 @@ def task(
                 print(f"{head}: finished by another process", file=sys.stderr)
                 return {"error": "", "skipped": True}
             part = job.Within(f"{key}/{known['key'][:16]}", parent, quiet)
-            shown = partial(watch, known["key"]) if watch else lambda row: None
-            summary = job.run(
-                config, folder, command=known["command"], name=known["name"], within=part, resume=True, watch=shown
-            )
+            summary = job.run(config, folder, command=known["command"], name=known["name"], within=part, resume=True)
     except Exception as error:  # a failed job does not stop the others
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exception(error)
@@ -239,6 +244,10 @@ def _no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
                 f"sweep.name={folder.name}: holds another sweep: {name} was {was.pop()} there and is {are.pop()} here; "
                 f"take another name, or remove {folder}"
             )
+
+
+def _entries(jobs: Sequence[Planned]) -> dict[str, Any]:
+    return {j.key: {**_told(j), "values": dict(flat(results(j.config)))} for j in jobs}
 
 
 def _told(job: Planned) -> dict[str, Any]:

@@ -1,0 +1,250 @@
+"""The verb `search`: the best values of some keys by validation, in a study that goes on where it stopped.
+
+A trial is a job of a sweep. It is scored by the validation accuracy of the model that it keeps, and of two that are
+equal the one with the lower validation loss is better: the accuracy is what is wanted, but it has only as many values
+as there are images, and the loss tells more of them apart. The test set has no say.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tlx import build, history, space, sweep, tracking
+from tlx.config import flat, key, results
+from tlx.display import duration, epoch_line
+from tlx.errors import Pruned, RequestError, said
+from tlx.planned import Planned, command, single
+from tlx.runtime import unwritable
+from tlx.study import FILE, Study, Trial
+
+THROUGH = ("finished", "pruned")
+IN_A_ROW = 3  # failures one after the other end the search: the next trial would fail, too
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.epilog = (
+        "example: python -m tlx search dataset=ants_bees strategy=feature_extraction,finetune "
+        "'training.lr=interval(1e-5,1e-2)' sweep.name=ants"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="as for a run; keys to search get interval(low,high), range(start,stop,step) or a,b; sweep.name is "
+        "the study's name (without one it comes from what is searched)",
+    )
+    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier calls included; default 20")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Runs trials until there are enough of them, and prints the best."""
+    if importlib.util.find_spec("optuna") is None:
+        raise RequestError("search: needs the package optuna; pip install 'tlx-transfer[search]'")
+    if given.trials < 1:
+        raise RequestError(f"--trials {given.trials}: must be at least 1")
+    search = Search(given.overrides, given.trials, given.config_dir)
+    with closing(search.study):
+        try:
+            failed = search.run()
+        except BaseException as error:
+            search.whole.tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            print(f"{search.standing()}; the same command goes on", file=sys.stderr)
+            raise
+        return search.close(failed)
+
+
+class Search:
+    """A command line, checked, with the study and the sweep that it means.
+
+    Raises:
+        RequestError: a space that cannot be searched, or another search under this name.
+    """
+
+    def __init__(self, overrides: Sequence[str], trials: int, config_dir: str | None) -> None:
+        self.trials, self.config_dir = trials, config_dir
+        fixed, self.axes = space.read(overrides)
+        self.fixed = [override for override in fixed if not override.startswith("sweep.name=")]
+        first, folder = self._checked(fixed)
+        asked = {**dict(flat(results(first.config))), **space.described(self.axes)}
+        name = first.config.sweep.name
+        if name is None:
+            name = f"search-{hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:8]}"
+            first, folder = single([*first.overrides, f"sweep.name={name}"], config_dir)
+        if (folder / sweep.BOOK).is_file() and not (folder / FILE).is_file():
+            raise RequestError(f"sweep.name={name}: holds a sweep that is no search; take another name")
+        tracking.open(first.config.tracking, build.output(first.config))  # a wrong address leaves nothing behind
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
+        def plan(point: Sequence[str]) -> Planned:
+            return replace(single([*self.fixed, *point], config_dir)[0], name=" ".join(point))
+
+        self.study = Study(folder, self.axes, asked, first.config.seed, plan)
+        self._same_images(folder)
+        flags = ["--trials", str(trials)]
+        told = command(["search", *overrides, *flags], config_dir)
+        self.whole = sweep.open_sweep([first], folder, told, config_dir, growing=True)
+        for axis in self.axes:
+            print(f"search {axis.key}: {axis}", file=sys.stderr)
+
+    def run(self) -> str:
+        """Runs what is missing; why it gave up, if it did.
+
+        Raises:
+            RequestError: a trial's, where none has worked so far.
+        """
+        failures = 0
+        while (trial := self.study.next(self.trials)) is not None:
+            through = sum(one.status in THROUGH for one in self.study.found())
+            head = f"trial {trial.number} ({through} of {self.trials} are through)"
+            print(f"\n{head}: {trial.planned.name}", file=sys.stderr)
+            with trial.within:
+                error = self._trial(trial)
+            failures = failures + 1 if error else 0
+            if isinstance(error, RequestError) and not through:
+                raise error
+            if failures == IN_A_ROW:
+                return f"gave up after {IN_A_ROW} trials that failed one after the other"
+        return ""
+
+    def close(self, failed: str) -> int:
+        """Keeps and prints what was found; the exit code. `failed`: why the search gave up, if it did."""
+        found, folder = self.study.found(), self.whole.folder
+        for file in history.write(found, self.axes, folder):
+            self.whole.tracker.artifact(file)
+        finished = any(one.status == "finished" for one in found)
+        good = finished and not failed
+        self.whole.end("FINISHED" if good else "FAILED")
+        print(f"\n{failed and failed + ': '}{self.standing()}", file=sys.stderr)
+        if finished:
+            best = history.show(found, self.axes, folder)
+            print(f"again: {command([*self.fixed, *self._point(best.values)], self.config_dir)}")
+        return 0 if good else 1
+
+    def standing(self) -> str:
+        """How far the search is, in words."""
+        counts = Counter(one.status for one in self.study.found())
+        through = counts["finished"] + counts["pruned"]
+        words = [f"{through} of {self.trials} trials are through"]
+        words += [f"{counts[status]} {status}" for status in ("pruned", "failed", "running") if counts[status]]
+        if self.study.points is not None and through >= len(self.study.points) < self.trials:
+            words.append("which is the whole space")
+        return f"{', '.join(words)}, in {self.whole.folder}"
+
+    def _trial(self, trial: Trial) -> Exception | None:
+        """Runs it, or finds that done, and tells the study; why it failed, if it did."""
+        from tlx import job
+        from tlx.solvers import Diverged
+
+        planned, folder = trial.planned, self.whole.folder / trial.planned.folder
+        epochs = sum(phase.epochs or 0 for phase in planned.config.strategy.phases.values())
+
+        def watch(row: Mapping[str, Any]) -> None:
+            print(epoch_line(row, epochs), file=sys.stderr)
+            self.study.report(trial, _rows(folder), epochs)
+
+        self.whole.add(planned)
+        part = job.Within(f"{self.whole.book()['mlflow_key']}/{planned.key[:16]}", self.whole.tracker, quiet=True)
+        status, failure = "finished", None
+        try:
+            if job.finished(folder) is None and not _pruned(folder):
+                job.run(
+                    planned.config, folder, command=planned.command, name=planned.name, within=part, resume=True,
+                    watch=watch,
+                )  # fmt: skip
+            status = "pruned" if _pruned(folder) else "finished"
+        except (Pruned, Diverged) as error:  # whoever chooses values learns that these are bad
+            status = "pruned"
+            print(said(error), file=sys.stderr)
+        except Exception as error:
+            status, failure = "failed", error
+            print(f"trial {trial.number} failed: {said(error)}\n  again: {planned.command}", file=sys.stderr)
+        facts = _facts(folder, status)
+        self.study.settle(trial, status, facts, history.score(facts) if status == "finished" else None)
+        if status == "finished":
+            best = history.ranked(self.study.found())[0]
+            self.whole.tracker.metrics({"best_val_accuracy": best.facts["val_accuracy"]}, trial.number)
+            compared = "the best so far" if best.number == trial.number else f"best so far: trial {best.number}"
+            said_of = f"validation accuracy {facts['val_accuracy']:.1%}, {duration(facts['seconds'])}"
+            print(f"trial {trial.number}: {said_of}; {compared}", file=sys.stderr)
+        return failure
+
+    def _point(self, values: Sequence[str]) -> list[str]:
+        return space.typed(self.axes, values)
+
+    def _checked(self, fixed: Sequence[str]) -> tuple[Planned, Path]:
+        """The trial of every axis's first value and the sweep's folder; the other ends were tried beside it.
+
+        Raises:
+            RequestError: a key or value is unknown or out of range, changes nothing, or changes the images.
+        """
+        start = [axis.ends()[0] for axis in self.axes]
+        first, folder = single([*fixed, *self._point(start)], self.config_dir)
+        if first.config.seeds is not None or first.config.folds is not None:
+            raise RequestError("search: a trial is one run; leave out seeds and folds, and repeat the best with them")
+        for i, axis in enumerate(self.axes):
+            for value in axis.ends()[1:]:
+                point = [*start[:i], value, *start[i + 1 :]]
+                other = single([*fixed, *self._point(point)], self.config_dir)[0]
+                if (other.config.dataset, other.config.seed) != (first.config.dataset, first.config.seed):
+                    raise RequestError(f"{axis.key}: is not searched: trials are compared on the same images and seed")
+                if key(other.config) == key(first.config):
+                    raise RequestError(f"{axis.key}: is not searched: {start[i]} and {value} give the same result")
+        if first.launcher != "basic":
+            raise RequestError(
+                f"launch={first.launcher}: a search runs one trial at a time; for more, give its command several times"
+            )
+        return first, folder
+
+    def _same_images(self, folder: Path) -> None:
+        """The images and weights are those that the study's trials have seen, if there is anything left to do.
+
+        Raises:
+            RequestError: they are others.
+        """
+        found = self.study.found()
+        if sum(one.status in THROUGH for one in found) < self.trials:
+            from tlx import job
+
+            for one in (one for one in found if one.status == "finished"):
+                planned = self.study.plan(tuple(self._point(one.values)))
+                if (done := job.finished(folder / planned.folder)) is not None:
+                    job.unchanged(planned.config, done, folder / planned.folder)
+                    break
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    file = folder / "summary.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
+
+
+def _pruned(folder: Path) -> bool:
+    return _summary(folder).get("status") == "pruned"
+
+
+def _facts(folder: Path, status: str) -> dict[str, Any]:
+    """What the study keeps of a trial: of the epoch whose model is kept, or of the last one."""
+    summary, rows = _summary(folder), _rows(folder)
+    kept = [row for row in rows if status != "finished" or row["epoch"] == summary["best_epoch"]]
+    row = {name: kept[-1][name] for name in ("val_accuracy", "val_loss")} if kept else {}
+    seconds = summary.get("seconds", {}).get("total", sum(row["seconds"] for row in rows))
+    return {**row, "epochs": len(rows), "seconds": seconds, "error": summary.get("error", "")}
