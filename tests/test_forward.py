@@ -15,6 +15,7 @@ from torch.nn import functional
 from tlx.evaluate import logits
 from tlx.folding import max_pool
 from tlx.forward import Forward, as_input, recipe, rows_per_pass
+from tlx.recording import recorded
 from tlx.rows import Kept, Through
 from tlx.runtime import autocast
 
@@ -391,6 +392,126 @@ def test_a_path_that_depends_on_values_runs_as_its_modules_do(precision: str, ca
     (line,) = [record.message for record in caplog.records if record.name == "tlx"]
     assert line.startswith("the frozen part cannot be recorded: ")
     assert torch.equal(forward(-x), by_modules(net, -x, precision))
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        (lambda x, conv: conv(x) * x.sum().item(), "item"),
+        (lambda x, conv: conv(x) * float(x[0, 0, 0, 0]), "item"),
+        (lambda x, conv: conv(x) * x.tolist()[0][0][0][0], "tolist"),
+        (lambda x, conv: conv(x) + float(x.detach().numpy().sum()), "numpy"),
+        (lambda x, conv: conv(x) * torch.nonzero(x > 0).shape[0], "nonzero"),
+        (lambda x, conv: conv(x) * x[x > 0].shape[0], "nonzero"),
+        (lambda x, conv: conv(x) * torch.unique(x.round()).numel(), "unique"),
+        (lambda x, conv: conv(x) if torch.equal(x, x) else x, "equal"),
+        (lambda x, conv: conv(x) * torch.as_strided(x, (1,), (1,), 3), "where values lie"),
+        (lambda x, conv: conv(x) * torch.rand(1, generator=torch.Generator().manual_seed(3)), "random numbers"),
+        # These are written over where others see it.
+        (lambda x, conv: (lambda y: (y[:, :2].add_(1), y)[1])(conv(x)), "that others see"),
+        (lambda x, conv: (lambda y, view: (y.mul_(2), view)[1])(*(lambda y: (y, y.flatten(2)))(conv(x))), "others see"),
+        (lambda x, conv: (lambda y: (y.unbind(1)[0].zero_(), y)[1])(conv(x)), "that others see"),
+        (lambda x, conv: conv(x) + torch.ones(8, 1, 1).add_(conv.bias.add_(0)[:1]), "that others see"),
+        (lambda x, conv: (lambda y: torch.add(y, 1, out=y))(conv(x)), "writes over a tensor"),
+        (lambda x, conv: conv(x).bfloat16().add_(conv(x)).float(), "changes the format"),
+        (lambda x, conv: conv(x)[:, :, 1:].transpose_(2, 3), "writes over a tensor"),
+        # What is found of a reflection's layout is wrong: what was recorded fails when it runs.
+        (lambda x, conv: torch.flatten(functional.pad(conv(x), (1, 1, 1, 1), mode="reflect"), 1), "view size"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_as_its_modules_do(
+    use: Callable[..., Tensor], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, x = stirred(Block(use)), torch.randn(IMAGES)
+    before = deepcopy(net.state_dict())
+    forward = Forward(net, "fp32")
+    with caplog.at_level("INFO", "tlx"):
+        found = forward(x)
+    lines = [record.message for record in caplog.records if record.name == "tlx"]
+    assert torch.equal(found, by_modules(net, x))
+    (line,) = lines
+    assert line.startswith("the frozen part cannot be recorded: ")
+    assert why in line
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, conv: conv(x).mul_(2).add_(x.mean()).clamp_(-1, 1),
+        lambda x, conv: (lambda y: y.add_(y).sub_(torch.ones_like(y)))(conv(x)),
+        lambda x, conv: conv(x).flatten(2).relu_(),  # nobody sees any more what it is a view of
+        lambda x, conv: (lambda y: y.masked_fill_(y > 0, 3.0))(conv(x)).permute(0, 2, 3, 1).contiguous().neg_(),
+        lambda x, conv: (lambda y, old: y.relu_() + old)(*(lambda y: (y, y * 1))(conv(x))),
+        lambda x, conv: (lambda y, same: y.relu_() + same)(*(lambda y: (y, y))(conv(x))),
+        lambda x, conv: torch.zeros(8, 9, 9).repeat(len(x), 1, 1, 1).copy_(conv(x)).div_(3),
+        lambda x, conv: x.add_(1) + conv(x).mean(),
+    ],
+)
+def test_what_is_written_over_before_others_see_it_is_recorded(use: Callable[..., Tensor]) -> None:
+    net, x = stirred(Block(use)), torch.randn(IMAGES).repeat(2, 1, 1, 1)[: rows_per_pass(CPU)]
+    kept = x.clone()
+    forward = Forward(net, "fp32")
+    found = forward(x)
+    torch.testing.assert_close(x, kept, rtol=0, atol=0)
+    torch.testing.assert_close(found, by_modules(net, x), rtol=1e-5, atol=1e-5)
+    targets(forward)
+
+
+class Keeps(nn.Module):
+    """A module that keeps what it has computed for its next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.index = nn.Parameter(torch.randn(3, 3)), torch.tensor([2, 0, 1])
+        self.known: dict[str, Tensor] = {}
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "bias" not in self.known:
+            self.known["bias"] = self.bias[:, self.index]
+        self.last, self.more = x, x
+        return x @ self.known["bias"]
+
+
+def test_recording_leaves_nothing_behind() -> None:
+    module = Keeps()
+    net, x = nn.Sequential(module).eval(), torch.randn(rows_per_pass(CPU), 3)
+    forward = Forward(net, "fp32")
+    found = forward(x)
+    targets(forward)
+    assert module.known == {}
+    assert module.last is None
+    assert not hasattr(module, "more")
+    torch.testing.assert_close(found, net(x))
+
+
+class Watched(fx.Interpreter):
+    """Runs a recorded graph, and looks at every tensor in it."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        found = super().run_node(n)
+        if isinstance(found, Tensor) and n.users:
+            said = n.meta["val"]
+            strides = [
+                [step for step, size in zip(t.stride(), t.shape, strict=True) if size > 1] for t in (found, said)
+            ]
+            assert (found.shape, found.dtype, strides[0]) == (said.shape, said.dtype, strides[1]), n.format_node()
+        return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_recorded_of_a_tensor_is_what_it_is(name: str) -> None:
+    """Nothing was computed, and yet its shape, format and layout are known; and all of it is what the modules do."""
+    torch.manual_seed(0)
+    make, size = NETWORKS[name]
+    net = stirred(make())
+    for precision in ("fp32", "bf16"):
+        x = as_input(torch.randn(rows_per_pass(CPU), 3, size, size), precision)
+        forward = Forward(net, precision)
+        with torch.no_grad():
+            graph, held = recorded(net, forward._modules, x)
+            assert torch.equal(Watched(fx.GraphModule(held, graph)).run(x), forward._modules(x))
 
 
 class Mixed(nn.Module):

@@ -23,43 +23,45 @@ _ACTIVATIONS: Mapping[Any, Callable[[Sequence[Any]], tuple[str, list[Any]]]] = {
 }
 
 
-def folded(module: fx.GraphModule) -> fx.GraphModule:
-    """The recorded graph with everything constant computed, and convolutions merged with what follows them."""
-    graph = module.graph
-    graph.eliminate_dead_code()
-    constants = _Constants(module)
+def folded(graph: fx.Graph, held: Mapping[str, Tensor], device: torch.device) -> fx.GraphModule:
+    """A recorded graph, whose `get_attr` nodes name tensors of `held`, with everything constant computed and
+    convolutions merged with what follows them."""
+    constants = _Constants(graph, held)
+    _drop_unused(graph)
     for node in list(graph.nodes):
         if node.target in _BATCH_NORMS:
             _fold_norm(node, constants)
-    graph.eliminate_dead_code()
+    _drop_unused(graph)
     for node in list(graph.nodes):
         constants.fold(node)
-    if _has_onednn(graph):
+    if _has_onednn(device):
         for node in list(graph.nodes):
             if _is_convolution(node):
                 _merge(node, constants)
             elif node.target is aten.max_pool2d_with_indices.default:
                 _replace_pool(node)
-    graph.eliminate_dead_code()
-    module.delete_all_unused_submodules()
-    constants.drop_unused()
-    graph.lint()
-    module.recompile()
-    return module
+    _drop_unused(graph)
+    return fx.GraphModule(constants.held, graph)
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    """Of operations that write over nothing, one that nobody uses does nothing."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op in ("call_function", "get_attr"):
+            graph.erase_node(node)
 
 
 class _Constants:
     """The tensors that a graph holds, under names of its own."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        self.module, self.made = module, 0
+    def __init__(self, graph: fx.Graph, held: Mapping[str, Tensor]) -> None:
+        self.graph, self.held, self.made = graph, dict(held), 0
 
     def value(self, node: Any) -> Tensor | None:
         """What a node holds, if it holds a tensor."""
         if not isinstance(node, fx.Node) or node.op != "get_attr":
             return None
-        found: Tensor = getattr(self.module, str(node.target))
-        return found.detach()
+        return self.held[str(node.target)].detach()
 
     def origin(self, node: Any) -> Tensor | None:
         """The same, before it was cast to another format."""
@@ -71,33 +73,23 @@ class _Constants:
         """A new node that holds `tensor`."""
         name = f"_folded{self.made}"
         self.made += 1
-        self.module.register_buffer(name, tensor, persistent=False)
-        with self.module.graph.inserting_before(before):
-            return self.module.graph.get_attr(name)
+        self.held[name] = tensor
+        with self.graph.inserting_before(before):
+            return self.graph.get_attr(name)
 
     def fold(self, node: fx.Node) -> None:
         """Computes a node now, if nothing in it depends on the rows."""
         inputs = node.all_input_nodes
-        if node.op != "call_function" or not inputs or any(self.value(n) is None for n in inputs):
+        if node.op != "call_function" or not inputs or any(n.op != "get_attr" for n in inputs):
             return
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.value)
         result = cast(Callable[..., Any], node.target)(*args, **kwargs)
         if isinstance(result, Tensor):
             node.replace_all_uses_with(self.node(result, node))
-            self.module.graph.erase_node(node)
+            self.graph.erase_node(node)
             return
         for user in [u for u in node.users if u.target is operator.getitem]:
             user.replace_all_uses_with(self.node(result[cast(int, user.args[1])], node))
-
-    def drop_unused(self) -> None:
-        """Lets go of what no node holds any more."""
-        used = {str(n.target) for n in self.module.graph.nodes if n.op == "get_attr"}
-        for name in [
-            *dict(self.module.named_buffers(recurse=False)),
-            *dict(self.module.named_parameters(recurse=False)),
-        ]:
-            if name not in used:
-                delattr(self.module, name)
 
 
 def _is_convolution(node: Any) -> bool:
@@ -140,8 +132,7 @@ def _like_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _has_onednn(graph: fx.Graph) -> bool:
-    device = next(n.meta["val"].device for n in graph.nodes if n.op == "placeholder")
+def _has_onednn(device: torch.device) -> bool:
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -154,7 +145,9 @@ def _merge(conv: fx.Node, constants: _Constants) -> None:
     oneDNN's own layout."""
     weight = constants.value(conv.args[1])
     x = conv.args[0]
-    if weight is None or not isinstance(x, fx.Node):
+    # oneDNN's operation gives its output with the channels last.
+    as_usual = conv.meta["val"].is_contiguous(memory_format=torch.channels_last)
+    if weight is None or not isinstance(x, fx.Node) or not as_usual:
         return
     _, _, bias, stride, padding, dilation, _, _, groups = conv.args
     last, other = conv, None
@@ -166,8 +159,9 @@ def _merge(conv: fx.Node, constants: _Constants) -> None:
         else:
             other = None
     name, scalars = "none", list[Any]()
-    # Behind an addition oneDNN's operation of torch knows one activation.
-    act = _only_user(last, tuple(_ACTIVATIONS) if other is None else (aten.relu.default,))
+    # Behind an addition oneDNN's operation of torch knows one activation, and that not for every number of groups.
+    known = tuple(_ACTIVATIONS) if other is None else (aten.relu.default,) if groups == 1 else ()
+    act = _only_user(last, known)
     if act is not None:
         name, scalars = _ACTIVATIONS[act.target](act.args)
         last = act

@@ -9,10 +9,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from tlx.errors import reason
 from tlx.folding import folded
+from tlx.recording import recorded
 from tlx.runtime import autocast
 
 __all__ = ["Forward", "as_input", "recipe", "rows_per_pass"]
@@ -46,9 +46,7 @@ class Forward:
                 lacks = size - len(some)
                 full = torch.cat([some, some.new_zeros(lacks, *some.shape[1:])]) if lacks else some
                 full = as_input(full, self.precision)
-                if self._run is None:
-                    self._run = self._modules if self.exact else self._recorded(full)
-                made = self._run(full)
+                made = self._first(full) if self._run is None else self._run(full)
                 found.append(made[: len(some)] if lacks else made)
         return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -56,19 +54,23 @@ class Forward:
         with autocast(x.device, self.precision):
             return cast(Tensor, self.prefix(x))
 
-    def _recorded(self, example: Tensor) -> Callable[[Tensor], Tensor]:
-        try:
-            # With fake tensors: nothing is computed, and shapes are numbers.
-            record = make_fx(
-                lambda x: torch.func.functionalize(self._modules)(x), tracing_mode="fake", _allow_non_fake_inputs=True
-            )
-            return folded(record(example))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
-            # Its path depends on the values it sees; then the modules run as they are.
-            log.info("the frozen part cannot be recorded: %s", reason(error), extra={"detail": True})
-            return self._modules
+    def _first(self, x: Tensor) -> Tensor:
+        """The first pass, which decides how the others run."""
+        if not self.exact:
+            try:
+                run = folded(*recorded(self.prefix, self._modules, x), x.device)
+                # A folded operation may lay out its result in another way than the recorded one, which not every
+                # operation after it takes.
+                made = cast(Tensor, run(x))
+                self._run = run
+                return made
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+                # Its path depends on the values it sees; then the modules run as they are.
+                log.info("the frozen part cannot be recorded: %s", reason(error), extra={"detail": True})
+        self._run = self._modules
+        return self._run(x)
 
 
 def rows_per_pass(device: torch.device) -> int:
