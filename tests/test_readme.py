@@ -17,6 +17,7 @@ import torchvision
 
 from tests.conftest import ROOT
 from tests.test_model import write_images
+from tlx.__main__ import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -86,22 +87,49 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
-def test_a_command_of_the_readme_runs(command: str, home: Path, finished: Path) -> None:
-    command = command.replace("outputs/RUN", str(finished))
+def test_a_command_of_the_readme_runs(
+    command: str,
+    home: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(home)
+    module, typed = re.fullmatch(r"python -m (\S+) (.*)|python -m (\S+)", command).groups(default="")[:2]  # type: ignore[union-attr]
+    assert module in ("tlx", ""), command
+    for of_ours, ours in (("outputs/RUN1", finished), ("outputs/RUN2", finished), ("outputs/RUN", finished)):
+        typed = typed.replace(of_ours, str(ours))
+
+    def types(*more: str) -> tuple[int, str, str]:
+        """The words as a shell makes them, carried out in this process: a process for each would only import again."""
+        shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, text=True, check=True)
+        capsys.readouterr()
+        code = main([*filter(None, shown.stdout.split("\0")), *more])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
     if any(part in command for part in NEEDS_DOWNLOAD):
-        done = shell(home, f"{command} runtime.offline=true")
-        assert done.returncode == 2, done.stderr
-        assert "cannot be fetched (runtime.offline=true)" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+        code, _, said = types("runtime.offline=true")
+        assert code == 2, said
+        assert "cannot be fetched (runtime.offline=true)" in said
+        assert len(said.splitlines()) == 1
         return
     kind = "photos" if "photos" in command else "leaves" if "leaves" in command else "shapes"
     verb = re.match(r"python -m tlx [a-z]+( |$)", command)
-    extra = [] if verb else LESS[kind]
+    extra = [] if verb else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
     extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
-    done = shell(home, " ".join([command, *extra]))
-    assert done.returncode == 0, done.stderr
+    if "search" in command:
+        extra = [*LESS[kind], "tracking=none"]
+    if " resume " in command:
+        code, _, said = types()
+        assert (code, "this run is finished; there is nothing to go on with" in said) == (2, True), said
+        return
+    code, out, said = types(*extra)
+    assert code == 0, said
     written = [home / name for name in ("predictions.csv", "gallery.html")]
-    assert done.stdout.strip() or all(file.stat().st_size for file in written)
+    assert out.strip() or all(file.stat().st_size for file in written)
 
 
 def test_the_python_of_the_readme_runs(home: Path) -> None:

@@ -37,11 +37,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),  # the schema, components by name, a run's identity
     "checks": {"config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
-    "compose": {"config", "typed"},  # argv and YAML → Config; the only one that knows Hydra
+    "launchers": set(),  # what Hydra's launchers need around them
+    "compose": {"config", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
+    "planned": {"checks", "compose", "config"},  # the jobs of a sweep
+    "space": {"typed"},  # what a search varies
+    # Ranks of one run.
+    "ranks": set(),  # which one this is, and what they exchange
+    "rank_processes": {"config", "ranks", "runtime"},  # started, and ended together
     # From files to pixels.
     "decoding": set(),  # bytes → uint8 [H, W, 3]
     "shapes": {"decoding"},  # drawn pictures
-    "images": {"decoding", "runtime"},  # labelled images, decoded on demand
+    "digests": {"decoding"},  # files' content by name, hashed once
+    "images": {"decoding", "digests", "runtime"},  # labelled images, decoded on demand
     "data": {"images", "config"},  # splits
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
@@ -49,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
     "pixels": {"decoding", "runtime"},  # evaluation view, random views
     "folding": set(),  # a recorded graph made fast
-    "forward": {"folding", "runtime"},  # the frozen part as it runs
+    "recording": set(),  # a network as a graph
+    "forward": {"folding", "recording", "runtime"},  # the frozen part as it runs
     "rows": {"data", "forward", "pixels"},  # batches
     # From names to networks.
     "stages": {"parts"},  # a network as named stages
@@ -61,11 +69,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "weights"},
     # Learning.
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
-    "evaluate": {"forward", "rows", "runtime"},  # logits, accuracy with intervals
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
-    "features": {"kept", "forward", "rows", "runtime", "store"},  # the frozen prefix, computed once
-    "solvers": {"config", "evaluate", "forward", "rows", "runtime", "strategy"},
+    "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
+    "evaluate": {"forward", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
+    "features": {"kept", "forward", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix, once
+    "solvers": {"config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
+    "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk
     # What stays.
     "saved": {"backbones", "config", "pixels", "runtime", "stages", "unpack"},  # the model's folder, never trusted
     "model": {"checks", "decoding", "folders", "forward", "pixels", "runtime", "saved", "stages"},  # images → answers
@@ -79,7 +89,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"decoding", "exported", "folders", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_process"},  # what MLflow is told
-    "record": {"config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"},  # a run's folder
+    "record": {  # a run's folder
+        *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"),
+    },
+    # Runs side by side.
+    "paired": {"registry"},  # which of two is better on the same images: tests, intervals, correction
+    "finished": {"config"},  # a finished run, read from its folder
+    "comparison": {"finished", "paired"},  # configurations and pairs of them
+    "comparison_text": {"comparison", "display", "gallery", "paired"},  # table, CSV
+    "comparison_plot": {"comparison", "gallery", "report"},  # PNG
+    "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
+    "compare": {  # the verb
+        *("comparison", "comparison_page", "comparison_plot", "comparison_text", "finished", "paired", "runtime"),
+    },
     # One run, and the door.
     "build": {  # everything that a configuration names, found and checked
         *(
@@ -89,6 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "features",
             "images",
             "pixels",
+            "ranks",
             "rows",
             "runtime",
             "solvers",
@@ -114,23 +137,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("rows", "runtime"),
     },  # the verb `evaluate`
     "job": {
-        *("build", "config", "datasets", "display", "evaluate", "features", "kept", "model", "record", "runtime"),
-        *("solvers", "store", "tracking", "trainer", "weights"),
+        *("backbones", "build", "checkpoint", "config", "datasets", "display", "evaluate", "features", "kept", "model"),
+        *("rank_processes", "ranks", "record", "runtime", "solvers", "store", "tracking", "trainer", "weights"),
     },
-    "__main__": {
-        "cache",
-        "checks",
-        "compose",
-        "data_inventory",
-        "display",
-        "export",
-        "job",
-        "measure",
-        "predict",
-        "record",
-        "runtime",
-        "weights_inventory",
-    },  # verbs, exit codes
+    "resume": {"checkpoint", "config", "display", "job", "rank_processes"},  # the verb
+    "sweep": {  # runs that belong together, whatever happens on the way
+        *("checkpoint", "checks", "compare", "compose", "config", "display", "features", "job", "launchers", "planned"),
+        *("rank_processes", "record", "runtime", "tracking"),
+    },
+    "history": {"display", "runtime", "space"},  # what a search has found
+    "study": {"checkpoint", "history", "planned", "space"},  # a search's memory
+    "search": {  # the verb
+        *("build", "config", "display", "history", "job", "planned", "runtime", "solvers", "space", "study", "sweep"),
+        "tracking",
+    },
+    # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
+    "__main__": {"checks", "compose", "display", "job", "planned", "rank_processes", "record", "runtime", "sweep"},
     "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
 }
 
@@ -138,7 +160,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MAY_BE_HEAVY = {
     *("backbones", "discovery", "evaluate", "exported", "features", "folding", "forward", "heads", "kept", "model"),
-    *("parts", "pixels", "rows", "saved", "served", "solvers", "stages", "strategy", "trainer"),
+    *(
+        "parallel",
+        "parts",
+        "pixels",
+        "recording",
+        "rows",
+        "saved",
+        "served",
+        "solvers",
+        "stages",
+        "strategy",
+        "trainer",
+    ),
 }
 MUST_BE_LIGHT = sorted(set(MAY_IMPORT) - MAY_BE_HEAVY)
 
@@ -227,10 +261,7 @@ def test_nobody_comes_in_by_the_door() -> None:
 
 def test_only_the_room_that_composes_knows_hydra() -> None:
     users = {name for name, found in HOUSE.items() if "hydra" in found.packages(found.now, found.later, found.typing)}
-    assert users <= {"typed", "compose", "__main__"}
-    main = HOUSE["__main__"]
-    assert "hydra" not in main.packages(main.now)
-    assert {name for name in main.later if name.startswith("hydra")} <= {"hydra.core.hydra_config"}
+    assert users == {"typed", "space", "compose"}  # its grammar, and all else
 
 
 def test_the_trainer_and_what_it_uses_know_neither_tracker_nor_display() -> None:

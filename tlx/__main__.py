@@ -120,8 +120,10 @@ def _run(arguments: list[str]) -> int:
         return _multirun(known.overrides, known.config_dir)
     summary = run_overrides(known.overrides, known.config_dir)
     from tlx.display import closing
+    from tlx.rank_processes import writes
 
-    closing(summary)
+    if writes():
+        closing(summary)
     return 0
 
 
@@ -154,9 +156,10 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
 
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
-    from tlx import sweep
+    from tlx import rank_processes, sweep
     from tlx.planned import command, plan
 
+    rank_processes.once("a sweep")
     jobs, folder = plan(overrides, config_dir)
     told = command(overrides, config_dir, multirun=True)
     whole = sweep.open_sweep(jobs, folder, told, config_dir)

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlx import weights
+from tlx import ranks, weights
 from tlx.config import Backbone, Config, component, identity
 from tlx.data import Data, Parts, split
 from tlx.errors import RequestError, reason
@@ -85,9 +85,11 @@ def prepare(config: Config, clock: Clock) -> Job:
     decoded = Decoded(known if config.features.store else None)
     data = split(parts or found(config), config.dataset, config.seed, decoded)
     clock.seconds["data"] = time.perf_counter() - began
-    use_threads(config.runtime.threads)
+    import torch
 
-    device = device_of(config.runtime.device)
+    use_threads(config.runtime.threads)
+    torch.set_num_threads(ranks.share_of_threads(torch.get_num_threads()))
+    device = ranks.place(device_of(config.runtime.device))
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
     use_precision(precision)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")

@@ -11,19 +11,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tlx import ranks
 from tlx.forward import as_input, rows_per_pass
-from tlx.rows import Rows, in_order
+from tlx.parallel import gathered
+from tlx.rows import Rows
 from tlx.runtime import autocast
 
 
 def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
-    """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device."""
+    """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device.
+
+    Ranks take a stretch of the rows each, and get the answers to all of them.
+    """
     net.eval()
-    found = []
+    found, n = list[Tensor](), len(rows.y)
+    mine = torch.arange(n)[ranks.part(n)]
+    asked = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
     with torch.no_grad(), autocast(rows.y.device, precision):
-        for x, _ in rows.batches(in_order(len(rows.y), rows_per_pass(rows.y.device)), epoch=0):
+        for x, _ in rows.batches(torch.split(asked, rows_per_pass(rows.y.device)), epoch=0):
             found.append(net(as_input(x, precision)).float())
-    return torch.cat(found)
+    return gathered(torch.cat(found)[: len(mine)], n)
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

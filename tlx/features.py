@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from tlx import ranks
 from tlx.forward import Forward, recipe
-from tlx.kept import Mapped, Outline, Task, made_rows, outline
+from tlx.kept import Mapped, Outline, Task, outline
+from tlx.parallel import made_together
 from tlx.rows import Kept, Pixels, Rows, Through
 from tlx.runtime import device_name, free_memory
 from tlx.store import Store, mib
 
-FORMAT = 1  # of the rows that are kept across runs: one more for every change of what a forward pass computes
+FORMAT = 2  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
 _MOST = 0.9  # of it, whatever the budget
 
@@ -127,6 +129,8 @@ class Features:
         fresh = self._untrained[cut] == content
         store = self.store if self.store is not None and self.store.limit and cut and fresh else None
         where, free = self._where(needed)
+        kind = ranks.agreed(None if where is None else where.type)
+        where = None if kind is None else self.device if kind == self.device.type else torch.device(kind)
         stage = next(name for i, (name, _) in enumerate(net.named_children()) if i == cut)
         what = f"features: {stage} input, {part}, {n:,} images{f' × {views} views' if views > 1 else ''}, {mib(needed)}"
         if where is None and store is None:
@@ -148,7 +152,7 @@ class Features:
         try:
             for view in range(views):
                 task = Task(pixels, view, shape, live, step)
-                rows, known = made_rows(task, store, space, about, where)
+                rows, known = made_together(task, store, space, about, where)
                 if rows is None:
                     self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
                     return None
@@ -166,16 +170,17 @@ class Features:
         return Kept(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
 
     def _where(self, needed: int) -> tuple[torch.device | None, int]:
-        """The device whose memory takes so many bytes, or None; and the bytes that the largest has to give."""
+        """The device whose memory takes so many bytes (of each rank), or None; and what the largest has to give."""
         kept = [rows for _, each in self._kept.values() for rows in each.views if isinstance(rows, Tensor)]
         spent, most = sum(rows.nbytes for rows in kept) + self._promised, 0
         for device in dict.fromkeys((self.device, torch.device("cpu"))):
-            there = sum(rows.nbytes for rows in kept if rows.device.type == device.type)
-            left = free_bytes(device) - self._promised
+            copies = ranks.copies(device)
+            there = sum(rows.nbytes for rows in kept if rows.device.type == device.type) * copies
+            left = free_bytes(device) - self._promised * copies
             free = int((left + there) * _SHARE) - there  # half of what was free before anything was kept
             if self.budget is not None:
-                free = min(self.budget - spent, int(_MOST * left))
-            free = max(free, 0)
+                free = min(self.budget - spent * copies, int(_MOST * left))
+            free = max(free, 0) // copies
             if needed <= free:
                 return device, free
             most = max(most, free)

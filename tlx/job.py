@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from tlx import __version__, checkpoint, tracking, weights
+from tlx import __version__, checkpoint, rank_processes, ranks, tracking, weights
 from tlx.build import Clock, Job, features_of, identify, network, output, plans_of, prepare
 from tlx.config import Config, Phase, component, from_tree, key, results, source_task
 from tlx.display import Display, lines, plan_lines
 from tlx.errors import RequestError
-from tlx.record import Record, Summary
+from tlx.record import Record, Silent, Summary
 from tlx.runtime import device_name, device_of, precision_of, unwritable
 
 if TYPE_CHECKING:
@@ -62,28 +62,44 @@ def run(
         KeyboardInterrupt: what was done until then is kept, and named in the message.
     """
     clock, part = Clock(), within or Within()
-    tracker = tracking.open(config.tracking, output(config))
-    record = Record(folder, tracker, command, within_sweep=within is not None, key=part.key, parent=part.parent)
+    writes = rank_processes.writes()
+    tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
+    kind = Record if writes else Silent
+    record = kind(folder, tracker, command, within_sweep=within is not None, key=part.key, parent=part.parent)
     name = name or _name(folder)
-    with lines(quiet=part.quiet), record.ending(name):
-        job = job or prepare(config, clock)
+    asked = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
+
+    def advice() -> str:
+        return f"to go on: python -m tlx resume {record.folder}" if record.opened else f"again: {command}"
+
+    with (
+        lines(quiet=part.quiet or not writes),
+        record.ending(name),
+        rank_processes.together(config.runtime, "tlx.job:follow", asked, advice),
+    ):
+        with ranks.first():
+            job = job or prepare(config, clock)
         source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress
 
         known = _known(job, source)
-        before = _claimed(record, config, job, known["identity"], resume)
+        ranks.same("data or weights", known["identity"])
+        before = ranks.agreed(_claimed(record, config, job, known["identity"], resume) if writes else None)
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
+        record.before = before
         record.open(name, config, job.plan, job.data, known)
+        record.folder = record.summary.folder = Path(ranks.agreed(str(record.folder)))
         if before is not None:
             clock.add(before["seconds"])
             checkpoint.load(record.folder, before, job.net, progress)
             log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
             if record.rows:
                 watch(record.rows[-1])  # who was killed may not have seen it
-        job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
+        if writes:
+            job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
 
         def keep() -> None:
             assert job is not None
@@ -102,7 +118,8 @@ def run(
                         watch(row)
                     if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
                         _look(record, job, features, phase, clock)
-                _save(record, job)
+                with ranks.first():
+                    _save(record, job)
                 # What is measured is what was saved: the network is built again from its files.
                 saved = model.load(record.folder, str(job.device))
                 scores = _look(record, *_as_saved(job, saved, features), "after", clock)
@@ -115,6 +132,13 @@ def run(
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_kept(record, job, progress)) from error
     return record.summary
+
+
+def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> None:
+    """What the ranks beside the first do: the same run, of which they write nothing."""
+    from tlx import backbones, model, trainer  # noqa: F401  (takes seconds: while the first rank prepares)
+
+    run(from_tree(tree), Path(folder), command=command, resume=resume)
 
 
 def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
@@ -164,7 +188,8 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     if task is None:
         return None
     try:
-        first = prepare(task, Clock())
+        with ranks.first():
+            first = prepare(task, Clock())
     except RequestError as error:
         raise RequestError(f"source task {config.source.name}: {error}") from error
     made_by = "/".join(version(package) for package in ("torch", "torchvision", "timm"))
@@ -174,8 +199,9 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder.parent, error) from error
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # jobs of a sweep share it
-        if finished(folder):
+    lock = FileLock(folder.with_name(f".{folder.name}.lock")) if ranks.rank() == 0 else contextlib.nullcontext()
+    with lock:  # jobs of a sweep share it
+        if ranks.agreed(finished(folder) is not None):
             log.info("source task %s: trained already, %s", config.source.name, folder)
         else:
             log.info("source task %s: training the backbone on it first", config.source.name)
@@ -292,6 +318,8 @@ def _look(record: Record, job: Job, features: "Features", when: str, clock: Cloc
 def _save(record: Record, job: Job) -> None:
     from tlx import model
 
+    if not record.writes:
+        return
     config, data = job.config, job.data
     made_of = {"name": data.name, "fingerprint": data.fingerprint, "test": data.test_fingerprint, "seed": config.seed}
     facts = {"data": made_of, "identity": record.summary.identity}
@@ -313,6 +341,8 @@ def _describe(record: Record, scores: "Scores", images: int) -> None:
     """Writes into the saved model what was measured of it."""
     from tlx import model
 
+    if not record.writes:
+        return
     metrics = {
         "test_accuracy": scores.accuracy,
         "test_accuracy_interval": list(scores.interval),
@@ -340,7 +370,7 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
 
 def _samples(record: Record, config: Config, model: "Model") -> None:
     """Draws the images that `evaluation.samples` asks for into the run's folder, and predicts them."""
-    if config.evaluation.samples is None:
+    if config.evaluation.samples is None or not record.writes:
         return
     from PIL import Image
 

@@ -74,6 +74,8 @@ class Record:
     Nothing is written before `open`, so that a wrong request leaves nothing behind.
     """
 
+    writes = True
+
     def __init__(
         self,
         folder: Path,
@@ -333,6 +335,33 @@ class Record:
         )
         for name in ("curves", "confusion", "predictions"):
             self.tracker.artifact(self.folder / f"{name}.png", "plots")
+
+
+class Silent(Record):
+    """What a rank beside the first keeps: where the run stands. It writes nothing and tells nobody."""
+
+    writes = False
+
+    def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
+        self.opened = True
+        self.rows = list(self.before["rows"]) if self.before else []
+        for key, value in {**known, **(self.before["summary"] if self.before else {})}.items():
+            setattr(self.summary, key, value)
+
+    def keep(
+        self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
+    ) -> None: ...
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(dict(row))
+
+    def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None: ...
+
+    def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None: ...
+
+    @contextmanager
+    def ending(self, name: str) -> Iterator[None]:
+        yield
 
 
 class _LogFile(logging.FileHandler):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tlx import checkpoint
+from tlx import checkpoint, rank_processes
 from tlx.config import from_tree
 from tlx.errors import RequestError
 
@@ -34,7 +34,9 @@ def main(given: argparse.Namespace) -> int:
         raise RequestError(f"{given.run}: was started in {state['cwd']}, which is no more; its paths begin there")
     os.chdir(state["cwd"])
     config = from_tree(state["config"])
-    closing(job.run(config, folder, command=state["command"], name=state["name"], resume=True))
+    summary = job.run(config, folder, command=state["command"], name=state["name"], resume=True)
+    if rank_processes.writes():
+        closing(summary)
     return 0
 
 

@@ -191,9 +191,10 @@ def task(
     Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
     Hydra's launcher says.
     """
-    from tlx import job
+    from tlx import job, rank_processes
     from tlx.display import closing
 
+    rank_processes.once("a sweep")
     folder = folder or compose.job_folder()
     folder.mkdir(parents=True, exist_ok=True)
     known = jobs[folder.name]
