@@ -52,7 +52,9 @@ def made(tmp_path: Path) -> Make:
         found = {
             "status": "finished", "error": "", "command": command, "test_accuracy": share,
             "test_accuracy_interval": [max(0.0, share - 0.1), min(1.0, share + 0.1)], "val_accuracy": 0.75,
-            "seconds": {"features": 1.0, "total": 10.0 + seed}, "images": {"train": 100, "val": 20, "test": n},
+            
+            "seconds": {"data": 1.0, "features": 2.0, "training": 3.0 + seed, "evaluation": 4.0, "total": 99.0},
+            "images": {"train": 100, "val": 20, "test": n},
         }  # fmt: skip
         learns = [{"stage": "body", "learns": 0}, {"stage": "head", "learns": 30}]
         deeper = [{"stage": "body", "learns": 500}, {"stage": "head", "learns": 30}]
@@ -215,6 +217,65 @@ def test_one_run_keeps_its_own_interval_and_what_was_not_asked_for_by_all_names_
     assert (found.configurations[0].interval_of, found.configurations[0].sd) == ("images", None)
 
 
+def test_a_single_configuration_is_named_by_what_was_chosen_for_it(made: Make) -> None:
+    asked = ["training.lr=1", "head=mlp", "backbone=small_cnn", "dataset.limit.test=2"]
+    chosen, plain = made("chosen", [1, 0], asked=asked), made("plain", [1, 0], asked=["training.lr=1"])
+    assert [one.label for one in compare.compared([chosen]).configurations] == ["backbone=small_cnn head=mlp"]
+    assert [one.label for one in compare.compared([plain]).configurations] == ["all runs"]
+
+
+def test_runs_that_agree_have_the_interval_of_their_images(made: Make) -> None:
+    from tlx.comparison_plot import _spread
+    from tlx.comparison_text import notes, table, text
+
+    alike = [made(f"a{s}", [1, 1, 1, 0], seed=s) for s in range(3)]
+    apart = [made(f"b{s}", [1] * s + [0] * (4 - s), seed=s, values={"x": 1}) for s in range(2)]
+    found = compare.compared([*alike, *apart])
+    first, second = found.configurations
+    assert (first.n, first.sd, first.interval_of) == (3, 0, "images")
+    assert first.interval == pytest.approx((0.65, 0.85))
+    assert second.interval_of == "runs"
+    assert "65.0% to 85.0% over 4 images" in text(found)
+    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["images", "runs"]
+    assert (
+        "95 % interval over images: Wilson, of one run, as its runs have equal accuracies; other seeds are not in it"
+        in notes(found)
+    )
+    assert _spread([0.5]) == [0]
+    for values in ([0.75] * 3, [0.5, 0.75, 0.5], [0.1] * 40):
+        moved = _spread(values)
+        assert len({*zip(values, moved, strict=True)}) == len(values), "each run has a dot of its own"
+        assert max(map(abs, moved)) < 0.15
+
+
+@pytest.mark.parametrize("width", [0.0007, 0.004, 0.06, 0.0601, 0.11, 0.15, 0.3, 1.0])
+def test_what_a_tick_says_is_where_it_is(width: float) -> None:
+    from matplotlib.figure import Figure
+
+    from tlx.comparison_plot import _in_percent
+
+    for low in (0.0, 0.4321):
+        axes = Figure().add_subplot()
+        axes.set_ylim(low, low + width)
+        _in_percent(axes.yaxis, 6)
+        ticks = axes.get_yticks()
+        said = [float(axes.yaxis.get_major_formatter()(tick).rstrip("%")) / 100 for tick in ticks]
+        assert said == pytest.approx(list(ticks), abs=1e-9)
+        assert sum(low <= tick <= low + width for tick in ticks) >= 2
+
+
+def test_runs_are_found_two_levels_below_and_not_in_what_is_kept_beside_them(
+    made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "outputs"
+    runs = [made(f"outputs/{name}", [1, 0]) for name in ("one", "day/two", "day/three")]
+    for name in ("features/x", "sources/x", "mlartifacts/x", "a/b/c", ".kept/x", "one/inside"):
+        made(f"outputs/{name}", [1, 0])
+    assert sorted(compare.find([str(top)], "outputs")) == sorted(runs)
+    monkeypatch.setattr(compare, "MOST", 3)
+    assert refused(top) == f"{top}: more than 3 folders in it; give those of runs, or one with fewer"
+
+
 def test_where_the_commands_say_the_same_the_configuration_names_it(made: Make) -> None:
     folders = [made(f"{lr}", [1, 0], asked=["head=mlp"], values={"training": {"lr": lr}}) for lr in (0.5, 0.25)]
     labels = {one.label for one in compare.compared(folders).configurations}
@@ -352,15 +413,18 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
     jobs = {str(i): {"folder": folder.name} for i, folder in enumerate(name.iterdir())}
     (name / "sweep.json").write_text(json.dumps({"version": 1, "jobs": jobs | {"x": {"folder": "missing"}}}))
     elsewhere = tmp_path / "elsewhere" / "page.html"
+    elsewhere.parent.mkdir()
     printed, said = verb("heads", "--output", tmp_path / "outputs", "--html", elsewhere)
     assert f"left out: {name / 'missing'}: not begun" in printed
-    written = [name / "comparison.csv", elsewhere, name / "comparison.png"]
+    written = [*(name / f"comparison.{kind}" for kind in ("csv", "html", "png")), elsewhere]
     assert said.splitlines() == ["7 runs …", *(f"written: {file}" for file in written)]
     assert {file.name for file in name.iterdir() if file.is_file()} == {
         "comparison.csv",
+        "comparison.html",
         "comparison.png",
         "sweep.json",
     }
+    assert elsewhere.read_bytes() == (name / "comparison.html").read_bytes()
     rows = list(csv.DictReader(io.StringIO((name / "comparison.csv").read_text())))
     found = compare.compared(compare.find([str(name)], "outputs"))
     for row, one in zip(rows, found.configurations, strict=True):
@@ -474,6 +538,8 @@ def test_a_wrong_name_or_folder_is_one_line(made: Make, tmp_path: Path, monkeypa
     assert refused(run, "--csv", "a.txt") == "--csv a.txt: the file's name must end in .csv"
     (tmp_path / "x.png").mkdir()
     assert refused(run, "--png", "x.png") == "--png x.png: is a folder; give the name of a file"
+    assert refused(run, "--csv", "none/x.csv") == "--csv none/x.csv: there is no folder none; make it first"
+    assert not (tmp_path / "none").exists()
     assert refused(run, "--flipped", run, run) == "--flipped takes two runs and nothing beside them"
     assert refused("--flipped", run, "outputs") == (
         "--flipped outputs: no run's folder; give one, as in outputs/<date>/<run>"

@@ -102,6 +102,10 @@ def test_commas_separate_choices_under_multirun_only() -> None:
     roots = [config_of(*job).dataset.reader["root"] for job in found]
     assert roots == ["/a (1)", "/a (1)", "/b #2", "/b #2"]
     assert len(jobs(["seed=range(0,4)"])) == 4
+    for word in ("output=/a b", "runtime.device=cuda:0", "tracking.uri=http://h:5000", "output=a\\b", "output=~/ü"):
+        assert jobs([word, "seed=0,1"])[0][0] == word  # as typed, not as Hydra escapes it
+    for word in ("output='a'", "output=it's", "output=2024", "output='1 2'"):
+        assert config_of(*jobs([word])[0]) == config_of(word)
     assert as_typed("dataset.root=/a,/b", multirun=False) == "dataset.root='/a,/b'"
 
 
@@ -130,7 +134,11 @@ WRONG = {
     ("dataset.val_fraction=1",): "dataset.val_fraction=1.0: must be more than 0 and at most 0.9",
     ("dataset.on_error=ignore",): "dataset.on_error=ignore: must be fail, skip",
     ("seed=-1",): "seed=-1: must be at least 0",
-    ("seed=1,2",): "could not be converted to Integer",
+    ("seed=1,2",): "value '1,2' of type 'str' could not be converted to Integer; several values need -m",
+    ("hydra.sweeper.params.seed=0,1",): "hydra.sweeper.params.seed=0,1: is not read here; write -m seed=0,1",
+    ("hydra.sweeper.params={seed:1}",): "is not read here; write -m <key>=<value>,<value>",
+    ("hydra.launcher.n_jobs=2",): "hydra.launcher.n_jobs: launch=basic has no such setting",
+    ("hydra.swep.dir=x",): "hydra.swep.dir=x: no such key (did you mean 'hydra.sweep.dir'?); `python -m tlx --cfg hyd",
     ("runtime.device=gpu",): "runtime.device=gpu: must be auto, cpu, cuda, cuda:<number> or mps",
     ("features.mode=exat",): "features.mode=exat: must be auto, live, exact (did you mean 'exact'?)",
     ("strategy.phases.probe.learns=[al]",): "strategy.phases.probe.learns: al is not one of all, norm, bias",
@@ -148,6 +156,11 @@ def test_what_is_wrong_is_said_in_one_line(overrides: tuple[str, ...]) -> None:
         config_of(*overrides)
     assert WRONG[overrides] in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_parameters_of_hydras_sweeper_are_refused_under_multirun_too() -> None:
+    with pytest.raises(RequestError, match=r"hydra\.sweeper\.params\.seed=0,1: is not read here; write -m seed=0,1"):
+        jobs(["hydra.sweeper.params.seed=0,1"])
 
 
 def test_a_wrong_choice_of_a_sweep_is_found_before_any_job() -> None:

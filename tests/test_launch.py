@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from omegaconf import DictConfig
 
 from tlx.compose import GROUPS, choices, compose, launch
 from tlx.errors import RequestError
-from tlx.launchers import KNOWN, Elsewhere, Lost
+from tlx.launchers import KNOWN, Elsewhere, Lost, reachable
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = {"joblib": "joblib", "slurm": "submitit", "slurm_local": "submitit", "ray": "ray"}
@@ -253,16 +254,52 @@ def raised(preset: str, *more: str) -> str:
 
 
 def test_what_cannot_be_launched_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "hydra.launcher.n_job=3: no such key" in raised("joblib", "hydra.launcher.n_job=3")
+    typo = "hydra.launcher.n_job: launch=joblib has no such setting (did you mean 'n_jobs'?)"
+    assert raised("joblib", "hydra.launcher.n_job=3") == typo
+    absent = "hydra.launcher.n_jobs: launch=basic has no such setting; with launch=joblib it has"
+    assert raised("basic", "hydra.launcher.n_jobs=3") == absent
     assert raised("joblib", "hydra.launcher.n_jobs=0") == "launch=joblib: n_jobs == 0 in Parallel has no meaning"
     assert "launch=jobli: no such launch (did you mean 'joblib'?)" in raised("jobli")
     two = [["launch=joblib", "seed=0"], ["launch=basic", "seed=0"]]
     with pytest.raises(RequestError, match="launch=joblib: a sweep has one launcher, the same for all of its jobs"):
         launch(two, answer, Path("sweep"))
     monkeypatch.setenv("PATH", "")
-    assert raised("slurm") == 'launch=slurm: Could not detect "srun", are you indeed on a slurm cluster?'
+    nothing = "launch=slurm: this machine has no sbatch; launch=slurm_local needs no cluster"
+    assert raised("slurm") == nothing
     nowhere = "hydra.launcher.ray.init.address=127.0.0.1:9"
     assert raised("ray", nowhere).startswith("launch=ray: no cluster answers at 127.0.0.1:9 (")
+
+
+def test_what_starts_the_jobs_is_asked_whether_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def slurm(sinfo: str) -> str:
+        for name, does in (("sbatch", "exit 1"), ("srun", "exit 1"), ("sinfo", sinfo)):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+            (tmp_path / name).chmod(0o755)
+        try:
+            reachable("submitit_slurm", {})
+        except RequestError as error:
+            return str(error)
+        return ""
+
+    assert slurm('echo "main* up"') == ""
+    head = "launch=slurm: SLURM's controller does not answer"
+    assert slurm("echo 'slurm_load_partitions: Unable to contact' >&2; exit 1") == (
+        f"{head} (slurm_load_partitions: Unable to contact)"
+    )
+    assert slurm("exit 3") == f"{head} (exit code 3)"
+    assert slurm("exec sleep 60") == f"{head} (sinfo waited 5 s)"
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"127.0.0.1:{server.getsockname()[1]}"
+        reachable("ray", {"ray": {"init": {"address": here}}})
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://{here}")
+        reachable("ray", {"ray": {"init": {"address": None}}})
+    with pytest.raises(RequestError, match=rf"launch=ray: no cluster answers at ray://{here} \("):
+        reachable("ray", {"ray": {"init": {}}})
+    for name in ("basic", "joblib", "submitit_local"):
+        reachable(name, {})
 
 
 MISSING = {

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -193,11 +194,21 @@ def test_statistics_that_cannot_be_shared_are_refused(two: dict[str, Any]) -> No
     )
 
 
-def test_a_rank_of_its_own_process_is_alone(tmp_path: Path) -> None:
+def test_a_rank_of_its_own_process_is_alone() -> None:
     assert (ranks.rank(), ranks.count(), ranks.agreed("x"), ranks.share_of_threads(5)) == (0, 1, "x", 5)
     assert rank_processes.writes()
     assert rank_processes.wanted(Runtime(devices="auto", device="cpu")) == 1
-    assert rank_processes.wanted(Runtime(devices="3", device="cpu")) == 3
+
+
+def test_more_ranks_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, words in ((1, "1 core"), (2, "2 cores"), (5, "5 cores")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        most = max(2, cores)
+        assert rank_processes.wanted(Runtime(devices=str(most), device="cpu")) == most
+        with pytest.raises(RequestError) as caught:
+            rank_processes.wanted(Runtime(devices="99", device="cpu"))
+        line = f"runtime.devices=99: this machine has {words}; take runtime.devices={most}, or auto"
+        assert str(caught.value) == line
 
 
 def test_more_ranks_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,13 +301,13 @@ def test_a_rank_that_dies_ends_its_job_and_no_other_and_the_same_command_goes_on
 
 
 def test_a_rank_that_fails_says_why() -> None:
-    runtime = Runtime(devices="3", device="cpu")
+    runtime = Runtime(devices="2", device="cpu")
     with (
         pytest.raises(rank_processes.Died) as caught,
         rank_processes.together(runtime, "operator:floordiv", {"a": 1}, lambda: "do this"),
     ):
         ranks.summed(torch.zeros(1))
-    assert re.fullmatch(r"rank [12] of 3 failed: TypeError: .* takes no keyword arguments; do this", str(caught.value))
+    assert re.fullmatch(r"rank 1 of 2 failed: TypeError: .* takes no keyword arguments; do this", str(caught.value))
     assert not rank_children(psutil.Process())
 
 
@@ -312,20 +323,34 @@ def test_when_the_first_rank_is_interrupted_the_others_end() -> None:
     assert ranks.count() == 1
 
 
-def test_when_the_first_rank_is_killed_the_others_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_when_the_first_rank_is_stopped_another_that_still_imports_ends(number: signal.Signals, tmp_path: Path) -> None:
     code = """
-import signal
+import signal, sys
+import torch.distributed
 from tlx import rank_processes
 from tlx.config import Runtime
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
+sys.path.insert(0, ".")  # whence the other rank imports torch
 with rank_processes.together(Runtime(devices="2", device="cpu"), "signal:pause", {}):
     print("ready", flush=True)
     signal.pause()
 """
+    (tmp_path / "torch.py").write_text("import pathlib, time\npathlib.Path('there').touch()\ntime.sleep(1000)\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     assert run.stdout is not None
     assert run.stdout.readline() == b"ready\n"
     (child,) = rank_children(psutil.Process(run.pid))
-    run.kill()
+    while not (tmp_path / "there").exists():
+        time.sleep(0.02)
+    run.send_signal(number)
     child.wait()
     run.communicate()
+    assert run.returncode == -(signal.SIGINT if number == signal.SIGTERM else number)

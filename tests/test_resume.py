@@ -85,6 +85,7 @@ def left(folder: Path) -> set[str]:
         ("feature_extraction", ["optimizer=nadam", "training.patience=1", "training.lr=0.3"]),
         ("finetune", ["augmentation=crop_flip", "features.views=2", "optimizer=sgd"]),
         ("gradual", ["augmentation=flip", "evaluation.after_each_phase=true"]),
+        ("finetune", ["augmentation=flip", "features.mode=live", "head.dropout=0.5", "runtime.workers=1"]),
         ("gradual", ["optimizer=adamw", "head=mlp", "training.accumulate=2"]),
     ],
 )
@@ -122,6 +123,9 @@ def test_cut_off_again_and_again(here: Path) -> None:
 def test_resume_auto_goes_on_with_the_run_of_the_same_identity(capsys: pytest.CaptureFixture[str]) -> None:
     typed = words("finetune", "resume=auto")
     folder = cut_off(typed, 5)
+    for place, state in (("2099-01-01/broken", b"garbage"), ("sources/a", (folder / checkpoint.FILE).read_bytes())):
+        Path("outputs", place).mkdir(parents=True)
+        Path("outputs", place, checkpoint.FILE).write_bytes(state)  # nobody's to go on with
     other = run_overrides([*typed, "seed=1"])  # another identity: a run of its own
     assert other.folder != folder
     same = run_overrides(typed)
@@ -183,8 +187,7 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     def refused(*arguments: str) -> str:
         capsys.readouterr()
         assert main(["resume", *(arguments or [str(folder)])]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
+        return capsys.readouterr().err.splitlines()[-1]
 
     assert refused(str(here / "nowhere")).endswith("nowhere: no such folder; resume takes the folder of a run")
     assert refused(str(here)).endswith(f"no checkpoint to go on from (no {checkpoint.FILE} in it)")
@@ -213,6 +216,17 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     net = next(name for name in tensors if name.startswith("net/"))
     save_file({**tensors, net: tensors[net][:1]}, file, {"tlx": json.dumps(state)})
     assert "does not fit the network" in refused()
+    for key, value in {
+        "rows": 5, "cwd": 3, "seconds": {"total": "x"}, "config": None, "progress": [], "optimizer": {"value": 3},
+        "optimizer ": {"map": []}, "moved": 7,
+    }.items():  # fmt: skip
+        save_file(tensors, file, {"tlx": json.dumps({**state, key.strip(): value})})
+        assert "the run anew" in refused(), key
+    save_file(tensors, file, {"tlx": "[" * 100_000})
+    assert "damaged or cut short" in refused()
+    phase = {**state["progress"], "phase": "other"}
+    save_file(tensors, file, {"tlx": json.dumps({**state, "progress": phase})})
+    assert "damaged (phase other)" in refused()
     file.write_bytes(kept)
     assert main(["resume", str(folder)]) == 0
     assert refused().endswith("this run is finished; there is nothing to go on with")
@@ -260,3 +274,41 @@ def test_a_source_task_goes_on_too(here: Path, capsys: pytest.CaptureFixture[str
     assert left(source) == set()
     shutil.rmtree("outputs/sources")
     assert (run_overrides(typed).folder / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_what_is_kept_of_an_interrupted_run_is_its_best_epoch_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlx import solvers
+
+    typed = [*words("finetune"), "hydra.run.dir=stopped", "training.lr_factor=10"]
+    backward, calls = solvers.backward, [0]
+
+    def stopped(*arguments: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 5:  # in the second epoch that this process sees
+            raise KeyboardInterrupt
+        return backward(*arguments, **more)
+
+    monkeypatch.setattr(solvers, "backward", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"the model of epoch 1 .*; to go on: python -m tlx resume "):
+        run_overrides(typed)
+    first = Path("stopped/model/model.safetensors").read_bytes()
+    calls[0] = 0
+    assert main(["resume", "stopped"]) == 130
+    assert Path("stopped/model/model.safetensors").read_bytes() != first
+    calls[0] = -100
+    assert main(["resume", "stopped"]) == 0
+
+
+def test_a_password_goes_nowhere(here: Path) -> None:
+    from tlx.planned import command
+
+    typed = ["tracking.uri=postgresql://bob:hunter2@h/db", "tracking.enabled=false", *words("finetune")[:-1]]
+    assert "hunter2" not in command(typed, None)
+    assert main(typed) == 0
+    assert main(["-m", "sweep.name=secret", *typed, "seed=0,1"]) == 0
+    for file in (f for f in Path("outputs").rglob("*") if f.is_file()):
+        assert b"hunter2" not in file.read_bytes(), file
+    folder = cut_off(typed, 4)
+    assert b"hunter2" in (folder / checkpoint.FILE).read_bytes()  # to go on with it
+    assert (folder / checkpoint.FILE).stat().st_mode & 0o77 == 0
+    assert main(["resume", str(folder)]) == 0

@@ -142,8 +142,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "resume": {"checkpoint", "config", "display", "job", "rank_processes"},  # the verb
     "sweep": {  # runs that belong together, whatever happens on the way
-        *("checkpoint", "checks", "compare", "compose", "config", "display", "features", "job", "launchers", "planned"),
-        *("rank_processes", "record", "runtime", "tracking"),
+        *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "features", "job"),
+        *("launchers", "planned", "rank_processes", "record", "runtime", "tracking"),
     },
     "history": {"display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "history", "planned", "space"},  # a search's memory

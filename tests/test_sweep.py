@@ -85,26 +85,47 @@ def test_a_name_that_holds_another_sweep_is_refused(capsys: pytest.CaptureFixtur
     assert said[0].startswith("tlx: sweep.name=mine: holds another sweep: ")
     assert "lr was 0.001 there and is 0.5 here; take another name, or remove " in said[0]
     book = Path("outputs/sweeps/mine/sweep.json")
-    for text, words in (("{", "cannot be read"), ('{"version": 9}', "of version 9, this tlx reads 1")):
+    for text, words in (
+        ("{", "cannot be read"),
+        ('{"version": 9}', "of version 9, this tlx reads 1"),
+        ('{"version": 1}', "cannot be read"),
+        ('{"version": 1, "jobs": 3}', "cannot be read"),
+    ):
         book.write_text(text)
         assert main([*typed, "seed=2,3"]) == 2
         assert words in capsys.readouterr().err
     assert main(["-m", "sweep.name=../x", "seed=0,1", "tracking=none"]) == 2
     assert "sweep.name=../x: must be a folder's name" in capsys.readouterr().err
+    Path("taken").touch()
+    for words in (["output=taken"], ["output=/proc/none"], [f"sweep.name={'n' * 300}"]):
+        assert main([*typed, "seed=0,1", *words]) == 2, words
+        said = capsys.readouterr().err
+        assert said.startswith("tlx: cannot write "), said
+        assert len(said.splitlines()) == 1, said
 
 
 def test_seeds_and_folds_are_sweeps_with_an_aggregate(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["seeds=2", "seed=5", "sweep.name=seeds", *TINY, "strategy=scratch", "tracking=none"]) == 0
     assert set(jobs_of("seeds")) == {"seed=5", "seed=6"}
-    assert "2 runs" in capsys.readouterr().out or True
     assert main(["folds=2", "sweep.name=folds", *TINY, "strategy=scratch", "tracking=none"]) == 0
     assert set(jobs_of("folds")) == {"dataset.fold=0", "dataset.fold=1"}
     assert main(["--dry-run", "seeds=2", *TINY, "strategy=scratch"]) == 0
     assert "job 2 of 2: " in capsys.readouterr().out
     with pytest.raises(RequestError, match="seeds and folds make a sweep, not one run"):
         tlx.run(["seeds=2", *TINY])
-    assert main(["seeds=1", *TINY]) == 2
-    assert "seeds=1: must be at least 2" in capsys.readouterr().err
+    for words, line in (
+        (["seeds=1"], "seeds=1: must be at least 2"),
+        (["-m", "seeds=2", "seed=0,1"], "seeds=2: goes with one seed, the first; leave it out, or seed=0, seed=1"),
+        (["-m", "sweep.name=a,b", "seed=0"], "sweep.name=a: must be the same for all jobs of a sweep"),
+        (["-m", "launch=basic,joblib", "seed=0"], "launch=basic: must be the same for all jobs of a sweep"),
+        (["sweep.name=solo"], "sweep.name=solo: is for a sweep; add -m or seeds=…, or leave it out"),
+        (["folds=50"], "dataset.folds=50: class 'circle' has 8 images"),
+    ):
+        assert main([*words, *TINY, "tracking=none"]) == 2, words
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith(f"tlx: {line}"), said
+        assert len(said) == 1, said
+    assert not Path("outputs/sweeps/a").exists()
 
 
 def test_a_failed_job_is_run_again_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

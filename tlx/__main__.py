@@ -43,6 +43,8 @@ examples:
   python -m tlx dataset=image_folder dataset.root=~/photos          your own images, one sub-folder a class
   python -m tlx strategy=finetune backbone=resnet50                 more of the network learns
   python -m tlx -m strategy=feature_extraction,finetune seed=0,1,2  every combination
+  python -m tlx -m strategy=feature_extraction,finetune seeds=5 sweep.name=first    typed again, it goes on
+  python -m tlx compare first                                       its table, with paired tests
   python -m tlx predict outputs/2026-01-31/12-00-00-… photo.jpg     use the model of a run
 """
 
@@ -79,6 +81,8 @@ def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summa
     config = checked(without_hydra(node))
     if config.seeds is not None or config.folds is not None:
         raise RequestError("seeds and folds make a sweep, not one run: python -m tlx does it, or a loop over seed")
+    if config.sweep.name is not None:
+        raise RequestError(f"sweep.name={config.sweep.name}: is for a sweep; add -m or seeds=…, or leave it out")
     from tlx import job
     from tlx.planned import command
 
@@ -161,26 +165,35 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
 
     rank_processes.once("a sweep")
     jobs, folder = plan(overrides, config_dir)
+    sweep.check_data(jobs)
     told = command(overrides, config_dir, multirun=True)
     whole = sweep.open_sweep(jobs, folder, told, config_dir)
     try:
         whole.launch()
+        failed = whole.failed()
+        whole.close("FAILED" if failed else "FINISHED")
     except KeyboardInterrupt:
-        print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
+        again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
+        print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
         whole.tracker.finish("KILLED")
         raise
-    failed = whole.failed()
-    whole.close("FAILED" if failed else "FINISHED")
+    except Exception as error:
+        whole.tracker.finish("FAILED", said(error))
+        raise
     print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
-    for job, reason in failed:
-        print(f"job {jobs.index(job) + 1} failed: {reason}\n  again: {job.command}", file=sys.stderr)
+    for reason in dict.fromkeys(reason for _, reason in failed):
+        which = [job for job, why in failed if why == reason]
+        numbers = ", ".join(str(jobs.index(job) + 1) for job in which)
+        print(f"job{'s' if len(which) > 1 else ''} {numbers} failed: {reason}", file=sys.stderr)
+        for job in which:
+            print(f"  again: {job.command}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _verb(name: str, arguments: list[str]) -> int:
     """Carries out a verb: its room says what it takes (`options`) and does it (`main`)."""
     room: Any = import_module(f"tlx.{ROOMS[name][0]}")
-    parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name].capitalize()}.")
+    parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name][0].upper()}{VERBS[name][1:]}.")
     room.options(parser)
     code: int = room.main(parser.parse_intermixed_args(arguments))
     return code

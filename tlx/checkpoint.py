@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 FILE, LOCK = "checkpoint.safetensors", ".lock"
 VERSION = 1
+_SMALL = 64 * 2**20  # bytes up to which a checkpoint that is put off is kept in memory
 _PACE = 20.0  # a checkpoint may take one part in so many of the time: what is lost instead is less than it costs
+_SHAPE: dict[str, type] = {
+    **dict.fromkeys(("key", "name", "command", "cwd", "identity", "data"), str),
+    **dict.fromkeys(("config", "summary", "seconds"), dict),
+    "rows": list,
+}
 _PLAIN = ("phase", "within", "waited", "epoch", "epochs", "seconds", "best_epoch", "best_loss", "val_accuracy")
 
 
@@ -35,6 +41,9 @@ class Keeper:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._next = -math.inf  # when the time for it has come
+        self._waiting: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # what was not written for that
+        self._size = 0  # bytes of the last one
+        self.epoch = 0  # how far the file goes
 
     def keep(
         self, state: Mapping[str, Any], net: "nn.Module | None" = None, progress: "Progress | None" = None
@@ -44,22 +53,37 @@ class Keeper:
         Raises:
             RequestError: the disk is full, or the folder cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         began = time.perf_counter()
-        if progress is not None and began < self._next:
+        early = progress is not None and began < self._next
+        if early and self._size > _SMALL:
             return
         tensors, content = dict[str, "Tensor"](), dict[str, Any]()
         if net is not None and progress is not None:
             tensors, content = _packed(net, progress)
-        whole = {"version": VERSION, "tlx": __version__, **state, **content}
+            self._size = sum(tensor.nbytes for tensor in tensors.values())
+        self._waiting = tensors, {"version": VERSION, "tlx": __version__, **state, **content}
+        if not early:
+            self.flush()
+            self._next = time.perf_counter() + _PACE * (time.perf_counter() - began)
+
+    def flush(self) -> None:
+        """Writes what `keep` has put off.
+
+        Raises:
+            RequestError: the disk is full, or the folder cannot be written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        if self._waiting is None:
+            return
+        tensors, whole = self._waiting
         with atomic(self.path) as temporary:
             try:
                 save_file(tensors, temporary, {"tlx": json.dumps(whole)})
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(str(error)) from error
-        self._next = time.perf_counter() + _PACE * (time.perf_counter() - began)
+        self.epoch, self._waiting = whole.get("progress", {}).get("epoch", 0), None
 
     def drop(self) -> None:
         """Removes it: everything is done and written."""
@@ -81,7 +105,7 @@ def read(folder: Path) -> dict[str, Any]:
         with safe_open(path, framework="np") as file:
             state = json.loads((file.metadata() or {})["tlx"])
         found = state["version"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{path}: damaged or cut short ({' '.join(str(error).split())}); remove it to start the run anew"
         ) from error
@@ -90,6 +114,10 @@ def read(folder: Path) -> dict[str, Any]:
             f"{path}: a checkpoint of version {found}, made by tlx {state.get('tlx')}; this tlx {__version__} reads "
             f"version {VERSION}: go on with that one, or remove the file to start the run anew"
         )
+    if (
+        wrong := next((name for name, kind in _SHAPE.items() if not isinstance(state.get(name), kind)), None)
+    ) or not all(isinstance(value, int | float) for value in state["seconds"].values()):
+        raise RequestError(f"{path}: damaged ({wrong or 'seconds'}); remove it to start the run anew")
     whole: dict[str, Any] = state
     return whole
 
@@ -115,12 +143,12 @@ def load(folder: Path, state: Mapping[str, Any], net: "nn.Module", progress: "Pr
                 if own[name].shape != tensors[f"net/{name}"].shape:
                     raise ValueError(f"{name} is of another shape")
                 own[name].copy_(tensors[f"net/{name}"])
-        for name, value in state["progress"].items():
-            setattr(progress, name, value)
+        for name in _PLAIN:
+            setattr(progress, name, state["progress"][name])
         progress.moved = set(state["moved"])
         progress.best = {n: tensors.get(f"best/{n}", own[n]).to(own[n].device).clone() for n in state["best"]}
         progress.optimizer_state = _joined(state["optimizer"], tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(
             f"{path}: does not fit the network ({' '.join(str(error).split())}); remove it to start the run anew"
         ) from error

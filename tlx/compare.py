@@ -4,12 +4,12 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlx import comparison_page, comparison_text
 from tlx.comparison import Comparison, compared, flips, lead
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, reason
 from tlx.finished import content, is_run, read, state
 from tlx.paired import one
 from tlx.runtime import atomic
@@ -18,6 +18,8 @@ __all__ = ["compared", "find", "flipped", "main", "options", "show", "write"]
 
 BOOK = "sweep.json"  # a sweep's own file, which lists its jobs
 KINDS = ("csv", "html", "png")
+KEPT = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
+MOST = 10_000  # folders that are looked at, in search of runs
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     for kind, what in (("csv", "the table"), ("html", "a page with all of it"), ("png", "the picture")):
         parser.add_argument(
-            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; for a sweep also without it, to its folder"
+            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; a sweep's folder has it in any case"
         )
     parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
 
@@ -47,6 +49,8 @@ def main(given: argparse.Namespace) -> int:
             raise RequestError(f"--{kind} {file}: the file's name must end in .{kind}")
         if file.is_dir():
             raise RequestError(f"--{kind} {file}: is a folder; give the name of a file")
+        if not file.parent.is_dir():
+            raise RequestError(f"--{kind} {file}: there is no folder {file.parent}; make it first")
     if given.flipped:
         if given.given or targets:
             raise RequestError("--flipped takes two runs and nothing beside them")
@@ -58,9 +62,9 @@ def main(given: argparse.Namespace) -> int:
     print(f"{len(folders)} run{'' if len(folders) == 1 else 's'} …", file=sys.stderr)
     found = compared(folders)
     show(found)
-    if place is not None:
-        targets = {kind: place / f"comparison.{kind}" for kind in KINDS} | targets
-    for file in _write(found, targets):
+    # A sweep's own three always go together.
+    own = [] if place is None else [place / f"comparison.{kind}" for kind in KINDS]
+    for file in _write(found, list(dict.fromkeys([*own, *targets.values()]))):
         print(f"written: {file}", file=sys.stderr)
     return 0
 
@@ -77,7 +81,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         RequestError: a file cannot be written.
     """
-    return _write(comparison, {kind: folder / f"comparison.{kind}" for kind in KINDS})
+    return _write(comparison, [folder / f"comparison.{kind}" for kind in KINDS])
 
 
 def flipped(first: str, second: str) -> None:
@@ -104,8 +108,10 @@ def flipped(first: str, second: str) -> None:
 def find(words: Sequence[str], output: str) -> list[Path]:
     """The folders of runs that sweeps' names, sweeps' folders and runs' folders stand for, each once.
 
+    Any other folder stands for the runs that are up to two levels below it, as in outputs/<date>/<run>.
+
     Raises:
-        RequestError: a word is none of these.
+        RequestError: a word is none of these, or its folder is too large or unreadable.
     """
     found = [folder for word in words for folder in _of(word, Path(os.path.expanduser(output)) / "sweeps")]
     return list({folder.resolve(): folder for folder in found}.values())
@@ -137,7 +143,7 @@ def _of(word: str, sweeps: Path) -> list[Path]:
     planned = content(place / BOOK, dict).get("jobs") if (place / BOOK).is_file() else None
     jobs = planned.values() if isinstance(planned, dict) else ()
     planned = [str(job["folder"]) for job in jobs if isinstance(job, dict) and "folder" in job]
-    begun = [folder.name for folder in place.iterdir() if is_run(folder)]
+    begun = [str(folder.relative_to(place)) for folder in _within(place)]
     if not (names := sorted({*planned, *begun})):
         raise RequestError(
             f"{word}: neither a run's folder (no summary.json in it) nor one that holds runs; "
@@ -146,17 +152,41 @@ def _of(word: str, sweeps: Path) -> list[Path]:
     return [place / name for name in names]
 
 
-def _write(comparison: Comparison, targets: Mapping[str, Path]) -> list[Path]:
+def _within(place: Path) -> Iterator[Path]:
+    """The runs up to two levels below a folder; in a run there is no other, and none in what is kept beside runs."""
+    looked = 0
+
+    def below(folder: Path, levels: int) -> Iterator[Path]:
+        nonlocal looked
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        looked += len(names)
+        if looked > MOST:
+            raise RequestError(f"{place}: more than {MOST:,} folders in it; give those of runs, or one with fewer")
+        for inner in (folder / name for name in names):
+            if is_run(inner):
+                yield inner
+            elif levels > 1 and inner.name not in KEPT:
+                yield from below(inner, levels - 1)
+
+    try:
+        yield from below(place, 2)
+    except OSError as error:
+        raise RequestError(f"{error.filename or place}: cannot be read: {reason(error)}") from error
+
+
+def _write(comparison: Comparison, files: Sequence[Path]) -> list[Path]:
+    """Writes what each file's ending says."""
     from tlx import comparison_plot
 
-    picture = comparison_plot.picture(comparison) if {"html", "png"} & targets.keys() else b""
+    picture = comparison_plot.picture(comparison) if {".html", ".png"} & {file.suffix for file in files} else b""
     made: dict[str, Callable[[], bytes]] = {
-        "csv": lambda: comparison_text.table(comparison).encode(),
-        "html": lambda: comparison_page.page(comparison, picture).encode(),
-        "png": lambda: picture,
+        ".csv": lambda: comparison_text.table(comparison).encode(),
+        ".html": lambda: comparison_page.page(comparison, picture).encode(),
+        ".png": lambda: picture,
     }
-    for kind, file in targets.items():
-        whole = made[kind]()
+    whole = {ending: made[ending]() for ending in {file.suffix for file in files}}
+    for file in files:
         with atomic(file) as path:
-            path.write_bytes(whole)
-    return list(targets.values())
+            path.write_bytes(whole[file.suffix])
+    return list(files)

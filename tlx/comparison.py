@@ -16,6 +16,7 @@ from tlx.paired import Difference, Differences, difference, holm, mean_interval
 LEVEL = 0.05  # of all claims together
 SAME = "not distinguishable"
 _FEW = 3  # keys that a label takes from the configuration
+_GROUPS = ("backbone", "strategy", "head", "augmentation", "dataset")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Configuration:
         runs: in the order of their seeds; `n` of them.
         mean: of the test accuracy, 0..1.
         sd: its standard deviation over the runs; None for one run.
-        interval: 95 %: Student's t over the runs, or the one run's Wilson interval over its images.
+        interval: 95 %: Student's t over the runs; Wilson's over the images for one run, and where all runs agree.
         interval_of: `runs` or `images`, accordingly.
         val_accuracy: mean, in each run's best epoch.
-        seconds: of a run from begin to end, median.
+        seconds: that data, features, training and evaluation of a run took, median.
         trained: parameters that learned in some phase.
         reused: share of the features that were read and not computed; None where unknown.
         test_images: of a run, the fewest and the most.
@@ -145,10 +146,15 @@ def compared(folders: Sequence[Path]) -> Comparison:
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs: what was asked for that was not asked for by all, then what else differs."""
+    """A name for each group of runs: what was asked for that was not asked for by all, then what else differs.
+
+    A single one is named by what was chosen for it.
+    """
     asked = [group[0].asked for group in groups]
+    if len(groups) == 1:
+        return [" ".join(f"{key}={asked[0][key]}" for key in _GROUPS if key in asked[0]) or "all runs"]
     keys = list(dict.fromkeys(key for each in asked for key in each))
-    varying = [key for key in keys if len(groups) == 1 or len({each.get(key) for each in asked}) > 1]
+    varying = [key for key in keys if len({each.get(key) for each in asked}) > 1]
     found = [" ".join(f"{key}={each[key]}" for key in varying if key in each) for each in asked]
     for label in {label for label in found if found.count(label) > 1}:
         alike = [i for i, other in enumerate(found) if other == label]
@@ -190,19 +196,20 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
 
 def _configuration(label: str, runs: list[Run]) -> Configuration:
     accuracies = [run.accuracy for run in runs]
-    low, high = runs[0].summary["test_accuracy_interval"]
-    several = len(runs) > 1
+    # Equal runs show no spread, which is not that there is none: their images are what is uncertain for certain.
+    of_runs = len(set(accuracies)) > 1
+    low, high = min(runs, key=lambda run: len(run.answers.files)).summary["test_accuracy_interval"]
     known = [run.reused for run in runs if run.reused is not None]
     images = [len(run.answers.files) for run in runs]
     return Configuration(
         label,
         runs,
         fmean(accuracies),
-        stdev(accuracies) if several else None,
-        mean_interval(accuracies) if several else (float(low), float(high)),
-        "runs" if several else "images",
+        stdev(accuracies) if len(runs) > 1 else None,
+        mean_interval(accuracies) if of_runs else (float(low), float(high)),
+        "runs" if of_runs else "images",
         fmean(float(run.summary["val_accuracy"]) for run in runs),
-        median(float(run.summary["seconds"]["total"]) for run in runs),
+        median(run.seconds for run in runs),
         max(run.trained for run in runs),
         fmean(known) if known else None,
         (min(images), max(images)),

@@ -1,7 +1,9 @@
 """A comparison as one picture: test accuracies with their intervals, and learning curves."""
 
 import io
+import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from tlx.report import short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 MOST = 40  # configurations with a row, the best ones
 # Of Okabe and Ito, told apart by all eyes: as many configurations have curves.
@@ -42,18 +45,19 @@ def picture(comparison: Comparison) -> bytes:
 
 
 def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     lows = [min(one.interval[0], *(run.accuracy for run in one.runs)) for one in shown]
     highs = [max(one.interval[1], *(run.accuracy for run in one.runs)) for one in shown]
     margin = max(0.05 * (max(highs) - min(lows)), 0.004)
     for place, one in enumerate(shown):
         colour = COLOURS[place] if place < len(COLOURS) else GREY
         accuracies = [run.accuracy for run in one.runs]
-        axes.plot(one.interval, [place] * 2, color=colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
+        dashes = "-" if one.interval_of == "runs" else (0, (2.5, 1))
+        axes.plot(
+            one.interval, [place] * 2, color=colour, linewidth=2.2, linestyle=dashes, solid_capstyle="butt", zorder=2
+        )
         if one.n > 1:
             axes.plot(
-                accuracies, [place + 0.24] * one.n, linestyle="none", marker="o", markersize=5, color=colour, alpha=0.5,
+                accuracies, [place + 0.28 + off for off in _spread(accuracies)], linestyle="none", marker="o", markersize=5, color=colour, alpha=0.5,
                 markeredgewidth=0, zorder=3,
             )  # fmt: skip
         axes.plot([one.mean], [place], marker="D", markersize=7, color=colour, markeredgecolor="white", zorder=4)
@@ -67,9 +71,11 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
     for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
         name.set_color(COLOURS[place])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))
-    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=8))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if max(highs) - min(lows) > 0.06 else 1))
-    axes.set_xlabel("test accuracy: mean and 95 % interval" + (", a dot a run" if any(o.n > 1 for o in shown) else ""))
+    _in_percent(axes.xaxis, 8)
+    kinds = {one.interval_of for one in shown}
+    over = f"over {kinds.pop()}" if len(kinds) == 1 else "over runs (dashed: over images)"
+    dots = ", a dot a run" if any(one.n > 1 for one in shown) else ""
+    axes.set_xlabel(f"test accuracy: mean and 95 % interval {over}{dots}")
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -77,7 +83,7 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
 
 def _curves(axes: "Axes", shown: Sequence[Configuration], key: str, title: str) -> None:
     """The mean over the runs that came so far, and their range."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     for place, one in reversed([*enumerate(shown)]):
         epochs, means, lows, highs = _over_runs([run.rows for run in one.runs], key)
@@ -88,10 +94,30 @@ def _curves(axes: "Axes", shown: Sequence[Configuration], key: str, title: str) 
     axes.set(xlabel="epoch", ylabel=title + (": mean and range" if any(one.n > 1 for one in shown) else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if key == "val_accuracy":
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
+        _in_percent(axes.yaxis, 6)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _in_percent(axis: "Axis", intervals: int) -> None:
+    """Ticks for shares: at most so many intervals, with labels of as many digits as their steps have."""
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(nbins=intervals, steps=[1, 2, 5, 10]))
+    digits = -math.floor(math.log10((high - low) / intervals)) - 2  # of a step in points, which is no smaller
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=max(0, digits)))
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    """How far, in rows, each dot is moved so that equal values have dots beside each other."""
+    counts, seen = Counter(values), Counter[float]()
+    found = []
+    for value in values:
+        step = min(0.1, 0.28 / max(counts[value] - 1, 1))
+        found.append((seen[value] - (counts[value] - 1) / 2) * step)
+        seen[value] += 1
+    return found
 
 
 def _over_runs(

@@ -73,18 +73,23 @@ def p_value(p: float) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """How the table is to be read, as far as it applies."""
-    several = any(one.n > 1 for one in comparison.configurations)
-    single = any(one.n == 1 for one in comparison.configurations)
+    of_runs = [one for one in comparison.configurations if one.interval_of == "runs"]
+    of_images = [one for one in comparison.configurations if one.interval_of == "images"]
     found = [pair.found for pair in comparison.pairs if pair.found is not None]
     lines = []
-    if several:
-        most = comparison.configurations[0]
-        other = 196 * (most.mean * (1 - most.mean) / most.test_images[0]) ** 0.5
+    if of_runs:
+        other, images = max(
+            (196 * (o.mean * (1 - o.mean) / o.test_images[0]) ** 0.5, o.test_images[0]) for o in of_runs
+        )
         lines += [
             "95 % interval over runs: Student's t over seeds, on these test images; "
-            f"other images as many ({most.test_images[0]}) would move a mean by up to {other:.1f} points"
+            f"other images as many ({images}) would move a mean by up to {other:.1f} points"
         ]
-    lines += ["95 % interval over images: Wilson, of the one run; other seeds are not in it"] if single else []
+    if of_images:
+        alike = any(one.n > 1 for one in of_images)
+        which = "of one run, as its runs have equal accuracies" if alike else "of the one run"
+        lines += [f"95 % interval over images: Wilson, {which}; other seeds are not in it"]
+    lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
     lines += ["trained: parameters that learned; reused: share of the features that were read from an earlier run"]
     if found:
         tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"

@@ -20,6 +20,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tlx import config as tlx_config
 from tlx.config import Config, Phase, flat
 from tlx.errors import RequestError, nearest
-from tlx.launchers import Elsewhere, Lost, collected, missing
+from tlx.launchers import KNOWN, Elsewhere, Lost, collected, missing
 from tlx.typed import as_typed, quote
 
 _HERE = Path(__file__).resolve().parent
@@ -49,6 +50,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         RequestError: a name or value that does not exist, with the nearest one that does.
     """
     _register()
+    _not_of_the_sweeper(overrides)
     typed = [*_search_path(config_dir), *(as_typed(override, multirun=False) for override in overrides)]
     with _initialized():
         node = _compose(typed)
@@ -63,6 +65,7 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     _register()
+    _not_of_the_sweeper(overrides)
     typed = [as_typed(override, multirun=True) for override in overrides]
     with _initialized():
         _compose(_search_path(config_dir))  # now Hydra knows the user's folder, too
@@ -71,7 +74,7 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
             batches = BasicSweeper.split_arguments(parser.parse_overrides(typed), max_batch_size=None)
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error, typed) from error
-    return [job for batch in batches for job in batch]
+    return [[_plain(override) for override in job] for batch in batches for job in batch]
 
 
 def launch(
@@ -163,6 +166,23 @@ def without_hydra(node: DictConfig) -> DictConfig:
     return copy
 
 
+def _plain(override: str) -> str:
+    """An override as it was typed: the sweeper has escaped it for Hydra's grammar."""
+    parsed = OverridesParser.create().parse_override(override)
+    value = parsed._value
+    if isinstance(value, QuotedString):
+        bare = f"{parsed.get_key_element()}={value.text}"
+        return bare if as_typed(bare, multirun=False) == override else override  # the quotes may be the user's own
+    return f"{parsed.get_key_element()}={value}" if isinstance(value, str) else override
+
+
+def _not_of_the_sweeper(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if found := re.match(r"[+~]*hydra\.sweeper\.params\b\.?(.*)", override, re.DOTALL):
+            typed = found[1] if re.match(r"[^=]+=", found[1]) else "<key>=<value>,<value>"
+            raise RequestError(f"{override}: is not read here; write -m {typed}")
+
+
 def job_folder() -> Path:
     """Where the job that runs now, started by Hydra's launcher, has its folder."""
     from hydra.core.hydra_config import HydraConfig
@@ -247,7 +267,8 @@ def _hydra() -> Iterator[Any]:
 def _compose(typed: list[str]) -> DictConfig:
     try:
         return hydra.compose("config", typed, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group that is a number
+    # ValueError: a group that is a number. AssertionError: a node of Hydra's own that is none any more.
+    except (HydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
         raise explained(error, typed) from error
     except yaml.YAMLError as error:
         raise RequestError(f"a YAML file cannot be read: {' '.join(str(error).split())}") from error
@@ -280,6 +301,8 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
     given = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
     if found := re.fullmatch(r"\+?(?P<group>\w+)@(?P<package>[\w.]+)=(?P<choice>.*)", given):
         return RequestError(f"{given}: write +{found['group']}@{found['package']}={found['choice']}")
+    if key.startswith("hydra."):
+        return _unknown_of_hydra(key, given, overrides)
     # The rest of the request decides which keys exist (a strategy's phases, a data set's own).
     others = [o for o in overrides if o != given and "." not in o.split("=")[0]]
     try:
@@ -304,6 +327,23 @@ def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
     return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg job` lists them all")
 
 
+def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> RequestError:
+    setting = key.removeprefix("hydra.launcher.")
+    if setting == key:
+        tree = OmegaConf.to_container(hydra.compose("config", return_hydra_config=True).hydra, resolve=False)
+        hint = nearest(key, [f"hydra.{name}" for name, _ in flat(tree)])  # type: ignore[arg-type]
+        return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg hydra` lists them all")
+    asked = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("launch=")), "basic")
+    settings: dict[str, list[str]] = {}
+    for preset in ["basic", *(preset for preset, _, _ in KNOWN.values())]:
+        with contextlib.suppress(HydraException, OmegaConfBaseException):  # its package is not installed
+            node = hydra.compose("config", [f"launch={preset}"], return_hydra_config=True).hydra.launcher
+            settings[preset] = [name for name, _ in flat(OmegaConf.to_container(node, resolve=False))]  # type: ignore[arg-type]
+    having = [f"launch={preset}" for preset, names in settings.items() if preset != asked and setting in names]
+    hint = nearest(setting, settings.get(asked, [])) or (f"; with {' or '.join(having)} it has" if having else "")
+    return RequestError(f"{key}: launch={asked} has no such setting{hint}")
+
+
 def _known_keys(node: DictConfig) -> list[str]:
     tree = OmegaConf.to_container(node, resolve=False)
     assert isinstance(tree, dict)
@@ -325,4 +365,5 @@ def _bad_value(override: str, error: BaseException) -> RequestError:
         return RequestError(f"{override}: {key} holds other keys, as in {key}.<key>=<value>; see --cfg job -p {key}")
     if "is not Optional" in first:
         return RequestError(f"{override}: cannot be null")
-    return RequestError(f"{override}: {first[0].lower()}{first[1:]}")
+    hint = "; several values need -m" if "," in override.partition("=")[2] else ""
+    return RequestError(f"{override}: {first[0].lower()}{first[1:]}{hint}")

@@ -260,6 +260,8 @@ def key(config: Config) -> str:
 def results(config: Config) -> dict[str, Any]:
     """The configuration as a tree, without what cannot change the result (output, tracking, workers, threads, …)."""
     tree = dataclasses.asdict(config)
+    for name in ("licence", "url"):
+        tree["backbone"].pop(name)
     for name in ("output", "tracking", "resume", "sweep", "seeds", "folds"):
         tree.pop(name)
     for part, names in (("runtime", ("workers", "threads", "devices", "offline")), ("features", ("budget", "store"))):

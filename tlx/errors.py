@@ -1,6 +1,7 @@
 """What a user did wrong, in one line: every room may raise it, `__main__` prints it and leaves with 2."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -32,3 +33,8 @@ def said(error: BaseException) -> str:
     ours = type(error).__module__.startswith("tlx.")  # its message says all there is to say
     line = " ".join(str(error).split()) or type(error).__name__
     return line if ours else f"{type(error).__name__}: {line}"
+
+
+def shown(text: str) -> str:
+    """The text without a password in a URL."""
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)

@@ -144,6 +144,8 @@ def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> 
 def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
     """The phases that are not through, in order, from the one in which the run stands."""
     names = list(config.strategy.phases)
+    if progress.phase and progress.phase not in names:
+        raise RequestError(f"{checkpoint.FILE}: damaged (phase {progress.phase}); remove it to start the run anew")
     start = names.index(progress.phase) if progress.phase else 0
     return ((name, config.strategy.phases[name]) for name in names[start:])
 
@@ -159,14 +161,19 @@ def _claimed(record: Record, config: Config, job: Job, identity: str, resume: bo
     if record.within_sweep or config.resume == "never":
         return None
     asked = key(config)
+    changed: tuple[dict[str, Any], Path] | None = None
     for file in sorted(output(config).glob(f"*/*/{checkpoint.FILE}"), reverse=True):
+        folder = file.parent
+        if folder.parent.name == "sources":  # those are gone on with by the runs that need them
+            continue
         with contextlib.suppress(RequestError):  # another process works there, or it cannot be used
-            state = checkpoint.read(file.parent)
+            state = checkpoint.read(folder)
             if state["identity"] == identity:
-                return record.claim(file.parent)
-            if key(from_tree(state["config"])) != asked:
-                continue
-        _same(state, config, job, identity, file.parent)
+                return record.claim(folder)
+            if changed is None and key(from_tree(state["config"])) == asked:
+                changed = state, folder
+    if changed is not None:
+        _same(changed[0], config, job, identity, changed[1])
     return None
 
 
@@ -207,7 +214,9 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
             told = f"{command}  # its source task"
-            run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
+            folder.mkdir(exist_ok=True)
+            with checkpoint.alone(folder, wait=True) if ranks.rank() == 0 else contextlib.nullcontext():
+                run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
     job.net, job.preprocessing = network(config, backbone, len(job.data.classes), job.device)
@@ -227,11 +236,22 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
     """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
 
+    Where that is asked need not be where it ran: a login node has no GPU.
+
     Raises:
         RequestError: the images or the weights are others.
     """
-    job = prepare(config, Clock())
-    run_source(config, job, str(done["command"]))
+    import torch
+
+    here = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu"))
+    job = prepare(here, Clock())
+    if done["source"] is not None:
+        if not Path(done["source"]).is_dir():  # what it began with is no more to be seen
+            return
+        backbone = dataclasses.replace(config.backbone, weights=done["source"])
+        job.net, job.preprocessing = network(here, backbone, len(job.data.classes), job.device)
+    ran = torch.device(done["device"] if done["device"] in ("cpu", "mps") else "cuda")
+    job = dataclasses.replace(job, config=config, device=ran, precision=done["precision"])
     if identify(job) != done["identity"]:
         made_of = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))["data"]
         before = {"identity": done["identity"], "config": dataclasses.asdict(config), "data": made_of["fingerprint"]}
@@ -324,6 +344,7 @@ def _save(record: Record, job: Job) -> None:
     made_of = {"name": data.name, "fingerprint": data.fingerprint, "test": data.test_fingerprint, "seed": config.seed}
     facts = {"data": made_of, "identity": record.summary.identity}
     folder = record.folder / "model"
+    record.saved = True
     plan = next(iter(job.plans.values()))
     model.save(
         folder,
@@ -358,13 +379,18 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
 
     if not record.rows:
         return "nothing was trained yet, and nothing is kept"
-    if not (record.folder / "model").is_dir():
+    if not record.saved:
         restore(job.net, progress.best)
         _save(record, job)
+    kept = record.kept()
+    after = "" if kept == len(record.rows) else f" after epoch {kept}"
+    again = f"to go on{after}: python -m tlx resume {record.folder}"
+    if record.within_sweep:
+        again = f"it goes on{after} when the command is typed again"
     measured = "" if record.summary.test_accuracy is not None else " (its test accuracy was not measured)"
     return (
         f"{len(record.rows)} of {progress.epochs} epochs are done; {record.folder} has them, "
-        f"and the model of epoch {progress.best_epoch}{measured}; to go on: python -m tlx resume {record.folder}"
+        f"and the model of epoch {progress.best_epoch}{measured}; {again}"
     )
 
 

@@ -7,12 +7,13 @@ The packages are extras; each is imported where its launcher is used.
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,35 @@ def missing(launcher: str) -> RequestError | None:
     return RequestError(f"launch={preset}: needs the package {package}; pip install 'tlx-transfer[{extra}]'")
 
 
+def reachable(launcher: str, settings: Mapping[str, Any]) -> None:
+    """Whether what is to start the jobs answers, asked before there are files.
+
+    Args:
+        launcher: Hydra's name of it; `settings` are `hydra.launcher`.
+
+    Raises:
+        RequestError: it does not, within 5 seconds.
+    """
+    if launcher == "submitit_slurm":
+        absent = next((command for command in ("sbatch", "srun", "sinfo") if shutil.which(command) is None), None)
+        if absent is not None:
+            raise RequestError(f"launch=slurm: this machine has no {absent}; launch=slurm_local needs no cluster")
+        try:
+            asked = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, errors="replace", timeout=5)
+            why = "" if asked.returncode == 0 else _line(asked.stderr) or f"exit code {asked.returncode}"
+        except subprocess.TimeoutExpired:
+            why = "sinfo waited 5 s"
+        if why:
+            raise RequestError(f"launch=slurm: SLURM's controller does not answer ({why})")
+    if launcher == "ray":
+        address = settings["ray"]["init"].get("address") or os.environ.get("RAY_ADDRESS") or ""
+        if found := re.fullmatch(r"(?:ray://)?([\w.-]+):(\d+)", address):  # Ray itself would try for minutes
+            try:
+                socket.create_connection((found[1], int(found[2])), timeout=5).close()
+            except (OSError, OverflowError) as error:
+                raise RequestError(f"launch=ray: no cluster answers at {address} ({error})") from error
+
+
 def collected(launcher: str, settings: DictConfig, start: Callable[[], Sequence[Any]], jobs: int) -> Sequence[Any]:
     """What `start` gives back, one value for each of the `jobs`; `Lost` for a job whose process died.
 
@@ -54,6 +84,7 @@ def collected(launcher: str, settings: DictConfig, start: Callable[[], Sequence[
     Raises:
         RequestError: it cannot be launched with these settings, or not from here.
     """
+    reachable(launcher, settings)
     guard = {"joblib": _joblib, "submitit_local": _submitit, "submitit_slurm": _submitit, "ray": _ray}.get(launcher)
     try:
         with guard(settings) if guard else contextlib.nullcontext():
@@ -61,7 +92,9 @@ def collected(launcher: str, settings: DictConfig, start: Callable[[], Sequence[
     except BrokenExecutor:
         return [Lost("a worker process died (out of memory, or killed), and that ends all of them")] * jobs
     except (ConnectionError, ImportError, RuntimeError, ValueError) as error:  # jobs' own errors are in their answers
-        raise RequestError(f"launch={KNOWN.get(launcher, [launcher])[0]}: {_line(error)}") from error
+        raise RequestError(
+            f"launch={KNOWN.get(launcher, [launcher])[0]}: {_line(error) or type(error).__name__}"
+        ) from error
 
 
 class Elsewhere:
@@ -160,12 +193,6 @@ def _ray(settings: DictConfig) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # all that the jobs say is shown
     import ray
 
-    address = settings.ray.init.get("address") or os.environ.get("RAY_ADDRESS") or ""
-    if found := re.fullmatch(r"([\w.-]+):(\d+)", address):  # Ray itself would try for minutes
-        try:
-            socket.create_connection((found[1], int(found[2])), timeout=10).close()
-        except OSError as error:
-            raise RequestError(f"launch=ray: no cluster answers at {address} ({error})") from error
     get, ours, handler = ray.get, not ray.is_initialized(), signal.getsignal(signal.SIGTERM)
     if ours:
         options: Any = OmegaConf.to_container(settings.ray.init, resolve=True)
@@ -173,7 +200,7 @@ def _ray(settings: DictConfig) -> Iterator[None]:
             ray.init(**options)
         except (RuntimeError, ray.exceptions.RayError) as error:
             hint = "a cluster with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
-            raise RequestError(f"launch=ray: {_line(error)}; {hint}") from error
+            raise RequestError(f"launch=ray: {_line(error) or type(error).__name__}; {hint}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would leave the process at once
 
@@ -183,7 +210,7 @@ def _ray(settings: DictConfig) -> Iterator[None]:
         except ray.exceptions.RayTaskError as error:  # the launcher's own; a task's error is in its answer
             return Lost(str(error).strip().splitlines()[-1])
         except ray.exceptions.RayError as error:
-            return Lost(_line(error))
+            return Lost(_line(error) or type(error).__name__)
 
     ray.get = answer
     try:
@@ -194,5 +221,6 @@ def _ray(settings: DictConfig) -> Iterator[None]:
             ray.shutdown()
 
 
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _line(text: object) -> str:
+    """The first line that says something."""
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")

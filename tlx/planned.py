@@ -1,6 +1,7 @@
 """The jobs of a sweep: every combination of a command line once, with what it is known by."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from tlx import compose
 from tlx.checks import checked
 from tlx.config import Config, key
+from tlx.errors import RequestError, shown
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     cross-validation. A combination that comes twice is one job.
     """
     typed, nodes = [], []
-    for job in compose.jobs(overrides, config_dir):
+    asked = compose.jobs(overrides, config_dir)
+    _one_for_all(asked)
+    for job in asked:
         node = compose.compose(job, config_dir)
         for one in _repeated(job, node):
             typed.append(one)
@@ -50,7 +54,7 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
             continue
         varied = [o for o in one if not all(o in other for other in typed)]
         # A later launch must find the folder; where there is none to come, its number says more.
-        label = str(node.hydra.sweep.subdir)
+        label = _label(node)
         name = f"{len(found)}-{label}" if config.sweep.name is None else f"{label}-{known_by[:8]}"
         launcher = node.hydra.runtime.choices["hydra/launcher"]
         found[known_by] = Planned(
@@ -73,7 +77,7 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
     mine = compose.without_hydra(node)
     config = checked(mine)
     known_by, told = key(config), command(overrides, config_dir)
-    name, launcher = f"{node.hydra.sweep.subdir}-{known_by[:8]}", node.hydra.runtime.choices["hydra/launcher"]
+    name, launcher = f"{_label(node)}-{known_by[:8]}", node.hydra.runtime.choices["hydra/launcher"]
     job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, 1, mine)
     return job, _folder(node)
 
@@ -81,7 +85,7 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
 def command(overrides: Sequence[str], config_dir: str | None, *, multirun: bool = False) -> str:
     """What to type for it."""
     extra = ["--config-dir", config_dir] if config_dir else []
-    return shlex.join(["python", "-m", "tlx", *(["-m"] if multirun else []), *extra, *overrides])
+    return shown(shlex.join(["python", "-m", "tlx", *(["-m"] if multirun else []), *extra, *overrides]))
 
 
 def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
@@ -98,6 +102,25 @@ def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
         folds = range(int(node.folds))
         made = [[*one, f"dataset.folds={node.folds}", f"dataset.fold={fold}"] for one in made for fold in folds]
     return made
+
+
+def _label(node: DictConfig) -> str:
+    return re.sub(r"[^\w.+-]+", "_", str(node.hydra.sweep.subdir))
+
+
+_SAME = r"\W*(sweep\.name|output|tracking[.=]|launch=|hydra[./]|seeds=|folds=|resume=)"
+
+
+def _one_for_all(jobs: Sequence[Sequence[str]]) -> None:
+    """What says where a sweep is and how it runs cannot differ from job to job; nor does `seeds` go with many seeds."""
+    every = dict.fromkeys(override for job in jobs for override in job)
+    differing = [override for override in every if not all(override in job for job in jobs)]
+    for override in differing:
+        if re.match(_SAME, override):
+            raise RequestError(f"{override}: must be the same for all jobs of a sweep")
+    seeds = next((override for override in every if override.startswith("seeds=")), None)
+    if seeds and (several := [override for override in differing if override.startswith("seed=")]):
+        raise RequestError(f"{seeds}: goes with one seed, the first; leave it out, or {', '.join(several)}")
 
 
 def _folder(node: DictConfig) -> Path:

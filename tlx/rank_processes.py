@@ -95,10 +95,11 @@ def together(
 def wanted(runtime: "Runtime", there: Found | None = None) -> int:
     """How many ranks there shall be: those that are `there`, or what `runtime.devices` asks for.
 
-    auto is a rank for each GPU, and one where there is none.
+    auto is a rank for each GPU, and one where there is none. On the CPU a rank needs a core, but two are always
+    allowed.
 
     Raises:
-        RequestError: this machine has not so many devices, or other ranks are there.
+        RequestError: this machine has not so many devices or cores, or other ranks are there.
     """
     asked = runtime.devices
     if there is not None:
@@ -113,7 +114,11 @@ def wanted(runtime: "Runtime", there: Found | None = None) -> int:
 
     device = device_of(runtime.device)
     if device.type == "cpu":
-        return 1 if asked == "auto" else int(asked)
+        number, cores = 1 if asked == "auto" else int(asked), _cores()
+        if number > (most := max(2, cores)):
+            what = f"this machine has {cores} core{'s' if cores > 1 else ''}"
+            raise RequestError(f"runtime.devices={asked}: {what}; take runtime.devices={most}, or auto")
+        return number
     one = device.index is not None or device.type != "cuda"
     most = 1 if one else torch.cuda.device_count()
     number = most if asked == "auto" else int(asked)
@@ -121,6 +126,13 @@ def wanted(runtime: "Runtime", there: Found | None = None) -> int:
         what = f"{device} is one device" if one else f"this machine has {most} GPU{'s' if most > 1 else ''}"
         raise RequestError(f"runtime.devices={asked}: {what}; take runtime.devices={most}, or auto")
     return number
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def found() -> Found | None:
@@ -205,8 +217,11 @@ def _started(size: int, device: str, target: str, arguments: Mapping[str, Any]) 
                     over.set()
             well = True
         finally:
+            if not well:  # all at once: ending one takes a while, and a second Ctrl-C ends the waiting
+                for child in children:
+                    _kill(child)
             for child in children:
-                _end(child, patience=10 if well else 0)
+                _end(child)
 
 
 def _child(number: int, given: str) -> _Child:
@@ -227,12 +242,16 @@ def _child(number: int, given: str) -> _Child:
     return _Child(number, process, errors)
 
 
-def _end(child: _Child, patience: float) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.process.wait(patience)
+def _kill(child: _Child) -> None:
     if child.process.poll() is None:
         os.killpg(child.process.pid, signal.SIGKILL)
-        child.process.wait()
+
+
+def _end(child: _Child) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.process.wait(10)
+    _kill(child)
+    child.process.wait()
     assert child.process.stdin is not None
     with contextlib.suppress(OSError):
         child.process.stdin.close()

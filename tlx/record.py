@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
-from tlx.errors import Pruned, RequestError
+from tlx.errors import Pruned, RequestError, shown
 from tlx.runtime import atomic, tidy, unwritable
 from tlx.tracking import Tracker
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tlx.solvers import Progress
 
 MLFLOW_LOCK = ".mlflow.lock"  # held by the process that writes the run into MLflow
+KEPT = {"accuracy_before_training", "after", "epochs"}  # of the summary, by a checkpoint
 log = logging.getLogger("tlx")
 
 
@@ -90,9 +91,9 @@ class Record:
         `parent`: the MLflow run's name for good, and the run that it belongs to."""
         self.folder, self.tracker, self.within_sweep = folder, tracker, within_sweep
         self.key, self.parent = key or uuid.uuid4().hex, parent
-        self.summary = Summary(folder, command=command)
+        self.summary = Summary(folder, command=shown(command))
         self.rows: list[dict[str, Any]] = []
-        self.opened, self.log_model = False, True
+        self.opened, self.saved, self.log_model = False, False, True
         self.register: str | None = None
         self.before: dict[str, Any] | None = None  # what the checkpoint said, of a run that goes on
         self.state: dict[str, Any] = {}  # what every checkpoint says
@@ -124,15 +125,16 @@ class Record:
             if not self.within_sweep:
                 self._within.enter_context(alone(self.folder))
         tidy(self.folder)
+        if before is not None:
+            self.key, self.rows = before["key"], before["rows"]
         self.opened = True
         for key, value in known.items():
             setattr(self.summary, key, value)
         self._keeper = Keeper(self.folder)
         tree = dataclasses.asdict(config)
         if before is not None:
-            self.key, self.rows = before["key"], before["rows"]
-            for key, value in before["summary"].items():
-                setattr(self.summary, key, value)
+            for key in KEPT & before["summary"].keys():
+                setattr(self.summary, key, before["summary"][key])
             self.write("metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in self.rows))
         self.state = {
             "key": self.key,
@@ -152,7 +154,7 @@ class Record:
         self._early.setTarget(self._log)
         self._early.flush()
         self.log_model, self.register = config.tracking.model, config.tracking.register
-        self.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)))
+        self.write("config.yaml", shown(OmegaConf.to_yaml(OmegaConf.create(tree))))
         self.write("plan.json", json.dumps(plan, indent=1))
         tags = {"tlx.identity": self.summary.identity, "tlx.command": self.summary.command}
         if self.summary.source is not None:
@@ -177,8 +179,13 @@ class Record:
         self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
     ) -> None:
         """Writes the checkpoint: where the run stands, between two epochs. `seconds`: spent so far, by part."""
-        found = {name: getattr(self.summary, name) for name in ("accuracy_before_training", "after", "epochs")}
+        found = {name: getattr(self.summary, name) for name in KEPT}
         self._keeper.keep({**self.state, "rows": self.rows, "summary": found, "seconds": dict(seconds)}, net, progress)
+
+    def kept(self) -> int:
+        """How many epochs the checkpoint has, with what was put off."""
+        self._keeper.flush()
+        return self._keeper.epoch
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Keeps an epoch."""
@@ -345,12 +352,16 @@ class Silent(Record):
     def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
         self.opened = True
         self.rows = list(self.before["rows"]) if self.before else []
-        for key, value in {**known, **(self.before["summary"] if self.before else {})}.items():
+        kept = {key: self.before["summary"][key] for key in KEPT & self.before["summary"].keys()} if self.before else {}
+        for key, value in {**known, **kept}.items():
             setattr(self.summary, key, value)
 
     def keep(
         self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
     ) -> None: ...
+
+    def kept(self) -> int:
+        return len(self.rows)
 
     def row(self, row: Mapping[str, Any]) -> None:
         self.rows.append(dict(row))

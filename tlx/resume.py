@@ -1,6 +1,7 @@
 """The verb `resume`: an interrupted run goes on where it stopped, in the same folder and the same MLflow run."""
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 
 from tlx import checkpoint, rank_processes
 from tlx.config import from_tree
-from tlx.errors import RequestError
+from tlx.errors import RequestError, shown
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +48,9 @@ def _as_it_was(folder: Path, tree: dict[str, object]) -> None:
         return
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = checkpoint.differences(tree, found)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        # It has no passwords in it.
+        differing = checkpoint.differences(json.loads(shown(json.dumps(tree))), found)
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     if differing:
         raise RequestError(f"{path}: {'; '.join(differing[:3])}; a run goes on as it began: start a new one for that")

@@ -91,6 +91,7 @@ class Pixels:
             self.loader = DataLoader(
                 self.views,
                 batch_sampler=self.order,
+                generator=torch.Generator(),  # its own: a draw of the global one would move the dropout
                 num_workers=workers,
                 worker_init_fn=_keep_nothing,
                 persistent_workers=stay,  # those of a part that is read once go

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tlx import ranks
 from tlx.config import Phase, Training, component
+from tlx.errors import RequestError, reason
 from tlx.evaluate import logits
 from tlx.forward import as_input
 from tlx.parallel import share, shared_statistics, sum_gradients
@@ -257,11 +258,16 @@ def optimizer_for(node: Mapping[str, Any], parameters: list[dict[str, Any]]) -> 
 
 def go_on(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Puts an optimizer's saved state back, each tensor in its parameter's layout: fused kernels go by memory order."""
-    optimizer.load_state_dict(state)
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    try:
+        optimizer.load_state_dict(state)
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RequestError(
+            f"the checkpoint's optimizer does not fit ({reason(error)}); remove the checkpoint to start the run anew"
+        ) from error
 
 
 def schedule_for(node: Mapping[str, Any]) -> Callable[[float, int], float]:

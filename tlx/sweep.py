@@ -22,11 +22,11 @@ from omegaconf import DictConfig
 from tlx import checkpoint, compose, tracking
 from tlx.checks import checked
 from tlx.config import Config, flat, results
-from tlx.errors import RequestError, said
+from tlx.errors import RequestError, said, shown
 from tlx.launchers import Lost
 from tlx.planned import Planned
 from tlx.record import new_folder
-from tlx.runtime import atomic
+from tlx.runtime import atomic, unwritable
 
 BOOK = "sweep.json"
 VERSION = 1
@@ -49,8 +49,6 @@ class Sweep:
         if not left:
             return
         inside = left[0].launcher == "basic"
-        if not inside:
-            tracking.fit_for_many(left[0].config.tracking, _output(left[0].config))
         job = partial(
             task,
             jobs={j.folder: {"number": i + 1, "of": len(self.jobs), **_told(j)} for i, j in enumerate(self.jobs)},
@@ -81,8 +79,8 @@ class Sweep:
         try:
             job.unchanged(planned.config, done, folder)
             print(f"{head}: finished already, {_accuracy(done)}", file=sys.stderr)
-        except RequestError as refused:
-            error = str(refused)
+        except Exception as refused:  # one job's reason is not the others'
+            error = said(refused)
             print(f"tlx: {error}", file=sys.stderr)
         self.outcomes[planned.key] = {"error": error, "skipped": True}
         return True
@@ -145,6 +143,29 @@ class Sweep:
         (self.folder / ".mlflow.lock").unlink(missing_ok=True)
 
 
+def check_data(jobs: Sequence[Planned]) -> None:
+    """Finds out before the first job whether the data is there and can be split, where jobs run in this process.
+
+    Raises:
+        RequestError: no job can have its data.
+    """
+    if jobs[0].launcher != "basic":  # their machines may see what this one does not
+        return
+    from tlx.build import found
+    from tlx.data import split
+
+    first: RequestError | None = None
+    for config in (job.config for job in jobs):
+        try:
+            split(found(config), config.dataset, config.seed, decode=())
+        except RequestError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
+
+
 def open_sweep(
     jobs: list[Planned],
     folder: Path,
@@ -165,10 +186,18 @@ def open_sweep(
     if config.sweep.name is None:
         folder = new_folder(folder)
     tracker = tracking.open(config.tracking, _output(config))
+    if jobs[0].launcher != "basic":
+        tracking.fit_for_many(config.tracking, _output(config))
     new = {} if growing else _entries(jobs)
-    if (folder / BOOK).is_file() and not growing:
-        _no_clash(folder, _read(folder)["jobs"], new)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if not growing and (folder / "study.db").exists():
+        raise RequestError(f"sweep.name={folder.name}: holds a search; take another name, or remove {folder}")
+    if not growing:
+        known = _read(folder)["jobs"] if (folder / BOOK).is_file() else {}
+        _no_clash(folder, known, new)
     book = _write(folder, {"name": folder.name, "command": told}, new)
     tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
     lock = folder / ".mlflow.lock"
@@ -196,12 +225,13 @@ def task(
 
     rank_processes.once("a sweep")
     folder = folder or compose.job_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     known = jobs[folder.name]
     head = f"job {known['number']} of {known['of']}"
     if not quiet:
-        print(f"\n{head}: {known['name']}", file=sys.stderr)
+        between = "\n" if known["number"] > 1 else ""
+        print(f"{between}{head}{': ' if known['name'] else ''}{known['name']}", file=sys.stderr)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         config = checked(node)
         if beside > 1 and config.features.budget is None:
             config.features.budget = _fair(config, beside)
@@ -220,7 +250,7 @@ def task(
     if quiet:
         print(f"{head} finished: {known['name']}: {_accuracy(summary.to_dict())}", file=sys.stderr)
     else:
-        closing(summary)
+        closing(summary, sys.stderr)  # stdout is for what the sweep finds
     return {"error": "", "skipped": False}
 
 
@@ -236,7 +266,7 @@ def _fair(config: Config, beside: int) -> int:
 def _no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """A sweep varies some values, and may be widened; what it has never varied must be what it was."""
     before, now = [job["values"] for job in old.values()], [job["values"] for job in new.values()]
-    if old.keys() & new.keys():
+    if not old or old.keys() & new.keys():
         return
     for name in sorted({*before[0], *now[0]}):
         was, are = {json.dumps(v.get(name)) for v in before}, {json.dumps(v.get(name)) for v in now}
@@ -254,7 +284,7 @@ def _entries(jobs: Sequence[Planned]) -> dict[str, Any]:
 def _told(job: Planned) -> dict[str, Any]:
     return {
         "key": job.key,
-        "overrides": list(job.overrides),
+        "overrides": [shown(override) for override in job.overrides],
         "command": job.command,
         "folder": job.folder,
         "name": job.name,
@@ -266,7 +296,9 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         book: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = book["version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if version == VERSION:
+            book["jobs"].items(), book["mlflow_key"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(
             f"{path}: cannot be read ({' '.join(str(error).split())}); take another sweep.name"
         ) from error

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from tlx.config import flat as leaves
-from tlx.errors import RequestError
+from tlx.errors import RequestError, shown
 from tlx.tracking_process import reachable
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class MlflowTracker(Tracker):
             experiment=self.experiment,
             name=name,
             params=flat(params),
-            tags={key: str(value)[:TAG_LENGTH] for key, value in {**own, **tags}.items()},
+            tags={key: shown(str(value))[:TAG_LENGTH] for key, value in {**own, **tags}.items()},
             parent=told,
             key=key,
             lock=None if lock is None else str(Path(lock).absolute()),
@@ -250,11 +250,6 @@ def flat(params: Mapping[str, object]) -> dict[str, str]:
             name = re.sub(r"[^\w\-. :/]", "_", key)[-250:]
             found[name] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 2] + " …"
     return found
-
-
-def shown(text: str) -> str:
-    """The text without a password in a URL."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
 
 
 def _numbers(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:

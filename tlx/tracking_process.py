@@ -162,7 +162,9 @@ class Recorded:
         self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
         self.model_id = ""  # MLflow's, once the model is logged
         self.lock: Any = None  # the file that says that this run is written here and nowhere else
-        self.known: dict[str, set[int]] | None = None  # of a run that was opened again: the steps a metric has
+        # Of a run that was opened again: the steps that each metric has, and the parameters' names.
+        self.known: dict[str, set[int]] | None = None
+        self.parameters: set[str] = set()
         self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
 
     def take(self, message: Message) -> None:
@@ -240,6 +242,8 @@ class Recorded:
         elif op == "finish":
             if message["error"]:
                 client.set_tag(run_id, "tlx.error", message["error"])
+            elif self.known is not None and "tlx.error" in client.get_run(run_id).data.tags:
+                client.delete_tag(run_id, "tlx.error")  # of an earlier process
             client.set_terminated(run_id, message["status"], end_time=message["time"])
             self.leave()
 
@@ -281,7 +285,9 @@ class Recorded:
                     client.set_tag(found, name, value)
             self.ids[self.key] = found
             self.say({"run": self.key, "run_id": found})
-        for some in chunks(message["params"].items(), 100):
+        # Of a run that was opened again they stay what they were: MLflow refuses another value (a budget, say).
+        fresh = [(name, value) for name, value in message["params"].items() if name not in self.parameters]
+        for some in chunks(fresh, 100):
             client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
         if message["system_metrics"]:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -300,7 +306,7 @@ class Recorded:
         client.update_run(run_id, "RUNNING")
         if "tlx.error" in runs[0].data.tags:
             client.delete_tag(run_id, "tlx.error")
-        self.known, self.measured = {}, True
+        self.known, self.measured, self.parameters = {}, True, set(runs[0].data.params)
         self.samples = len(client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
         return run_id
 
