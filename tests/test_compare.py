@@ -52,7 +52,6 @@ def made(tmp_path: Path) -> Make:
         found = {
             "status": "finished", "error": "", "command": command, "test_accuracy": share,
             "test_accuracy_interval": [max(0.0, share - 0.1), min(1.0, share + 0.1)], "val_accuracy": 0.75,
-            
             "seconds": {"data": 1.0, "features": 2.0, "training": 3.0 + seed, "evaluation": 4.0, "total": 99.0},
             "images": {"train": 100, "val": 20, "test": n},
         }  # fmt: skip

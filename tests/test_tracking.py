@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from tlx import tracking
@@ -102,27 +102,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Path) -> None:
     tracker = tracking.open(Tracking(), output)
-    params = {"training": {"lr": 1e-3, "patience": None}, "classes": ["a", "b"], "long": "x" * 9000}
-    tracker.start("resnet18 · shapes", params, {"tlx.identity": "abc", "tlx.command": "python -m tlx"})
-    tracker.dataset("shapes", "0123456789abcdef" * 4, "drawn", {"train": 144, "test": 90}, ["circle", "square"])
-    for epoch in (1, 2, 3):
-        tracker.metrics({"phase": "probe", "train_loss": 1 / epoch, "val_loss": float("nan"), "lr": 1e-3}, epoch)
-    (output / "run" / "model").mkdir(parents=True)
-    (output / "run" / "model" / "model.json").write_text("{}")
-    (output / "run" / "curves.png").write_bytes(b"png")
-    tracker.artifact(output / "run" / "curves.png", "plots")
-    (output / "run" / "samples").mkdir()
-    (output / "run" / "samples" / "0.png").write_bytes(b"png")
-    tracker.artifact(output / "run" / "samples")
-    tracker.model(output / "run")
-    tracker.note("**97 %**")
-    database = output / "mlflow.db"
-    tables = []
-    if database.exists():
-        with sqlite3.connect(database) as connection:
-            tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchall()
-        connection.close()
-    assert not tables, "the caller waited until the database was there"
+    output.mkdir(parents=True, exist_ok=True)
+    with FileLock(
+        output / ".mlflow.db.lock"
+    ):  # the database cannot come into being: whoever waits for it waits for ever
+        params = {"training": {"lr": 1e-3, "patience": None}, "classes": ["a", "b"], "long": "x" * 9000}
+        tracker.start("resnet18 · shapes", params, {"tlx.identity": "abc", "tlx.command": "python -m tlx"})
+        tracker.dataset("shapes", "0123456789abcdef" * 4, "drawn", {"train": 144, "test": 90}, ["circle", "square"])
+        for epoch in (1, 2, 3):
+            tracker.metrics({"phase": "probe", "train_loss": 1 / epoch, "val_loss": float("nan"), "lr": 1e-3}, epoch)
+        (output / "run" / "model").mkdir(parents=True)
+        (output / "run" / "model" / "model.json").write_text("{}")
+        (output / "run" / "curves.png").write_bytes(b"png")
+        tracker.artifact(output / "run" / "curves.png", "plots")
+        (output / "run" / "samples").mkdir()
+        (output / "run" / "samples" / "0.png").write_bytes(b"png")
+        tracker.artifact(output / "run" / "samples")
+        tracker.model(output / "run")
+        tracker.note("**97 %**")
+        assert not (output / "mlflow.db").exists()
     run_id = tracker.run_id
     time.sleep(3)  # for a sample of the machine's load
     tracker.finish()

@@ -196,7 +196,7 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
 
 def _configuration(label: str, runs: list[Run]) -> Configuration:
     accuracies = [run.accuracy for run in runs]
-    # Equal runs show no spread, which is not that there is none: their images are what is uncertain for certain.
+    # Runs that agree would have an interval without width; that of their images says more.
     of_runs = len(set(accuracies)) > 1
     low, high = min(runs, key=lambda run: len(run.answers.files)).summary["test_accuracy_interval"]
     known = [run.reused for run in runs if run.reused is not None]

@@ -57,7 +57,8 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
         )
         if one.n > 1:
             axes.plot(
-                accuracies, [place + 0.28 + off for off in _spread(accuracies)], linestyle="none", marker="o", markersize=5, color=colour, alpha=0.5,
+                accuracies, [place + 0.28 + moved for moved in _spread(accuracies)],
+                linestyle="none", marker="o", markersize=5, color=colour, alpha=0.5,
                 markeredgewidth=0, zorder=3,
             )  # fmt: skip
         axes.plot([one.mean], [place], marker="D", markersize=7, color=colour, markeredgecolor="white", zorder=4)

@@ -27,6 +27,7 @@ class Planned:
     command: str
     name: str  # what sets it apart from the others
     launcher: str  # Hydra's name of it
+    settings: Mapping[str, Any]  # of the launcher
     beside: int  # jobs at once on one machine, at most
     node: DictConfig
 
@@ -65,6 +66,7 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
             command(one, config_dir),
             " ".join(varied),
             launcher,
+            node.hydra.launcher,
             _beside(launcher, node.hydra.launcher),
             mine,
         )
@@ -78,7 +80,7 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
     config = checked(mine)
     known_by, told = key(config), command(overrides, config_dir)
     name, launcher = f"{_label(node)}-{known_by[:8]}", node.hydra.runtime.choices["hydra/launcher"]
-    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, 1, mine)
+    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, node.hydra.launcher, 1, mine)
     return job, _folder(node)
 
 

@@ -23,7 +23,7 @@ from tlx import checkpoint, compose, tracking
 from tlx.checks import checked
 from tlx.config import Config, flat, results
 from tlx.errors import RequestError, said, shown
-from tlx.launchers import Lost
+from tlx.launchers import Lost, reachable
 from tlx.planned import Planned
 from tlx.record import new_folder
 from tlx.runtime import atomic, unwritable
@@ -180,9 +180,11 @@ def open_sweep(
     together.
 
     Raises:
-        RequestError: the folder holds a sweep of another configuration, or cannot be written.
+        RequestError: the folder holds a sweep of another configuration, or cannot be written, or the launcher does not
+            answer.
     """
     config = jobs[0].config
+    reachable(jobs[0].launcher, jobs[0].settings)
     if config.sweep.name is None:
         folder = new_folder(folder)
     tracker = tracking.open(config.tracking, _output(config))
