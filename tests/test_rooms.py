@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launchers": set(),  # what Hydra's launchers need around them
     "compose": {"config", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
     "planned": {"checks", "compose", "config"},  # the jobs of a sweep
+    "ledger": {"config", "planned", "runtime"},  # a sweep's own file
     "space": {"typed"},  # what a search varies
     # Ranks of one run.
     "ranks": set(),  # which one this is, and what they exchange
@@ -89,8 +90,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"decoding", "exported", "folders", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_process"},  # what MLflow is told
+    "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
-        *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "tracking"),
+        *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "summary", "tracking"),
     },
     # Runs side by side.
     "paired": {"registry"},  # which of two is better on the same images: tests, intervals, correction
@@ -136,24 +138,26 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("rows", "runtime"),
     },  # the verb `evaluate`
+    "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
     "job": {
         *("backbones", "build", "checkpoint", "config", "datasets", "display", "evaluate", "features", "kept", "model"),
-        *("rank_processes", "ranks", "record", "runtime", "solvers", "store", "tracking", "trainer", "weights"),
+        *("rank_processes", "ranks", "record", "runtime", "solvers", "standing", "store", "summary"),
+        *("tracking", "trainer", "weights"),
     },
-    "resume": {"checkpoint", "config", "display", "job", "rank_processes"},  # the verb
+    "resume": {"checkpoint", "config", "display", "job", "rank_processes", "standing"},  # the verb
     "sweep": {  # runs that belong together, whatever happens on the way
         *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "features", "job"),
-        *("launchers", "planned", "rank_processes", "record", "runtime", "tracking"),
+        *("launchers", "ledger", "planned", "rank_processes", "runtime", "standing", "summary", "tracking"),
     },
     "history": {"display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
-        *("build", "config", "display", "history", "job", "planned", "runtime", "solvers", "space", "study", "sweep"),
-        "tracking",
+        *("build", "config", "display", "history", "job", "ledger", "planned", "runtime", "solvers", "space"),
+        *("standing", "study", "sweep", "tracking"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
-    "__main__": {"checks", "compose", "display", "job", "planned", "rank_processes", "record", "runtime", "sweep"},
-    "__init__": {"__main__", "model", "record"},  # tlx.run, tlx.load
+    "__main__": {"checks", "compose", "display", "job", "planned", "rank_processes", "runtime", "summary", "sweep"},
+    "__init__": {"__main__", "model", "summary"},  # tlx.run, tlx.load
 }
 
 # What takes seconds to import. `--help` and every configuration error answer before any of it.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tlx.model import Model
-    from tlx.record import Summary
+    from tlx.summary import Summary
 
 __all__ = ["__version__", "load", "run"]
 __version__ = "0.1.0"

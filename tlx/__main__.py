@@ -21,7 +21,7 @@ from tlx.errors import RequestError, nearest, said
 from tlx.runtime import FULL
 
 if TYPE_CHECKING:
-    from tlx.record import Summary
+    from tlx.summary import Summary
 
 # verb → (its room, what it does)
 ROOMS = {

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import re
 import time
@@ -16,11 +15,13 @@ from filelock import FileLock
 
 from tlx import __version__, checkpoint, rank_processes, ranks, tracking, weights
 from tlx.build import Clock, Job, features_of, identify, network, output, plans_of, prepare
-from tlx.config import Config, Phase, component, from_tree, key, results, source_task
+from tlx.config import Config, Phase, component, from_tree, source_task
 from tlx.display import Display, lines, plan_lines
 from tlx.errors import RequestError
-from tlx.record import Record, Silent, Summary
+from tlx.record import Record, Silent
 from tlx.runtime import device_name, device_of, precision_of, unwritable
+from tlx.standing import claimed, finished
+from tlx.summary import Summary
 
 if TYPE_CHECKING:
     from tlx.evaluate import Scores
@@ -85,7 +86,7 @@ def run(
 
         known = _known(job, source)
         ranks.same("data or weights", known["identity"])
-        before = ranks.agreed(_claimed(record, config, job, known["identity"], resume) if writes else None)
+        before = ranks.agreed(claimed(record, config, job, known["identity"], resume) if writes else None)
         progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
@@ -150,45 +151,6 @@ def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
     return ((name, config.strategy.phases[name]) for name in names[start:])
 
 
-def _claimed(record: Record, config: Config, job: Job, identity: str, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from: of the run's own folder, or with `resume=auto` of a run of the same identity.
-
-    Raises:
-        RequestError: the configuration, the data or the weights are others than when it was made.
-    """
-    if resume and (record.folder / checkpoint.FILE).is_file():
-        return _same(record.claim(record.folder), config, job, identity, record.folder)
-    if record.within_sweep or config.resume == "never":
-        return None
-    asked = key(config)
-    changed: tuple[dict[str, Any], Path] | None = None
-    for file in sorted(output(config).glob(f"*/*/{checkpoint.FILE}"), reverse=True):
-        folder = file.parent
-        if folder.parent.name == "sources":  # those are gone on with by the runs that need them
-            continue
-        with contextlib.suppress(RequestError):  # another process works there, or it cannot be used
-            state = checkpoint.read(folder)
-            if state["identity"] == identity:
-                return record.claim(folder)
-            if changed is None and key(from_tree(state["config"])) == asked:
-                changed = state, folder
-    if changed is not None:
-        _same(changed[0], config, job, identity, changed[1])
-    return None
-
-
-def _same(before: dict[str, Any], config: Config, job: Job, identity: str, folder: Path) -> dict[str, Any]:
-    if before["identity"] == identity:
-        return before
-    what = checkpoint.differences(results(from_tree(before["config"])), results(config))
-    if not what and before["data"] != job.data.fingerprint:
-        what = [
-            f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
-        ]
-    what = what or ["the weights that it starts from, or the device, have changed"]
-    raise RequestError(f"{folder}: cannot go on with this run: {'; '.join(what[:3])}; start a new one for that")
-
-
 def run_source(config: Config, job: Job, command: str) -> Path | None:
     """Trains the backbone on the source task, or finds that done, and puts it under the job; the run's folder."""
     task = source_task(config)
@@ -221,41 +183,6 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
     job.net, job.preprocessing = network(config, backbone, len(job.data.classes), job.device)
     return folder
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """The summary of the run in `folder` where it is through: measured, saved, and MLflow has it all. Else None."""
-    file = folder / "summary.json"
-    whole = file.is_file() and all((folder / "model" / name).is_file() for name in ("model.json", "model.safetensors"))
-    if not whole or (folder / checkpoint.FILE).exists():
-        return None
-    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return summary if summary["status"] == "finished" else None
-
-
-def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
-    """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
-
-    Where that is asked need not be where it ran: a login node has no GPU.
-
-    Raises:
-        RequestError: the images or the weights are others.
-    """
-    import torch
-
-    here = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu"))
-    job = prepare(here, Clock())
-    if done["source"] is not None:
-        if not Path(done["source"]).is_dir():  # what it began with is no more to be seen
-            return
-        backbone = dataclasses.replace(config.backbone, weights=done["source"])
-        job.net, job.preprocessing = network(here, backbone, len(job.data.classes), job.device)
-    ran = torch.device(done["device"] if done["device"] in ("cpu", "mps") else "cuda")
-    job = dataclasses.replace(job, config=config, device=ran, precision=done["precision"])
-    if identify(job) != done["identity"]:
-        made_of = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))["data"]
-        before = {"identity": done["identity"], "config": dataclasses.asdict(config), "data": made_of["fingerprint"]}
-        _same(before, config, job, "", folder)
 
 
 def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Features"]:

@@ -10,7 +10,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from tlx.config import Config
 from tlx.data import Data, Images
 from tlx.errors import Pruned, RequestError, shown
 from tlx.runtime import atomic, tidy, unwritable
+from tlx.summary import Summary, new_folder
 from tlx.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -33,40 +33,6 @@ if TYPE_CHECKING:
 MLFLOW_LOCK = ".mlflow.lock"  # held by the process that writes the run into MLflow
 KEPT = {"accuracy_before_training", "after", "epochs"}  # of the summary, by a checkpoint
 log = logging.getLogger("tlx")
-
-
-@dataclass
-class Summary:
-    """What a run found; the content of `summary.json`, and the folder it lies in."""
-
-    folder: Path
-    status: str = "running"  # finished | failed | interrupted | pruned
-    error: str = ""
-    command: str = ""
-    identity: str = ""
-    mlflow_run_id: str = ""
-    test_accuracy: float | None = None  # 0..1
-    test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
-    accuracy_before_training: float | None = None  # of the test set
-    test_loss: float | None = None  # nats
-    val_accuracy: float | None = None  # in the best epoch
-    best_epoch: int | None = None  # from 1, over all phases
-    epochs: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total
-    images_per_second: float | None = None  # in training
-    classes: list[str] = field(default_factory=list)
-    images: dict[str, int] = field(default_factory=dict)  # train, val, test
-    skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
-    precision: str = ""
-    device: str = ""
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)  # label × prediction
-    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
-    source: str | None = None  # the folder of the source task's run
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
 
 
 class Record:
@@ -390,21 +356,3 @@ def _parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:
     return sum(summary.images["train"] / float(row["images_per_second"]) for row in rows)
-
-
-def new_folder(folder: Path, *, reuse: bool = False) -> Path:
-    """Makes `folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run.
-
-    Raises:
-        RequestError: it cannot be made.
-    """
-    number = 1
-    while True:
-        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            path.mkdir(parents=True, exist_ok=reuse)
-            return path
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise unwritable(path, error) from error

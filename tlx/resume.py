@@ -24,10 +24,10 @@ def main(given: argparse.Namespace) -> int:
         raise RequestError(f"{given.run}: no such folder; resume takes the folder of a run")
     if (folder / "sweep.json").is_file():
         raise RequestError(f"{given.run}: a sweep; type its command again, and it goes on where it stopped")
-    from tlx import job
+    from tlx import job, standing
     from tlx.display import closing
 
-    if job.finished(folder):
+    if standing.finished(folder):
         raise RequestError(f"{given.run}: this run is finished; there is nothing to go on with")
     state = checkpoint.read(folder)
     _as_it_was(folder, state["config"])

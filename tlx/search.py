@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlx import build, history, space, sweep, tracking
+from tlx import build, history, ledger, space, sweep, tracking
 from tlx.config import flat, key, results
 from tlx.display import duration, epoch_line
 from tlx.errors import Pruned, RequestError, said
@@ -80,7 +80,7 @@ class Search:
         if name is None:
             name = f"search-{hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:8]}"
             first, folder = single([*first.overrides, f"sweep.name={name}"], config_dir)
-        if (folder / sweep.BOOK).is_file() and not (folder / FILE).is_file():
+        if (folder / ledger.FILE).is_file() and not (folder / FILE).is_file():
             raise RequestError(f"sweep.name={name}: holds a sweep that is no search; take another name")
         tracking.open(first.config.tracking, build.output(first.config))  # a wrong address leaves nothing behind
         try:
@@ -145,7 +145,7 @@ class Search:
 
     def _trial(self, trial: Trial) -> Exception | None:
         """Runs it, or finds that done, and tells the study; why it failed, if it did."""
-        from tlx import job
+        from tlx import job, standing
         from tlx.solvers import Diverged
 
         planned, folder = trial.planned, self.whole.folder / trial.planned.folder
@@ -159,7 +159,7 @@ class Search:
         part = job.Within(f"{self.whole.book()['mlflow_key']}/{planned.key[:16]}", self.whole.tracker, quiet=True)
         status, failure = "finished", None
         try:
-            if job.finished(folder) is None and not _pruned(folder):
+            if standing.finished(folder) is None and not _pruned(folder):
                 job.run(
                     planned.config, folder, command=planned.command, name=planned.name, within=part, resume=True,
                     watch=watch,
@@ -216,12 +216,12 @@ class Search:
         """
         found = self.study.found()
         if sum(one.status in THROUGH for one in found) < self.trials:
-            from tlx import job
+            from tlx import standing
 
             for one in (one for one in found if one.status == "finished"):
                 planned = self.study.plan(tuple(self._point(one.values)))
-                if (done := job.finished(folder / planned.folder)) is not None:
-                    job.unchanged(planned.config, done, folder / planned.folder)
+                if (done := standing.finished(folder / planned.folder)) is not None:
+                    standing.unchanged(planned.config, done, folder / planned.folder)
                     break
 
 

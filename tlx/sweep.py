@@ -4,32 +4,26 @@ A sweep is a folder. A job is known by a hash of what is asked for, and has a su
 command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
 """
 
-import json
 import os
 import re
 import sys
 import traceback
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from omegaconf import DictConfig
 
-from tlx import checkpoint, compose, tracking
+from tlx import checkpoint, compose, ledger, tracking
 from tlx.checks import checked
-from tlx.config import Config, flat, results
-from tlx.errors import RequestError, said, shown
+from tlx.config import Config
+from tlx.errors import RequestError, said
 from tlx.launchers import Lost, reachable
 from tlx.planned import Planned
-from tlx.record import new_folder
-from tlx.runtime import atomic, unwritable
-
-BOOK = "sweep.json"
-VERSION = 1
+from tlx.runtime import unwritable
+from tlx.summary import new_folder
 
 
 @dataclass
@@ -51,7 +45,7 @@ class Sweep:
         inside = left[0].launcher == "basic"
         job = partial(
             task,
-            jobs={j.folder: {"number": i + 1, "of": len(self.jobs), **_told(j)} for i, j in enumerate(self.jobs)},
+            jobs={j.folder: {"number": i + 1, "of": len(self.jobs), **ledger.told(j)} for i, j in enumerate(self.jobs)},
             # A run in this process need not wait until MLflow has answered.
             parent=self.tracker if inside else self.tracker.run_id,
             key=self.book()["mlflow_key"],
@@ -70,14 +64,14 @@ class Sweep:
 
     def _settled(self, planned: Planned) -> bool:
         """Whether the job is finished, or can never be in this sweep: it was, and its images have changed since."""
-        from tlx import job
+        from tlx import standing
 
         folder = self.folder / planned.folder
-        if (done := job.finished(folder)) is None:
+        if (done := standing.finished(folder)) is None:
             return False
         head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", ""
         try:
-            job.unchanged(planned.config, done, folder)
+            standing.unchanged(planned.config, done, folder)
             print(f"{head}: finished already, {_accuracy(done)}", file=sys.stderr)
         except Exception as refused:  # one job's reason is not the others'
             error = said(refused)
@@ -97,7 +91,7 @@ class Sweep:
 
     def add(self, job: Planned) -> None:
         """One more job, which was not known when the sweep was opened."""
-        _write(self.folder, {}, _entries([job]))
+        ledger.write(self.folder, {}, ledger.entries([job]))
 
     def failed(self) -> list[tuple[Planned, str]]:
         """The jobs that did not finish, and why."""
@@ -109,13 +103,13 @@ class Sweep:
 
     def finished(self) -> list[Planned]:
         """The jobs of this launch that are through."""
-        from tlx.job import finished
+        from tlx.standing import finished
 
         return [j for j in self.jobs if finished(self.folder / j.folder)]
 
     def book(self) -> dict[str, Any]:
         """The content of the sweep's own file."""
-        return _read(self.folder)
+        return ledger.read(self.folder)
 
     def close(self, status: tracking.Status) -> None:
         """Keeps the comparison of all that is finished, also in MLflow, and prints it; the sweep's MLflow run ends."""
@@ -136,9 +130,9 @@ class Sweep:
 
     def end(self, status: tracking.Status) -> None:
         """Ends the sweep's MLflow run."""
-        self.tracker.artifact(self.folder / BOOK)
+        self.tracker.artifact(self.folder / ledger.FILE)
         if self.tracker.run_id:
-            _write(self.folder, {"mlflow_run_id": self.tracker.run_id})
+            ledger.write(self.folder, {"mlflow_run_id": self.tracker.run_id})
         self.tracker.finish(status)
         (self.folder / ".mlflow.lock").unlink(missing_ok=True)
 
@@ -190,7 +184,7 @@ def open_sweep(
     tracker = tracking.open(config.tracking, _output(config))
     if jobs[0].launcher != "basic":
         tracking.fit_for_many(config.tracking, _output(config))
-    new = {} if growing else _entries(jobs)
+    new = {} if growing else ledger.entries(jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,9 +192,9 @@ def open_sweep(
     if not growing and (folder / "study.db").exists():
         raise RequestError(f"sweep.name={folder.name}: holds a search; take another name, or remove {folder}")
     if not growing:
-        known = _read(folder)["jobs"] if (folder / BOOK).is_file() else {}
-        _no_clash(folder, known, new)
-    book = _write(folder, {"name": folder.name, "command": told}, new)
+        known = ledger.read(folder)["jobs"] if (folder / ledger.FILE).is_file() else {}
+        ledger.no_clash(folder, known, new)
+    book = ledger.write(folder, {"name": folder.name, "command": told}, new)
     tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
     lock = folder / ".mlflow.lock"
     tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
@@ -222,7 +216,7 @@ def task(
     Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
     Hydra's launcher says.
     """
-    from tlx import job, rank_processes
+    from tlx import job, rank_processes, standing
     from tlx.display import closing
 
     rank_processes.once("a sweep")
@@ -238,7 +232,7 @@ def task(
         if beside > 1 and config.features.budget is None:
             config.features.budget = _fair(config, beside)
         with checkpoint.alone(folder, wait=True):
-            if job.finished(folder) is not None:
+            if standing.finished(folder) is not None:
                 (folder / checkpoint.LOCK).unlink(missing_ok=True)
                 print(f"{head}: finished by another process", file=sys.stderr)
                 return {"error": "", "skipped": True}
@@ -263,62 +257,6 @@ def _fair(config: Config, beside: int) -> int:
 
     places = {device_of(config.runtime.device), device_of("cpu")}
     return min(map(free_bytes, places)) // (2 * beside)
-
-
-def _no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """A sweep varies some values, and may be widened; what it has never varied must be what it was."""
-    before, now = [job["values"] for job in old.values()], [job["values"] for job in new.values()]
-    if not old or old.keys() & new.keys():
-        return
-    for name in sorted({*before[0], *now[0]}):
-        was, are = {json.dumps(v.get(name)) for v in before}, {json.dumps(v.get(name)) for v in now}
-        if len(was) == len(are) == 1 and was != are:
-            raise RequestError(
-                f"sweep.name={folder.name}: holds another sweep: {name} was {was.pop()} there and is {are.pop()} here; "
-                f"take another name, or remove {folder}"
-            )
-
-
-def _entries(jobs: Sequence[Planned]) -> dict[str, Any]:
-    return {j.key: {**_told(j), "values": dict(flat(results(j.config)))} for j in jobs}
-
-
-def _told(job: Planned) -> dict[str, Any]:
-    return {
-        "key": job.key,
-        "overrides": [shown(override) for override in job.overrides],
-        "command": job.command,
-        "folder": job.folder,
-        "name": job.name,
-    }
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / BOOK
-    try:
-        book: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = book["version"]
-        if version == VERSION:
-            book["jobs"].items(), book["mlflow_key"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RequestError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); take another sweep.name"
-        ) from error
-    if version != VERSION:
-        raise RequestError(f"{path}: of version {version}, this tlx reads {VERSION}; take another sweep.name")
-    return book
-
-
-def _write(folder: Path, facts: Mapping[str, Any], jobs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Adds to the sweep's file what is known, whoever else does so at the same time."""
-    with FileLock(folder / ".lock"):
-        book: dict[str, Any] = {"version": VERSION, "mlflow_key": uuid.uuid4().hex, "jobs": {}}
-        if (folder / BOOK).is_file():
-            book = _read(folder)
-        book = {**book, **facts, "jobs": {**book["jobs"], **(jobs or {})}}
-        with atomic(folder / BOOK) as temporary:
-            temporary.write_text(json.dumps(book, indent=1, default=str), encoding="utf-8")
-    return book
 
 
 def _accuracy(summary: Mapping[str, Any]) -> str:

@@ -1,0 +1,60 @@
+"""What a run found, as `summary.json` has it, and the folder that it lies in."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlx.runtime import unwritable
+
+
+@dataclass
+class Summary:
+    """What a run found; the content of `summary.json`, and the folder it lies in."""
+
+    folder: Path
+    status: str = "running"  # finished | failed | interrupted | pruned
+    error: str = ""
+    command: str = ""
+    identity: str = ""
+    mlflow_run_id: str = ""
+    test_accuracy: float | None = None  # 0..1
+    test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
+    accuracy_before_training: float | None = None  # of the test set
+    test_loss: float | None = None  # nats
+    val_accuracy: float | None = None  # in the best epoch
+    best_epoch: int | None = None  # from 1, over all phases
+    epochs: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total
+    images_per_second: float | None = None  # in training
+    classes: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)  # train, val, test
+    skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
+    precision: str = ""
+    device: str = ""
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)  # label × prediction
+    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
+    source: str | None = None  # the folder of the source task's run
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
+
+
+def new_folder(folder: Path, *, reuse: bool = False) -> Path:
+    """Makes `folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    number = 1
+    while True:
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=reuse)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise unwritable(path, error) from error
