@@ -22,7 +22,8 @@ from PIL import Image
 import tlx as package
 from tests.conftest import ROOT, Tlx
 from tlx.__main__ import main
-from tlx.compose import GROUPS, choices
+from tlx.compose import choices
+from tlx.explained import GROUPS
 
 if TYPE_CHECKING:
     import torch

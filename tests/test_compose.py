@@ -6,9 +6,10 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from tlx.checks import checked
-from tlx.compose import CONF, GROUPS, choices, compose, jobs
+from tlx.compose import CONF, choices, compose, jobs
 from tlx.config import Config, identity
 from tlx.errors import RequestError
+from tlx.explained import GROUPS
 from tlx.typed import as_typed
 
 

@@ -19,8 +19,9 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tlx.compose import GROUPS, choices, compose, launch
+from tlx.compose import choices, compose, launch
 from tlx.errors import RequestError
+from tlx.explained import GROUPS
 from tlx.launchers import KNOWN, Elsewhere, Lost, reachable
 
 ROOT = Path(__file__).resolve().parent.parent

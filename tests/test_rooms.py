@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": {"config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
     "launchers": set(),  # what Hydra's launchers need around them
-    "compose": {"config", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
+    "explained": {"config", "launchers"},  # what Hydra refuses, in one line
+    "compose": {"config", "explained", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
     "planned": {"checks", "compose", "config"},  # the jobs of a sweep
     "ledger": {"config", "planned", "runtime"},  # a sweep's own file
     "space": {"typed"},  # what a search varies
@@ -156,7 +157,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("standing", "study", "sweep", "tracking"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
-    "__main__": {"checks", "compose", "display", "job", "planned", "rank_processes", "runtime", "summary", "sweep"},
+    "__main__": {
+        "checks",
+        "compose",
+        "display",
+        "explained",
+        "job",
+        "planned",
+        "rank_processes",
+        "runtime",
+        "summary",
+        "sweep",
+    },
     "__init__": {"__main__", "model", "summary"},  # tlx.run, tlx.load
 }
 
@@ -265,7 +277,7 @@ def test_nobody_comes_in_by_the_door() -> None:
 
 def test_only_the_room_that_composes_knows_hydra() -> None:
     users = {name for name, found in HOUSE.items() if "hydra" in found.packages(found.now, found.later, found.typing)}
-    assert users == {"typed", "space", "compose"}  # its grammar, and all else
+    assert users == {"typed", "space", "compose", "explained"}  # its grammar; all else
 
 
 def test_the_trainer_and_what_it_uses_know_neither_tracker_nor_display() -> None:

@@ -223,7 +223,8 @@ def _options() -> _Parser:
 
 
 def _help(config_dir: str | None) -> str:
-    from tlx.compose import GROUPS, choices
+    from tlx.compose import choices
+    from tlx.explained import GROUPS
 
     lines = ["tlx: which backbone and strategy works on your images, measured honestly", ""]
     lines += ["usage: python -m tlx [key=value …] [option …]        one run", ""]

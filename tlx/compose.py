@@ -5,7 +5,6 @@ the nearest valid name.
 """
 
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -21,22 +20,18 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tlx import config as tlx_config
-from tlx.config import Config, Phase, flat
-from tlx.errors import RequestError, nearest
-from tlx.launchers import KNOWN, Elsewhere, Lost, collected, missing
+from tlx.config import Config
+from tlx.errors import RequestError
+from tlx.explained import explained, unknown_key
+from tlx.launchers import Elsewhere, Lost, collected
 from tlx.typed import as_typed, quote
 
 _HERE = Path(__file__).resolve().parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-GROUPS = (
-    "backbone", "head", "dataset", "augmentation", "strategy",
-    "optimizer", "schedule", "source", "tracking", "launch", "experiment",
-)  # fmt: skip
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
@@ -56,7 +51,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         node = _compose(typed)
         for key in _added(node):
             given = next((o for o in overrides if o.startswith("+") and o.lstrip("+").startswith(key)), key)
-            raise _unknown_key(key, given, overrides)
+            raise unknown_key(key, given, overrides)
         return node
 
 
@@ -190,35 +185,6 @@ def job_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
-    """One line for what Hydra or OmegaConf refused, with the nearest valid name."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher" and (absent := missing(choice)):
-            return absent
-        options = [option for option in error.options or [] if option != "schema"]
-        if options:
-            offered = ", ".join(options)
-            return RequestError(f"{group}={choice}: no such {group}{nearest(choice, options)}; there are {offered}")
-        return RequestError(f"{group or choice}: no such group{nearest(group or choice, GROUPS)}")
-    if isinstance(error, OverrideParseException):
-        return RequestError(f"{error.override}: not of the form key=value")
-    text = str(error)
-    if "Config group override must be" in text:
-        given = next((o for o in overrides if o.partition("=")[0] in GROUPS and o.endswith("=null")), "a group")
-        return RequestError(f"{given}: a group takes the name of a choice; --help lists them")
-    if found := re.match(r"In '([^']+)': .*\n?.*Key '(\w+)' not in '(\w+)'", text):
-        fields = getattr(tlx_config, found[3]).__dataclass_fields__
-        return RequestError(f"{found[1]}.yaml: {found[2]}: no such key{nearest(found[2], fields)}; {', '.join(fields)}")
-    if found := re.search(r"Could not override '([^']+)'(?:\. No match)?", text):
-        return _unknown_key(found[1], text, overrides)
-    if found := re.search(r"Error merging override (.+)", text):
-        return _bad_value(found[1], error.__cause__ or error)
-    if found := re.search(r"Could not (?:load|find) '?([^'\n]+)'?", text):
-        return RequestError(found[0])
-    return RequestError(" ".join(line.strip() for line in text.splitlines() if line.strip())[:300])
-
-
 def _register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("size", _size, replace=True)
@@ -295,75 +261,3 @@ def _search_path(config_dir: str | None) -> list[str]:
     if not folder.is_dir():
         raise RequestError(f"--config-dir {config_dir}: no such folder")
     return [f"hydra.searchpath=[{quote('file://' + str(folder))}]"]
-
-
-def _unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
-    given = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
-    if found := re.fullmatch(r"\+?(?P<group>\w+)@(?P<package>[\w.]+)=(?P<choice>.*)", given):
-        return RequestError(f"{given}: write +{found['group']}@{found['package']}={found['choice']}")
-    if key.startswith("hydra."):
-        return _unknown_of_hydra(key, given, overrides)
-    # The rest of the request decides which keys exist (a strategy's phases, a data set's own).
-    others = [o for o in overrides if o != given and "." not in o.split("=")[0]]
-    try:
-        known = _known_keys(hydra.compose("config", others))
-    except (HydraException, OmegaConfBaseException):
-        known = _known_keys(hydra.compose("config"))
-    if re.match(r"\w+/?\w*=", given) and not set(known) & {key} and key in GROUPS:
-        return RequestError(f"{given}: no such choice")
-    parent, _, leaf = key.rpartition(".")
-    siblings = {name[len(parent) + 1 :].split(".")[0] for name in known if parent and name.startswith(f"{parent}.")}
-    close = [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]
-    close = close or sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)[:1]
-    if not siblings:
-        close = close or difflib.get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.7)
-    hint = f"; {parent} has {', '.join(sorted(siblings))}" if siblings else ""
-    hint = f" (did you mean '{close[0]}'?)" if close else hint
-    if found := re.match(r"(.*strategy\.phases)\.(\w+)", key):
-        phases = sorted({name.split(".")[2] for name in known if name.startswith("strategy.phases.")})
-        if found[2] not in phases:
-            hint = f"{nearest(found[2], phases)}; its phases: {', '.join(phases)}"
-            return RequestError(f"{given}: this strategy has no phase {found[2]}{hint}")
-    return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg job` lists them all")
-
-
-def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> RequestError:
-    setting = key.removeprefix("hydra.launcher.")
-    if setting == key:
-        tree = OmegaConf.to_container(hydra.compose("config", return_hydra_config=True).hydra, resolve=False)
-        hint = nearest(key, [f"hydra.{name}" for name, _ in flat(tree)])  # type: ignore[arg-type]
-        return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg hydra` lists them all")
-    asked = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("launch=")), "basic")
-    settings: dict[str, list[str]] = {}
-    for preset in ["basic", *(preset for preset, _, _ in KNOWN.values())]:
-        with contextlib.suppress(HydraException, OmegaConfBaseException):  # its package is not installed
-            node = hydra.compose("config", [f"launch={preset}"], return_hydra_config=True).hydra.launcher
-            settings[preset] = [name for name, _ in flat(OmegaConf.to_container(node, resolve=False))]  # type: ignore[arg-type]
-    having = [f"launch={preset}" for preset, names in settings.items() if preset != asked and setting in names]
-    hint = nearest(setting, settings.get(asked, [])) or (f"; with {' or '.join(having)} it has" if having else "")
-    return RequestError(f"{key}: launch={asked} has no such setting{hint}")
-
-
-def _known_keys(node: DictConfig) -> list[str]:
-    tree = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(tree, dict)
-    tree.pop("hydra", None)
-    keys = [key for key, _ in flat(tree)]  # type: ignore[arg-type]
-    phases = {key.split(".")[2] for key in keys if key.startswith("strategy.phases.")}
-    every = {f"strategy.phases.{phase}.{name}" for phase in phases for name in Phase.__dataclass_fields__}
-    return sorted({*keys, *every})
-
-
-def _bad_value(override: str, error: BaseException) -> RequestError:
-    override = override.strip().rstrip(".")
-    key = override.lstrip("+").partition("=")[0]
-    group = key.rpartition(".")[2]
-    if group in ("optimizer", "schedule") and ".phases." in key:
-        return RequestError(f"{override}: the {group} is a group: write +{group}@{override}")
-    first = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
-    if "is not a subclass of" in first:
-        return RequestError(f"{override}: {key} holds other keys, as in {key}.<key>=<value>; see --cfg job -p {key}")
-    if "is not Optional" in first:
-        return RequestError(f"{override}: cannot be null")
-    hint = "; several values need -m" if "," in override.partition("=")[2] else ""
-    return RequestError(f"{override}: {first[0].lower()}{first[1:]}{hint}")
