@@ -24,7 +24,7 @@ run: $(STAMP)  ## one run; ARGS='strategy=finetune backbone=resnet50' changes it
 	$(VENV)/bin/python -m tlx $(ARGS)
 
 test: $(STAMP)  ## all tests
-	$(VENV)/bin/python -m pytest -n auto $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## format and style
 	$(VENV)/bin/ruff format --check .

@@ -26,7 +26,7 @@ from tlx.errors import RequestError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 TINY = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4", "training.epochs=1"]
-KILLS = int(os.environ.get("TLX_TEST_KILLS", "3"))  # how often the twelve jobs are killed; each costs a start
+KILLS = int(os.environ.get("TLX_TEST_KILLS", "2"))  # how often the twelve jobs are killed; each costs a start
 
 
 @pytest.fixture(autouse=True)
