@@ -73,14 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summary":
     """Composes, checks and carries out one run."""
-    from tlx.checks import checked
-    from tlx.compose import compose, without_hydra
+    from tlx.compose import compose
 
     node = compose(overrides, config_dir)
+    if _repeats(node):
+        raise RequestError("seeds and folds make a sweep, not one run: python -m tlx does it, or a loop over seed")
+    return _single(node, overrides, config_dir)
+
+
+def _single(node: DictConfig, overrides: Sequence[str], config_dir: str | None) -> "Summary":
+    from tlx.checks import checked
+    from tlx.compose import without_hydra
+
     folder = _folder(node)
     config = checked(without_hydra(node))
-    if config.seeds is not None or config.folds is not None:
-        raise RequestError("seeds and folds make a sweep, not one run: python -m tlx does it, or a loop over seed")
     if config.sweep.name is not None:
         raise RequestError(f"sweep.name={config.sweep.name}: is for a sweep; add -m or seeds=…, or leave it out")
     from tlx import job
@@ -120,9 +126,14 @@ def _run(arguments: list[str]) -> int:
         return 0
     if known.dry_run:
         return _preview(known.overrides, known.config_dir, known.multirun)
-    if known.multirun or _repeats(known.overrides, known.config_dir):
+    if known.multirun:
         return _multirun(known.overrides, known.config_dir)
-    summary = run_overrides(known.overrides, known.config_dir)
+    from tlx.compose import compose
+
+    node = compose(known.overrides, known.config_dir)
+    if _repeats(node):
+        return _multirun(known.overrides, known.config_dir)
+    summary = _single(node, known.overrides, known.config_dir)
     from tlx.display import closing
     from tlx.rank_processes import writes
 
@@ -131,11 +142,8 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _repeats(overrides: Sequence[str], config_dir: str | None) -> bool:
-    """Whether the command asks for several seeds or folds, and so for a sweep."""
-    from tlx.compose import compose
-
-    node = compose(overrides, config_dir)
+def _repeats(node: DictConfig) -> bool:
+    """Whether it asks for several seeds or folds, and so for a sweep."""
     return node.seeds is not None or node.folds is not None
 
 
@@ -144,11 +152,12 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
     from tlx.compose import compose, without_hydra
     from tlx.planned import plan
 
-    if multirun or _repeats(overrides, config_dir):
+    node = None if multirun else compose(overrides, config_dir)
+    if node is None or _repeats(node):
         planned = plan(overrides, config_dir)[0]
         configs = [job.config for job in planned]
     else:
-        planned, configs = [], [checked(without_hydra(compose(overrides, config_dir)))]
+        planned, configs = [], [checked(without_hydra(node))]
     from tlx import job
 
     for number, config in enumerate(configs):
