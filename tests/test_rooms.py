@@ -103,6 +103,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparison_plot": {"comparison", "gallery", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
     "compare": {  # the verb
+        "ledger",
         *("comparison", "comparison_page", "comparison_plot", "comparison_text", "finished", "paired", "runtime"),
     },
     # One run, and the door.
@@ -145,7 +146,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("rank_processes", "ranks", "record", "runtime", "solvers", "standing", "store", "summary"),
         *("tracking", "trainer", "weights"),
     },
-    "resume": {"checkpoint", "config", "display", "job", "rank_processes", "standing"},  # the verb
+    "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
     "sweep": {  # runs that belong together, whatever happens on the way
         *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "features", "job"),
         *("launchers", "ledger", "planned", "rank_processes", "runtime", "standing", "summary", "tracking"),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tlx import comparison_page, comparison_text
+from tlx import comparison_page, comparison_text, ledger
 from tlx.comparison import Comparison, compared, flips, lead
 from tlx.errors import RequestError, nearest, reason
 from tlx.finished import content, is_run, read, state
@@ -16,7 +16,6 @@ from tlx.runtime import atomic
 
 __all__ = ["compared", "find", "flipped", "main", "options", "show", "write"]
 
-BOOK = "sweep.json"  # a sweep's own file, which lists its jobs
 KINDS = ("csv", "html", "png")
 KEPT = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
 MOST = 10_000  # folders that are looked at, in search of runs
@@ -121,7 +120,7 @@ def sweep(words: Sequence[str], output: str) -> Path | None:
     """The folder of the one sweep that is meant; None for runs as such."""
     places = [_place(word, Path(os.path.expanduser(output)) / "sweeps") for word in words]
     place = places[0] if len(places) == 1 else None
-    return place if place is not None and (place / BOOK).is_file() else None
+    return place if place is not None and (place / ledger.FILE).is_file() else None
 
 
 def _place(word: str, sweeps: Path) -> Path | None:
@@ -140,7 +139,7 @@ def _of(word: str, sweeps: Path) -> list[Path]:
         raise RequestError(f"{word}: no such sweep in {sweeps}, and no such folder{nearest(word, names)}; {there}")
     if is_run(place):
         return [place]
-    planned = content(place / BOOK, dict).get("jobs") if (place / BOOK).is_file() else None
+    planned = content(place / ledger.FILE, dict).get("jobs") if (place / ledger.FILE).is_file() else None
     jobs = planned.values() if isinstance(planned, dict) else ()
     planned = [str(job["folder"]) for job in jobs if isinstance(job, dict) and "folder" in job]
     begun = [str(folder.relative_to(place)) for folder in _within(place)]

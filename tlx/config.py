@@ -257,16 +257,19 @@ def key(config: Config) -> str:
     return _digest(results(config))
 
 
+# What cannot change a result: where things lie, how fast they are computed, what is only told.
+ASIDE = (
+    *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
+    *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
+)
+
+
 def results(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without what cannot change the result (output, tracking, workers, threads, …)."""
+    """The configuration as a tree, without what cannot change the result (`ASIDE`)."""
     tree = dataclasses.asdict(config)
-    for name in ("licence", "url"):
-        tree["backbone"].pop(name)
-    for name in ("output", "tracking", "resume", "sweep", "seeds", "folds"):
-        tree.pop(name)
-    for part, names in (("runtime", ("workers", "threads", "devices", "offline")), ("features", ("budget", "store"))):
-        for name in names:
-            tree[part].pop(name)
+    for path in ASIDE:
+        part, _, leaf = path.rpartition(".")
+        (tree[part] if part else tree).pop(leaf)
     return tree
 
 

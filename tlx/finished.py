@@ -18,15 +18,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tlx.config import flat
+from tlx.config import ASIDE, flat
 from tlx.errors import RequestError, reason
 
-# What runs of one configuration may differ in: the draw, and where and how fast things are computed.
+# What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")
-ASIDE = (
-    *("output", "tracking", "sweep", "resume", "seeds", "folds", "hydra", "launch", "features.budget"),
-    *("features.store", "runtime.threads", "runtime.workers", "runtime.offline", "runtime.devices"),
-)
 PARTS = ("data", "features", "training", "evaluation")
 COLUMNS = ["sample", "file", "label", "prediction", "probability", "correct"]
 
@@ -191,7 +187,7 @@ def _asked(command: str) -> dict[str, str]:
     except ValueError:
         return {}
     pairs = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
-    return {key: value for key, value in pairs if not _below(key, (*DRAW, *ASIDE))}
+    return {key: value for key, value in pairs if not _below(key, (*DRAW, *ASIDE, "hydra", "launch"))}
 
 
 def _below(key: str, keys: Iterable[str]) -> bool:

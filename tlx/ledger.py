@@ -4,14 +4,16 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from tlx.config import flat, results
 from tlx.errors import RequestError, shown
-from tlx.planned import Planned
 from tlx.runtime import atomic
+
+if TYPE_CHECKING:
+    from tlx.planned import Planned
 
 FILE = "sweep.json"
 VERSION = 1
@@ -31,11 +33,11 @@ def no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             )
 
 
-def entries(jobs: Sequence[Planned]) -> dict[str, Any]:
+def entries(jobs: Sequence["Planned"]) -> dict[str, Any]:
     return {j.key: {**told(j), "values": dict(flat(results(j.config)))} for j in jobs}
 
 
-def told(job: Planned) -> dict[str, Any]:
+def told(job: "Planned") -> dict[str, Any]:
     return {
         "key": job.key,
         "overrides": [shown(override) for override in job.overrides],

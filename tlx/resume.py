@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tlx import checkpoint, rank_processes
+from tlx import checkpoint, ledger, rank_processes
 from tlx.config import from_tree
 from tlx.errors import RequestError, shown
 
@@ -22,7 +22,7 @@ def main(given: argparse.Namespace) -> int:
     folder = Path(os.path.expanduser(given.run)).absolute()
     if not folder.is_dir():
         raise RequestError(f"{given.run}: no such folder; resume takes the folder of a run")
-    if (folder / "sweep.json").is_file():
+    if (folder / ledger.FILE).is_file():
         raise RequestError(f"{given.run}: a sweep; type its command again, and it goes on where it stopped")
     from tlx import job, standing
     from tlx.display import closing
