@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs whose name has everything that people type; its database is made by the first test."""
+    """A folder of runs whose name has everything that people type; its database is made by whichever test is first."""
     return tmp_path_factory.mktemp("out puts #ü=(1)")
 
 
@@ -101,8 +101,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Path) -> None:
+    output = output / "without a database"
     tracker = tracking.open(Tracking(), output)
-    output.mkdir(parents=True, exist_ok=True)
+    output.mkdir()
     with FileLock(
         output / ".mlflow.db.lock"
     ):  # the database cannot come into being: whoever waits for it waits for ever
