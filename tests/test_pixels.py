@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 import yaml
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -63,6 +64,38 @@ def test_a_lossless_file_decodes_to_its_pixels(format: str, tmp_path: Path) -> N
         found = decode(data)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("size", [(60, 90), (61, 83), (8, 8), (1, 1), (3, 200)])
+def test_a_jpeg_has_the_very_pixels_that_pillow_finds(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
+    image = Image.fromarray(picture(*size)).convert(mode)
+    forms: list[dict[str, Any]] = [
+        {"quality": 90, "subsampling": 0},
+        {"quality": 75, "subsampling": 1},
+        {"quality": 40, "subsampling": 2},
+        {"quality": 75, "progressive": True},
+        {"quality": 100, "optimize": True, "restart_marker_blocks": 2},
+    ]
+    if mode == "RGB":
+        forms += [{"keep_rgb": True}, {"format": "MPO", "save_all": True, "append_images": [image.rotate(180)]}]
+    for form in forms:
+        data = encoded(image, **{"format": "JPEG", **form})
+        file = tmp_path / "picture.jpg"
+        file.write_bytes(data)
+        with Image.open(io.BytesIO(data)) as opened:
+            expected = np.asarray(opened.convert("RGB"))
+        for given in (data, file):
+            np.testing.assert_array_equal(decode(given), expected, err_msg=str(form))
+
+
+def test_a_jpeg_with_a_flaw_that_pillow_reads_over_is_read_by_pillow() -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG")
+    start = data.index(b"\xff\xda")
+    flawed = data[:start] + b"\0\0" + data[start:]  # bytes that belong nowhere: a warning of the faster decoder
+    with pytest.raises(ValueError, match="extraneous bytes"):
+        simplejpeg.decode_jpeg(flawed)
+    np.testing.assert_array_equal(decode(flawed), decode(data))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
@@ -113,15 +146,13 @@ def test_a_transparent_colour_of_a_palette_lies_over_white() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    pixels = picture()
-    turned = {
-        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.transpose(1, 0, 2),
-        6: np.rot90(pixels, -1), 7: np.rot90(pixels, 2).transpose(1, 0, 2), 8: np.rot90(pixels),
-    }[orientation]  # fmt: skip
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_exif_orientation_is_applied(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(pixels), exif=exif)), turned)
+    data = encoded(Image.fromarray(picture()), format, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(decode(data), np.asarray(ImageOps.exif_transpose(image)))
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])

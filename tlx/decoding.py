@@ -1,16 +1,17 @@
-"""Files to pixels: any image a person may have becomes uint8 RGB, upright (numpy and Pillow only: no torch)."""
+"""Files to pixels: any image a person may have becomes uint8 RGB, upright (no torch)."""
 
 import io
 import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
@@ -24,14 +25,14 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000
 MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
 LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
 ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+UPRIGHT: dict[int, Callable[["Pixels"], "Pixels"]] = {  # by what the EXIF orientation says
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90,
 }
 # A bomb is refused below by its size; Pillow's own warning about it would be a second message. What it warns about
 # in a file's metadata does not touch the pixels. (Filters, not catch_warnings: that one is not safe in threads.)
@@ -64,7 +65,7 @@ def decode(data: bytes | Path) -> Pixels:
         if not size:
             raise UnreadableImage("the file is empty")
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
-            return pixels_of(image)
+            return _pixels(image, data)
 
 
 def pixels_of(image: Image.Image) -> Pixels:
@@ -73,13 +74,32 @@ def pixels_of(image: Image.Image) -> Pixels:
     Returns uint8 [H, W, 3], a copy. Raises `UnreadableImage` as `decode` does.
     """
     with _told():
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
-        alone: AbstractContextManager[object] = _one if width * height > LARGE else nullcontext()
-        with alone:
+        return _pixels(image, None)
+
+
+def _pixels(image: Image.Image, source: bytes | Path | None) -> Pixels:
+    """`source`: where the image was opened from, if that is known."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    alone: AbstractContextManager[object] = _one if width * height > LARGE else nullcontext()
+    with alone:
+        pixels = _jpeg(image, source)
+        if pixels is None:
             image.load()
-            return np.array(_rgb(_upright(image)), dtype=np.uint8)
+            pixels = np.array(_rgb(image), dtype=np.uint8)
+        return _upright(pixels, image)
+
+
+def _jpeg(image: Image.Image, source: bytes | Path | None) -> Pixels | None:
+    """A JPEG's pixels, as Pillow has them in a third more time; None for all but a plain and undamaged one."""
+    if source is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        return cast(Pixels, simplejpeg.decode_jpeg(content, "RGB"))
+    except ValueError:  # Pillow reads some of what is not as it should be, and says what is wrong with the rest
+        return None
 
 
 @contextmanager
@@ -97,14 +117,14 @@ def _told() -> Iterator[None]:
         raise UnreadableImage(reason(error).lower()) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(pixels: Pixels, image: Image.Image) -> Pixels:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     # Damaged EXIF data is no reason to lose the picture.
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Warning):
-        return image
+        return pixels
     turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -192,7 +192,7 @@ class Features:
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
         units = sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True)
         machine = [device_name(self.device), units, torch.get_num_threads()]
-        versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow")]
+        versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
 

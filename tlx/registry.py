@@ -33,7 +33,18 @@ WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as
 CHAMPION = "tlx.champion"  # a version's tag: whether it became champion, and why
 PREDICTIONS = "predictions.csv"  # a run's artifact: the saved model's answers to the test set
 # What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
-PACKAGES = ("mlflow", "numpy", "omegaconf", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
+PACKAGES = (
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "pandas",
+    "pillow",
+    "safetensors",
+    "simplejpeg",
+    "timm",
+    "torch",
+    "torchvision",
+)
 OWN = "tlx-transfer"  # named where it is installed, and not merely run from its source
 
 
