@@ -30,6 +30,7 @@ from tlx.data import split
 from tlx.datasets import image_folder
 from tlx.errors import RequestError
 from tlx.folders import walk
+from tlx.lanes import CHUNK
 from tlx.model import Model, Prediction
 from tlx.predict import find, main, options
 
@@ -233,7 +234,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     (tmp_path / "old.csv").write_text("kept")
     with pytest.raises(KeyboardInterrupt):
         verb(folder, photos, "--csv", tmp_path / "old.csv", "--html", tmp_path / "new.html", "--batch-size", 4)
-    assert calls == [4, 4]
+    assert calls[:2] == [4, 4]
     assert (tmp_path / "old.csv").read_text() == "kept"
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "old.csv"}
 
@@ -334,7 +335,7 @@ def test_images_are_asked_for_a_little_ahead(opened: Model, photos: Path) -> Non
     answers = opened.stream(images(), batch_size=8)
     for _ in range(100):
         next(answers)
-    assert asked <= 104 + model.AHEAD + 1
+    assert asked <= 104 + (4 * torch.get_num_threads() + 1) * CHUNK
     answers.close()  # type: ignore[attr-defined]
     assert len(opened.predict(photos / "2.png" for _ in range(3))) == 3
 

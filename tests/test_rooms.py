@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "folding": set(),  # a recorded graph made fast
     "recording": set(),  # a network as a graph
     "forward": {"folding", "recording", "runtime"},  # the frozen part as it runs
-    "rows": {"data", "forward", "pixels"},  # batches
+    "lanes": set(),  # forward passes side by side
+    "rows": {"data", "forward", "lanes", "pixels"},  # batches
     # From names to networks.
     "stages": {"parts"},  # a network as named stages
     "discovery": {"parts", "stages"},  # stages found by running the network
@@ -73,14 +74,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
-    "evaluate": {"forward", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
+    "evaluate": {"forward", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
     "features": {"kept", "forward", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix, once
     "solvers": {"config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk
     # What stays.
     "saved": {"backbones", "config", "pixels", "runtime", "stages", "unpack"},  # the model's folder, never trusted
-    "model": {"checks", "decoding", "folders", "forward", "pixels", "runtime", "saved", "stages"},  # images → answers
+    "model": {
+        "checks",
+        "decoding",
+        "folders",
+        "forward",
+        "lanes",
+        "pixels",
+        "runtime",
+        "saved",
+        "stages",
+    },  # images → answers
     "gallery": {"model"},  # predictions as a page
     "predict": {"checks", "folders", "gallery", "model", "runtime"},  # the verb
     "served": {"decoding", "model"},  # the model as MLflow serves it
@@ -176,7 +187,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What takes seconds to import. `--help` and every configuration error answer before any of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MAY_BE_HEAVY = {
-    *("backbones", "discovery", "evaluate", "exported", "features", "folding", "forward", "heads", "kept", "model"),
+    *(
+        "backbones",
+        "discovery",
+        "evaluate",
+        "exported",
+        "features",
+        "folding",
+        "forward",
+        "heads",
+        "kept",
+        "lanes",
+        "model",
+    ),
     *(
         "parallel",
         "parts",

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tlx import ranks
 from tlx.forward import as_input, rows_per_pass
+from tlx.lanes import for_passes, side_by_side
 from tlx.parallel import gathered
 from tlx.rows import Rows
 from tlx.runtime import autocast
@@ -24,13 +25,17 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     Ranks take a stretch of the rows each, and get the answers to all of them.
     """
     net.eval()
-    found, n = list[Tensor](), len(rows.y)
+    device, n = rows.y.device, len(rows.y)
     mine = torch.arange(n)[ranks.part(n)]
     asked = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
-    with torch.no_grad(), autocast(rows.y.device, precision):
-        for x, _ in rows.batches(torch.split(asked, rows_per_pass(rows.y.device)), epoch=0):
-            found.append(net(as_input(x, precision)).float())
-    return gathered(torch.cat(found)[: len(mine)], n)
+
+    def answers(x: Tensor) -> Tensor:
+        with torch.no_grad(), autocast(device, precision):
+            found: Tensor = net(as_input(x, precision))
+            return found.float()
+
+    given = (x for x, _ in rows.batches(torch.split(asked, rows_per_pass(device)), epoch=0))
+    return gathered(torch.cat(list(side_by_side(answers, given, for_passes(device))))[: len(mine)], n)
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from tlx.rows import Kept, Pixels, Rows, Through
 from tlx.runtime import device_name, free_memory
 from tlx.store import Store, mib
 
-FORMAT = 2  # of the rows that are kept across runs: one more for every change of what a forward pass computes
+FORMAT = 3  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
 _MOST = 0.9  # of it, whatever the budget
 
@@ -191,7 +191,7 @@ class Features:
         chain = [c for c in self.cuts if 0 < c < cut]
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
         units = sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True)
-        machine = [device_name(self.device), units, torch.get_num_threads()]
+        machine = [device_name(self.device), units]
         versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]

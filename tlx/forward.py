@@ -4,6 +4,7 @@ A frozen part is a pure function with one shape of input, so it is a straight li
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import cast
 
@@ -25,7 +26,8 @@ class Forward:
     """A frozen part, in evaluation mode, as a function of rows: `[B, …]` → `[B, …]` for any B.
 
     Libraries choose their algorithm by the size of a batch, and another algorithm rounds differently: every pass has
-    `rows_per_pass` rows, the last one filled up, so that a row's output does not depend on those it comes with.
+    `rows_per_pass` rows, the last one filled up, so that a row's output does not depend on those it comes with. It may
+    be called by several threads at once.
     """
 
     def __init__(self, prefix: nn.Sequential, precision: str, *, exact: bool = False) -> None:
@@ -33,6 +35,7 @@ class Forward:
         self.prefix, self.precision, self.exact = prefix.eval(), "fp32" if exact else precision, exact
         self._run: Callable[[Tensor], Tensor] | None = None
         self._rows = 0  # of a pass
+        self._one = threading.Lock()  # held by the thread that has the first pass
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the frozen part makes of rows; the rows themselves where it has no stage."""
@@ -46,7 +49,11 @@ class Forward:
                 lacks = size - len(some)
                 full = torch.cat([some, some.new_zeros(lacks, *some.shape[1:])]) if lacks else some
                 full = as_input(full, self.precision)
-                made = self._first(full) if self._run is None else self._run(full)
+                if self._run is None:
+                    with self._one:
+                        made = self._first(full) if self._run is None else self._run(full)
+                else:
+                    made = self._run(full)
                 found.append(made[: len(some)] if lacks else made)
         return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -76,11 +83,11 @@ class Forward:
 def rows_per_pass(device: torch.device) -> int:
     """Rows in a forward pass that nothing is learned from.
 
-    On a processor few, so that what passes between two layers stays in its caches, but enough for every thread; a GPU
-    needs more of them to be busy, as its memory allows.
+    On a processor few, so that what passes between two layers stays in a core's caches; a GPU needs more of them to be
+    busy, as its memory allows.
     """
     if device.type != "cuda":
-        return min(max(4 * torch.get_num_threads(), 8), 64)
+        return 8
     return 256 if torch.cuda.get_device_properties(device).total_memory > 30e9 else 64
 
 

@@ -1,11 +1,10 @@
 """The saved model in use: opened from its folder, from images to probabilities."""
 
-import collections
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +20,15 @@ from tlx.decoding import Pixels, UnreadableImage, decode, pixels_of
 from tlx.errors import RequestError
 from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
+from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
 from tlx.pixels import Preprocessing
 from tlx.runtime import autocast, device_of
 from tlx.saved import DESCRIPTION, WEIGHTS, Format, describe, opened, save
 from tlx.stages import Net
 
-__all__ = ["AHEAD", "UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
+__all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
 
 UNKNOWN = "unknown"  # the prediction where no class is probable enough
-AHEAD = 32  # images at least that are decoded before they are asked for
 
 # A path, the bytes of a file, uint8 `[H, W, 3]` in RGB, or one of Pillow's images in any mode.
 Picture = Path | str | bytes | Pixels | Image.Image
@@ -120,15 +119,9 @@ class Model:
         if isinstance(images, str | bytes | Path):
             raise RequestError("predict takes a list of images, as in predict(['photo.jpg'])")
         batch_size = batch_size or rows_per_pass(self.device)
-        held: list[_View] = []
-        readable = 0
-        for name, found in self._views(images, max(AHEAD, batch_size)):
-            held.append((name, found))
-            readable += isinstance(found, Tensor)
-            if readable in (0, batch_size):
-                yield from self._answers(held)
-                held, readable = [], 0
-        yield from self._answers(held)
+        batches = self._batches(self._views(images), batch_size)
+        for answers in side_by_side(self._answers, batches, for_passes(self.device)):
+            yield from answers
 
     def logits(self, x: Tensor) -> Tensor:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, as they were when the model was measured."""
@@ -142,26 +135,17 @@ class Model:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, each row summing to 1."""
         return (self.logits(x) / self.temperature).softmax(1)
 
-    def _views(self, images: Iterable[Picture], ahead: int) -> Iterator[_View]:
-        """Each image as `_view` has it, in order, by threads; at most `ahead` of them wait to be asked for."""
-        waiting: collections.deque[Future[_View]] = collections.deque()
-        threads = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16))
-        try:
-            for image in images:
-                if isinstance(image, Image.Image):  # at once: it may be another as soon as the next one is asked for
-                    ready: Future[_View] = Future()
-                    ready.set_result(self._view(image))
-                    waiting.append(ready)
-                else:
-                    waiting.append(threads.submit(self._view, image))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+    def _views(self, images: Iterable[Picture]) -> Iterator[_View]:
+        """Each image as `_view` has it, in order."""
+        # One of Pillow's is looked at at once: it may be another as soon as the next one is asked for.
+        given = (self._view(image) if isinstance(image, Image.Image) else image for image in images)
+        chunks = iter(lambda: list(itertools.islice(given, CHUNK)), [])
+        for views in side_by_side(lambda chunk: list(map(self._view, chunk)), chunks, for_images(self.device)):
+            yield from views
 
-    def _view(self, image: Picture) -> _View:
+    def _view(self, image: "Picture | _View") -> _View:
+        if isinstance(image, tuple):
+            return image
         name = str(image) if isinstance(image, str | Path) else ""
         try:
             return name, self.preprocessing.of(_pixels(image))
@@ -170,14 +154,28 @@ class Model:
         except MemoryError:
             return name, "does not fit into the memory that is free"
 
-    def _answers(self, held: list[_View]) -> Iterator[tuple[Prediction, Tensor | None]]:
+    @staticmethod
+    def _batches(views: Iterable[_View], size: int) -> Iterator[list[_View]]:
+        """Stretches with `size` images that could be read, or with none."""
+        held, readable = list[_View](), 0
+        for name, found in views:
+            held.append((name, found))
+            readable += isinstance(found, Tensor)
+            if readable in (0, size):
+                yield held
+                held, readable = [], 0
+        if held:
+            yield held
+
+    def _answers(self, held: list[_View]) -> list[tuple[Prediction, Tensor | None]]:
         views = [found for _, found in held if isinstance(found, Tensor)]
         answers = iter(self.probabilities(torch.stack(views)).tolist() if views else [])
-        for name, found in held:
-            if isinstance(found, Tensor):
-                yield self._prediction(name, next(answers)), found
-            else:
-                yield Prediction(name, error=found), None
+        return [
+            (self._prediction(name, next(answers)), found)
+            if isinstance(found, Tensor)
+            else (Prediction(name, error=found), None)
+            for name, found in held
+        ]
 
     def _prediction(self, name: str, probabilities: list[float]) -> Prediction:
         by_class = dict(zip(self.classes, probabilities, strict=True))

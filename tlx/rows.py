@@ -1,9 +1,7 @@
 """Batches of inputs with their labels: kept tensors, images as they are asked for, a frozen part's output."""
 
-import collections
-import os
+import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -13,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from tlx.data import Images
 from tlx.forward import Forward, rows_per_pass
+from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
 from tlx.pixels import Preprocessing, random_view
-
-AHEAD = 3  # batches of images that are decoded before they are asked for
 
 
 class Rows(Protocol):
@@ -110,7 +107,7 @@ class Pixels:
             return iter(self.loader)
         if self.stacked:
             return map(self._whole, order)
-        return _decoded(self.views, self.order.keys)
+        return _decoded(self.views, self.order.keys, for_images(self.device))
 
     def _whole(self, index: Tensor) -> Tensor:
         """The evaluation view of a batch at once: small images travel to the device as they are and grow there."""
@@ -169,18 +166,14 @@ def _keep_nothing(_: int) -> None:
     cast(Views, info.dataset).images.store.budget = None
 
 
-def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]]) -> Iterator[Tensor]:
+def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]], lanes: int) -> Iterator[Tensor]:
     """Batches by threads of this process: decoding leaves Python's lock, and nothing is copied between processes."""
-    waiting: collections.deque[list[Future[Tensor]]] = collections.deque()
-    threads = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16))
-    try:
-        for number in range(len(order) + AHEAD):
-            if number < len(order):
-                waiting.append([threads.submit(views.__getitem__, key) for key in order[number]])
-            if number >= AHEAD:
-                yield torch.stack([image.result() for image in waiting.popleft()])
-    finally:
-        threads.shutdown(cancel_futures=True)
+    chunks = ([keys[i : i + CHUNK] for i in range(0, len(keys), CHUNK)] for keys in order)
+    sizes = [-(-len(keys) // CHUNK) for keys in order]
+    made = side_by_side(lambda keys: torch.stack([views[key] for key in keys]), itertools.chain(*chunks), lanes)
+    for size in sizes:
+        some = list(itertools.islice(made, size))
+        yield some[0] if size == 1 else torch.cat(some)
 
 
 class Through:
@@ -202,8 +195,9 @@ class Through:
         made, have = list[Tensor](), 0
         sizes = iter([len(batch) for batch in order])
         size, start = next(sizes), 0
-        for x, _ in self.rows.batches(torch.split(index, rows_per_pass(self.y.device)), epoch):
-            made.append(self.forward(x))
+        below = self.rows.batches(torch.split(index, rows_per_pass(self.y.device)), epoch)
+        for x in side_by_side(self.forward, (x for x, _ in below), for_passes(self.y.device)):
+            made.append(x)
             have += len(x)
             while size and have >= size:
                 whole = made[0] if len(made) == 1 else torch.cat(made)

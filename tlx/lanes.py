@@ -1,0 +1,68 @@
+"""Work side by side in threads, each of which torch does not divide further.
+
+On a processor forward passes run so: threads that divide one pass wait for each other after each operation, and for one
+that something else has displaced, as the decoding of images does. Passes side by side do not wait, and they round alike
+for any number of threads.
+"""
+
+import collections
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+CHUNK = 8  # images that are decoded by one thread after the other
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], lanes: int) -> Iterator[Result]:
+    """`work` of each item, in order, by so many threads; one does it in the thread that asks.
+
+    `items` are asked for by the thread that asks for results, a few ahead. `work` sets its own modes of torch (no_grad,
+    autocast): they are a thread's.
+    """
+    if lanes == 1:
+        yield from map(work, items)
+        return
+    threads, waiting = _threads(lanes), collections.deque[Future[Result]]()
+    try:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) == 2 * lanes:  # as many again are there for the lane that is free next
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def for_passes(device: torch.device) -> int:
+    """Lanes for forward passes: a GPU takes one after another."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def for_images(device: torch.device) -> int:
+    """Lanes for the decoding of images: on a CPU those of the forward passes, so that no thread displaces another."""
+    return torch.get_num_threads() if device.type == "cpu" else min(os.cpu_count() or 1, 16)
+
+
+@functools.cache
+def _threads(lanes: int) -> ThreadPoolExecutor:
+    """They stay: oneDNN prepares its operations anew in each new thread."""
+    own, all_there = torch.get_num_threads(), threading.Barrier(lanes)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+    collections.deque(threads.map(begin, range(lanes)), maxlen=0)
+    torch.set_num_threads(own)  # what it was set to above is also what other threads would begin with
+    return threads
