@@ -78,6 +78,7 @@ def shares(run: Path, images: Path) -> list[float]:
     import tlx
     from tlx.decoding import decode
     from tlx.forward import rows_per_pass
+    from tlx.lanes import for_passes, side_by_side
 
     model = tlx.load(run)
     files = sorted(images.rglob("*.jpg"))
@@ -87,8 +88,7 @@ def shares(run: Path, images: Path) -> list[float]:
         chunk = files[start : start + FEW]
         batches = torch.split(torch.stack([model.preprocessing.of(decode(file)) for file in chunk]), rows)
         began = time.perf_counter()
-        for batch in batches:
-            model.probabilities(batch)
+        list(side_by_side(model.probabilities, batches, for_passes(model.device)))
         between = time.perf_counter()
         model.predict(chunk)
         found.append((between - began) / (time.perf_counter() - between))
