@@ -116,6 +116,10 @@ def test_a_command_of_the_readme_runs(
         assert "cannot be fetched (runtime.offline=true)" in said
         assert len(said.splitlines()) == 1
         return
+    named = re.search(r" compare (\w+)$", command)
+    if named and not (home / "outputs" / "sweeps" / named[1]).exists():  # tests run in any order, also apart
+        sweep = next(c for c in COMMANDS if f"sweep.name={named[1]} " in c)
+        test_a_command_of_the_readme_runs(sweep, home, finished, monkeypatch, capsys)
     kind = "photos" if "photos" in command else "leaves" if "leaves" in command else "shapes"
     verb = re.match(r"python -m tlx [a-z]+( |$)", command)
     extra = [] if verb else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
