@@ -45,8 +45,11 @@ def test_results_come_in_order_and_items_are_asked_for_a_few_ahead(threads: int)
 
 
 def test_each_lane_has_one_of_torchs_threads_and_what_it_starts_has_no_lanes_of_its_own(threads: int) -> None:
-    def work(_: int) -> tuple[str, int, list[int]]:
-        time.sleep(0.005)
+    all_there = threading.Barrier(threads)
+
+    def work(item: int) -> tuple[str, int, list[int]]:
+        if item < threads:
+            all_there.wait(60)  # breaks where they are not side by side
         inner = list(side_by_side(lambda x: x + 1, [1, 2], for_passes(CPU)))
         return threading.current_thread().name, torch.get_num_threads(), inner
 
