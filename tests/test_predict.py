@@ -369,8 +369,9 @@ def test_an_image_may_be_given_in_any_way(opened: Model, photos: Path) -> None:
     assert errors[3:] == ["the file is empty", "not an image, or of an unknown format"]
     line = "https://example.org/cat.jpg: a URL; nothing is fetched here: download it and give the file's path"
     assert [p.error for p in opened.predict(["https://example.org/cat.jpg"])] == [line]
-    (other,) = opened.predict([torch.zeros(3, 8, 8)])  # type: ignore[list-item]
-    assert other.error == "Tensor is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image"
+    others = opened.predict([torch.zeros(3, 8, 8), ("photo", torch.zeros(3, 8, 8))])  # type: ignore[list-item]
+    advice = "is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image"
+    assert [other.error for other in others] == [f"Tensor {advice}", f"tuple {advice}"]
     with pytest.raises(RequestError, match=r"predict takes a list of images, as in predict\(\['photo.jpg'\]\)"):
         opened.predict("photo.jpg")
 

@@ -4,9 +4,9 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,19 @@ class Model:
 
     def _views(self, images: Iterable[Picture]) -> Iterator[_View]:
         """Each image as `_view` has it, in order."""
-        # One of Pillow's is looked at at once: it may be another as soon as the next one is asked for.
-        given = (self._view(image) if isinstance(image, Image.Image) else image for image in images)
+        given = map(self._later, images)
         chunks = iter(lambda: list(itertools.islice(given, CHUNK)), [])
-        for views in side_by_side(lambda chunk: list(map(self._view, chunk)), chunks, for_images(self.device)):
+        for views in side_by_side(lambda chunk: [view() for view in chunk], chunks, for_images(self.device)):
             yield from views
 
-    def _view(self, image: "Picture | _View") -> _View:
-        if isinstance(image, tuple):
-            return image
+    def _later(self, image: Picture) -> Callable[[], _View]:
+        """`_view` of an image, by whoever calls it; one of Pillow's is looked at now: it may soon be another."""
+        if not isinstance(image, Image.Image):
+            return partial(self._view, image)
+        view = self._view(image)
+        return lambda: view
+
+    def _view(self, image: Picture) -> _View:
         name = str(image) if isinstance(image, str | Path) else ""
         try:
             return name, self.preprocessing.of(_pixels(image))
