@@ -60,6 +60,14 @@ def test_a_confusion_matrix_is_drawn_for_any_classes(classes: list[str], tmp_pat
     assert ink(tmp_path / "confusion.png") > 0.02
 
 
+def test_names_of_any_width_are_within_the_picture(tmp_path: Path) -> None:
+    for k in (2, 12):
+        report.confusion(np.eye(k, dtype=np.int64), [f"{'W' * 22}{i:2}" for i in range(k)], tmp_path / "confusion.png")
+        with Image.open(tmp_path / "confusion.png") as picture:
+            pixels = np.asarray(picture.convert("L"))
+        assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) == 255
+
+
 def test_a_confusion_matrix_without_images_is_drawn(tmp_path: Path) -> None:
     report.confusion(np.zeros((2, 2), dtype=np.int64), ["a", "b"], tmp_path / "confusion.png")
     assert ink(tmp_path / "confusion.png") > 0.01

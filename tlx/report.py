@@ -10,10 +10,13 @@ from tlx.runtime import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.ImageFont import FreeTypeFont
 
 GRID = 20  # pictures in the grid of predictions
 COLUMNS = 5
-SIDE = 128  # pixels of a picture in the grid
+SIDE = 168  # pixels of a picture in the grid
+CELL = 180, 216  # and of a picture with what is written above it
+TEXT = 13.0  # of that, pixels high
 MOST = 40  # classes up to which a confusion matrix has names
 NUMBERS = 15  # classes up to which it has numbers
 RIGHT, WRONG, TRAIN, VAL = "#2b7a3d", "#c0392b", "#7f8c8d", "#1f5fa8"
@@ -79,10 +82,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = short_names(classes, 24) if k <= MOST else []
     turned = k > 6 or max(map(len, names), default=0) > 8
-    side = min(max(2.4, 1 + 0.42 * k), 13)  # of the matrix, inches
-    room = 0.5 + 0.085 * max(map(len, names), default=4)  # for the names
-    figure = Figure(figsize=(side + room + 1.2, side + (room if turned else 0.6) + 0.3), layout="constrained")
-    axes = figure.subplots()
+    side = min(max(2.4, 1 + 0.42 * k), 13)  # of the matrix; all in inches
+    left = 0.55 + max((_font(10).getlength(name) for name in names), default=30) / 72  # for names of 10 points
+    below, above, bar = left if turned else 0.6, 0.35, 1.15
+    width, height = left + side + bar, below + side + above
+    figure = Figure(figsize=(width, height))  # laid out by hand: constrained layout draws everything twice
+    axes = figure.add_axes((left / width, below / height, side / width, side / height))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="label")
     if k <= MOST:
@@ -96,8 +101,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
                 if matrix[i, j]:
                     colour = "white" if share[i, j] > 0.55 else "black"
                     axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", color=colour, fontsize=9)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format="{x:.0%}")
-    bar.set_label("share of the label's images")
+    beside = figure.add_axes(
+        ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.14 / width, 0.8 * side / height)
+    )
+    figure.colorbar(image, cax=beside, format="{x:.0%}").set_label("share of the label's images")
     right, total = int(np.trace(matrix)), int(matrix.sum())
     axes.set_title(f"{right} of {total} right ({right / max(total, 1):.1%})", fontsize=10)
     _save(figure, path)
@@ -118,34 +125,27 @@ def predictions(
         labels, predictions: numbers of classes.
         probabilities: of the predicted class, 0..1.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
+    from PIL import Image, ImageDraw, ImageOps
 
     order = choose(labels, predictions, probabilities)
     names = short_names(classes, 20)
-    rows = -(-len(order) // COLUMNS)
-    # One pair of axes in inches, laid out by hand: twenty pairs take three times as long.
-    width, height, gap, title = 2.1, 2.55, 0.08, 0.42
-    figure = Figure(figsize=(width * COLUMNS, height * rows))
-    axes = figure.add_axes((0, 0, 1, 1))
-    side = width - 2 * gap
+    grid = Image.new("RGB", (COLUMNS * CELL[0], -(-len(order) // COLUMNS) * CELL[1]), "white")
+    draw = ImageDraw.Draw(grid)
     for place, i in enumerate(order):
         right = predictions[i] == labels[i]
         row, column = divmod(place, COLUMNS)
-        x = column * width + gap
-        y = (rows - 1 - row) * height + (height - title - side) / 2
-        axes.imshow(_thumbnail(images[i]), extent=(x, x + side, y, y + side))
-        frame = Rectangle((x, y), side, side, edgecolor=RIGHT if right else WRONG, linewidth=1 if right else 4)
-        frame.set_fill(False)
-        axes.add_patch(frame)
+        x, y = column * CELL[0] + (CELL[0] - SIDE) // 2, (row + 1) * CELL[1] - SIDE - 6
+        grid.paste(ImageOps.fit(Image.fromarray(images[i]), (SIDE, SIDE), Image.Resampling.BICUBIC), (x, y))
+        draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=RIGHT if right else WRONG, width=1 if right else 5)
         said = f"{names[predictions[i]]}  {probabilities[i]:.0%}"
         text = said if right else f"{said}\nis {names[labels[i]]}"
-        size = min(10.0, 10 * 26 / max(map(len, text.split("\n"))))  # as wide as the picture
-        colour = "black" if right else WRONG
-        axes.text(x + side / 2, y + side + 0.06, text, color=colour, fontsize=size, ha="center", va="bottom")
-    axes.set(xlim=(0, width * COLUMNS), ylim=(0, height * rows))
-    axes.axis("off")
-    _save(figure, path)
+        widest = max(_font(TEXT).getlength(line) for line in text.split("\n"))
+        draw.multiline_text(
+            (x + SIDE / 2, y - 4), text, fill="black" if right else WRONG, anchor="md", align="center",
+            font=_font(min(TEXT, TEXT * SIDE / widest)),
+        )  # fmt: skip
+    with atomic(path) as file:
+        grid.save(file, format="png", compress_level=1)
 
 
 def choose(labels: Sequence[int], predictions: Sequence[int], probabilities: Sequence[float]) -> list[int]:
@@ -187,13 +187,6 @@ def card(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """The middle square, at most `SIDE` pixels: all pictures of the grid have one shape."""
-    from PIL import Image, ImageOps
-
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (SIDE, SIDE), Image.Resampling.LANCZOS))
-
-
 def short_names(names: Sequence[str], length: int) -> list[str]:
     """Names of at most `length` characters, or as many more as it takes to keep different names different."""
     while True:
@@ -203,6 +196,14 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
             if len(set(short)) == len(set(names)):
                 return short
         length += 8
+
+
+def _font(size: float) -> "FreeTypeFont":
+    """Matplotlib's own, for text that is not drawn by it; `size` in pixels."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def _save(figure: "Figure", path: Path) -> None:
