@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from tlx.checks import checked
-from tlx.compose import CONF, choices, compose, jobs
+from tlx.compose import CONF, choices, compose, compose_each, jobs
 from tlx.config import Config, identity
 from tlx.errors import RequestError
 from tlx.explained import GROUPS
@@ -162,6 +162,44 @@ def test_what_is_wrong_is_said_in_one_line(overrides: tuple[str, ...]) -> None:
 def test_the_parameters_of_hydras_sweeper_are_refused_under_multirun_too() -> None:
     with pytest.raises(RequestError, match=r"hydra\.sweeper\.params\.seed=0,1: is not read here; write -m seed=0,1"):
         jobs(["hydra.sweeper.params.seed=0,1"])
+
+
+SIBLINGS = [
+    [["training.lr=1"], ["training.lr=2"], ["seed=3", "training.lr=2", "training.lr=0.5"]],
+    [["backbone=resnet18", "seed=1"], ["seed=1", "backbone=resnet18", "head=append", "head.dropout=0.1"], []],
+    [["strategy=lp_ft", f"strategy.phases.probe.lr={lr}", "dataset.root=~/my photos (2), all"] for lr in (1, 2)],
+    [["experiment=shapes_transfer", "seeds=2"], ["experiment=shapes_transfer"], ["experiment=null", "seeds=null"]],
+    [["+augmentation.more=1"], ["training.lr=2", "~strategy.phases.train", "training.batch_size=4"]],
+    [["training.lr=2", "training={lr: 3}"], ["training={lr: 3}", "training.lr=2"]],
+    [["hydra.job.name=a", "hydra/launcher=basic", "seed=1"], ["hydra.sweep.subdir=x", "runtime.threads=2"]],
+    [["+dataset@source.dataset=shapes", "source.name=x", "seed=4"], ["output=elsewhere", "resume=auto"]],
+]
+
+
+@pytest.mark.parametrize("siblings", SIBLINGS)
+def test_jobs_that_are_composed_together_are_those_composed_alone(siblings: list[list[str]]) -> None:
+    def told(overrides: list[list[str]]) -> list[object]:
+        """Of each job, both halves of its configuration, resolved; or of all, what is wrong with one."""
+        try:
+            nodes = compose_each(overrides)
+        except RequestError as error:
+            return [str(error)]
+        for node in nodes:
+            OmegaConf.set_readonly(node.hydra, False)
+            node.hydra.run.dir = node.hydra.sweep.dir = "has the time in it"
+        return [(OmegaConf.to_container(node), OmegaConf.to_yaml(node, resolve=True)) for node in nodes]
+
+    alone = [told([one])[0] for one in siblings]
+    assert told(siblings) in (alone, [one for one in alone if isinstance(one, str)][:1])
+
+
+@pytest.mark.parametrize("wrong", ["training.l=1", "seed=x", "strategy.phases.classifier.lr=", "backbone=resnet19"])
+def test_what_is_wrong_with_one_of_many_jobs_is_said_as_of_one(wrong: str) -> None:
+    with pytest.raises(RequestError) as alone:
+        compose_each([[wrong]])
+    with pytest.raises(RequestError) as among:
+        compose_each([["seed=1"], [wrong]])
+    assert str(among.value) == str(alone.value)
 
 
 def test_a_wrong_choice_of_a_sweep_is_found_before_any_job() -> None:

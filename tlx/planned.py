@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,22 +38,20 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     Commas make every combination; `seeds=5` stands for seed=0,…,4 and `folds=5` for the five folds of a
     cross-validation. A combination that comes twice is one job.
     """
-    typed, nodes = [], []
     asked = compose.jobs(overrides, config_dir)
     _one_for_all(asked)
-    for job in asked:
-        node = compose.compose(job, config_dir)
-        for one in _repeated(job, node):
-            typed.append(one)
-            nodes.append(node if one == job else compose.compose(one, config_dir))
-    ours = [compose.without_hydra(node) for node in nodes]
-    configs = [checked(node) for node in ours]  # every configuration error comes before the first job
+    jobs: list[
+        tuple[list[str], DictConfig, DictConfig, Config]
+    ] = []  # every configuration error comes before the first job
+    for job in _composed(asked, config_dir):
+        each = _repeated(*job[:2])
+        jobs += [job] if each == [job[0]] else _composed(each, config_dir)
     found: dict[str, Planned] = {}
-    for one, node, mine, config in zip(typed, nodes, ours, configs, strict=True):
+    for one, node, mine, config in jobs:
         known_by = key(config)
         if known_by in found:
             continue
-        varied = [o for o in one if not all(o in other for other in typed)]
+        varied = [o for o in one if not all(o in other for other, *_ in jobs)]
         # A later launch must find the folder; where there is none to come, its number says more.
         label = _label(node)
         name = f"{len(found)}-{label}" if config.sweep.name is None else f"{label}-{known_by[:8]}"
@@ -70,7 +68,7 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
             _beside(launcher, node.hydra.launcher),
             mine,
         )
-    return list(found.values()), _folder(nodes[0])
+    return list(found.values()), _folder(jobs[0][1])
 
 
 def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, Path]:
@@ -90,10 +88,18 @@ def command(overrides: Sequence[str], config_dir: str | None, *, multirun: bool 
     return shown(shlex.join(["python", "-m", "tlx", *(["-m"] if multirun else []), *extra, *overrides]))
 
 
+def _composed(
+    jobs: Sequence[list[str]], config_dir: str | None
+) -> Iterator[tuple[list[str], DictConfig, DictConfig, Config]]:
+    """What was typed for each job, its configuration with Hydra's node and without, and that checked."""
+    for job, node in zip(jobs, compose.compose_each(jobs, config_dir), strict=True):
+        mine = compose.without_hydra(node)
+        yield job, node, mine, checked(mine)
+
+
 def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
     """The job once for each seed and fold that it asks for."""
     rest = [o for o in job if o.partition("=")[0] not in ("seeds", "folds")]
-    checked(compose.without_hydra(node))
     typed = {o.partition("=")[0] for o in job}
     of_a_preset = [f"{name}=null" for name in ("seeds", "folds") if node[name] is not None and name not in typed]
     made = [[*rest, *of_a_preset]]
