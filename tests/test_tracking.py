@@ -394,3 +394,18 @@ def test_parameters_are_flat_short_and_say_something() -> None:
         "tracking.uri": "http://me:***@host:5000",
     }
     assert all(len(value) <= tracking.PARAM_LENGTH for value in tracking.flat({"a": "ü" * 10_000}).values())
+
+
+def test_metrics_that_come_together_are_written_together() -> None:
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def metrics(run: int, step: int) -> dict[str, Any]:
+        return {"op": "metrics", "run": run, "values": {"loss": 1.0 / step}, "step": step, "time": 1000 * step}
+
+    for step in (2, 3):
+        messages.put(metrics(1, step))
+    messages.put(metrics(2, 1))
+    message, after = gathered(metrics(1, 1), messages)
+    assert message == {"op": "metrics", "run": 1, "rows": [({"loss": 1.0 / n}, n, 1000 * n) for n in (1, 2, 3)]}
+    assert after == [metrics(2, 1)]  # of another run, in its turn
+    assert gathered(after[0], messages) == ({"op": "metrics", "run": 2, "rows": [({"loss": 1.0}, 1, 1000)]}, [])

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +19,8 @@ from tlx.parallel import gathered
 from tlx.rows import Rows
 from tlx.runtime import autocast
 
+PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
+
 
 def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device.
@@ -29,13 +32,14 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     mine = torch.arange(n)[ranks.part(n)]
     asked = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
 
-    def answers(x: Tensor) -> Tensor:
+    def answers(some: Iterable[Tensor]) -> list[Tensor]:
         with torch.no_grad(), autocast(device, precision):
-            found: Tensor = net(as_input(x, precision))
-            return found.float()
+            return [net(as_input(x, precision)).float() for x in some]
 
-    given = (x for x, _ in rows.batches(torch.split(asked, rows_per_pass(device)), epoch=0))
-    return gathered(torch.cat(list(side_by_side(answers, given, for_passes(device))))[: len(mine)], n)
+    passes = rows.batches(torch.split(asked, rows_per_pass(device)), epoch=0)
+    given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
+    found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
+    return gathered(torch.cat(list(found))[: len(mine)], n)
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import logging.handlers
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,16 +297,22 @@ class Record:
 
         classes, labels = self.summary.classes, images.labels.tolist()
         shown = report.choose(labels, scores.predictions, scores.probabilities)
-        report.curves(self.rows, self.folder / "curves.png")
-        report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
-        report.predictions(
-            [images.decode(i) for i in shown],
-            [labels[i] for i in shown],
-            [scores.predictions[i] for i in shown],
-            [scores.probabilities[i] for i in shown],
-            classes,
-            self.folder / "predictions.png",
-        )
+
+        def predictions() -> None:
+            report.predictions(
+                [images.decode(i) for i in shown],
+                [labels[i] for i in shown],
+                [scores.predictions[i] for i in shown],
+                [scores.probabilities[i] for i in shown],
+                classes,
+                self.folder / "predictions.png",
+            )
+
+        with ThreadPoolExecutor(1) as beside:  # decoding and Pillow's work leave Python's lock
+            drawn = beside.submit(predictions)
+            report.curves(self.rows, self.folder / "curves.png")
+            report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
+            drawn.result()
         for name in ("curves", "confusion", "predictions"):
             self.tracker.artifact(self.folder / f"{name}.png", "plots")
 

@@ -58,7 +58,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         )  # fmt: skip
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         for number, (a, b) in enumerate(zip(starts, ends, strict=True)):
             if number:

@@ -138,7 +138,8 @@ def seed_all(*parts: object) -> None:
     seed = seed_from(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # Without an accelerator torch would keep each seed, and who asked for it, for the day that there is one.
+    torch.manual_seed(seed) if torch.accelerator.is_available() else torch.default_generator.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -135,9 +136,19 @@ def _opened(path: Path) -> Saved:
     description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
     if description["format"] != FORMAT:
         raise RequestError(f"format {description['format']}; this version of tlx reads format {FORMAT}")
-    # A model of before they were written has none.
-    if "weights" in description and checksum(path / WEIGHTS, "sha256") != description["weights"]:
-        raise RequestError(f"damaged ({WEIGHTS} is not the file that {DESCRIPTION} was written for)")
+    with ThreadPoolExecutor(1) as beside:  # reads the weights while the network for them is built
+        found = beside.submit(checksum, path / WEIGHTS, "sha256")
+        net, how, preprocessing, classes = _built(description)
+        # A model of before they were written has none.
+        if found.result() != description.get("weights", found.result()):
+            raise RequestError(f"damaged ({WEIGHTS} is not the file that {DESCRIPTION} was written for)")
+    net.load_original(load_file(path / WEIGHTS), where=WEIGHTS)
+    net.eval().requires_grad_(False)
+    return Saved(net, preprocessing, classes, how, description)
+
+
+def _built(description: Mapping[str, Any]) -> tuple[Net, Format, Preprocessing, tuple[str, ...]]:
+    """The network that a description is of, without its weights, and what it says of its use."""
     preprocessing = Preprocessing.from_dict(description["preprocessing"])
     classes = tuple(description["classes"])
     how = Format(description["precision"], description["cut"], description["exact"])
@@ -147,9 +158,7 @@ def _opened(path: Path) -> Saved:
     net, _ = backbones.build(backbone, head, len(classes), seed=0, offline=True, drawn=False)
     if how.cut not in dict(net.named_children()):
         raise RequestError(f"damaged ({DESCRIPTION}: cut={how.cut} is no stage)")
-    net.load_original(load_file(path / WEIGHTS), where=WEIGHTS)
-    net.eval().requires_grad_(False)
-    return Saved(net, preprocessing, classes, how, description)
+    return net, how, preprocessing, classes
 
 
 def _impossible(

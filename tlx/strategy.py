@@ -97,7 +97,11 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
 
 
 def prepare(net: nn.Sequential, plan: Plan) -> None:
-    """Makes exactly the plan's parameters learn, and drops every gradient: no phase sees the one before."""
+    """Makes exactly the plan's parameters learn, and drops every gradient: no phase sees the one before.
+
+    The network is left in evaluation mode, in which all that is before the cut stays.
+    """
+    net.eval()
     learning = set(plan.learning)
     for name, parameter in net.named_parameters():
         parameter.grad = None
@@ -108,9 +112,8 @@ def set_mode(net: nn.Sequential, plan: Plan) -> None:
     """What `tail.train()` would be if it left alone what is frozen.
 
     Behind the cut a module is in training mode if it owns a learning parameter or owns none (dropout); a BatchNorm only
-    if its statistics adapt. Everything else is in evaluation mode.
+    if its statistics adapt.
     """
-    net.eval()
     adapting = set(plan.adapting)
     for stage, tail in list(net.named_children())[plan.cut :]:
         for name, module in tail.named_modules(prefix=stage):

@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Message = dict[str, Any]
+LINGER = 0.2  # seconds for which metrics wait for more of them
 RETRY = 10.0  # seconds until a store that failed is tried again
 SAMPLE = 2.0  # seconds between two samples of the machine's load; later 1 % of the run's time so far
 # What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
@@ -212,7 +213,7 @@ class Recorded:
         run_id = self.ids[self.key]
         if op == "metrics":
             self.measured = True
-            self.metrics(client, message["values"], message["step"], message["time"])
+            self.metrics(client, message["rows"])
         elif op == "dataset":
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -317,14 +318,16 @@ class Recorded:
             self.known[name] = {metric.step for metric in client.get_metric_history(self.ids[self.key], name)}
         return {name: value for name, value in values.items() if step not in self.known[name]}
 
-    def metrics(self, client: "MlflowClient", values: Mapping[str, float], step: int, at: int) -> None:
-        """Values of one step; `at` in milliseconds since the epoch."""
+    def metrics(self, client: "MlflowClient", rows: Sequence[tuple[Mapping[str, float], int, int]]) -> None:
+        """Values, their step, and when it was in milliseconds since the epoch."""
         from mlflow.entities import Metric
 
-        if self.known is not None:
-            values = self.missing(client, values, step)
-        for some in chunks(values.items(), 1000):
-            client.log_batch(self.ids[self.key], metrics=[Metric(name, value, at, step) for name, value in some])
+        fresh = []
+        for values, step, at in rows:
+            new = values if self.known is None else self.missing(client, values, step)
+            fresh += [Metric(name, value, at, step) for name, value in new.items()]
+        for some in chunks(fresh, 1000):
+            client.log_batch(self.ids[self.key], metrics=some)
 
     def sample(self) -> None:
         """Writes the machine's load, where it is time; MLflow's own thread would write at the same time as we do."""
@@ -342,11 +345,27 @@ class Recorded:
         for monitor in self.monitor.monitors:
             monitor.clear_metrics()
         self.samples += 1
-        self.take({"op": "metrics", "values": values, "step": self.samples, "time": int(now * 1000)})
+        self.take({"op": "metrics", "rows": [(values, self.samples, int(now * 1000))]})
 
 
 class Left(Exception):
     """The run belongs to another process."""
+
+
+def gathered(first: Message, messages: "queue.SimpleQueue[Message]") -> tuple[Message, list[Message]]:
+    """The metrics of `first` and of those like it that come within `LINGER`, as one message; and what came after them.
+
+    The epochs of a small tail take less than the writing of one.
+    """
+    alike, until = [first], time.monotonic() + LINGER
+    after: list[Message] = []
+    with contextlib.suppress(queue.Empty):
+        while not after:
+            message = messages.get(timeout=max(0.0, until - time.monotonic()))
+            same = (message["op"], message.get("run")) == ("metrics", first["run"])
+            (alike if same else after).append(message)
+    rows = [(message["values"], message["step"], message["time"]) for message in alike]
+    return {"op": "metrics", "run": first["run"], "rows": rows}, after
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
@@ -366,7 +385,7 @@ def main() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():
         os.environ.setdefault(name, value)
-    messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
     stores: dict[str, Store] = {}
     runs: dict[int, Recorded] = {}
     ids: dict[int, str] = {}
@@ -380,7 +399,7 @@ def main() -> None:
         if not asked:
             os._exit(0)  # nothing to write: do not finish an import first, somebody waits for us to end
         ended.set()
-        messages.put(None)
+        messages.put({"op": "end"})
 
     def say(message: Message) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more, and what is left is written all the same
@@ -404,15 +423,18 @@ def main() -> None:
     threading.Thread(target=read, daemon=True).start()  # so that the one who asks never waits
     with contextlib.suppress(ImportError):  # while the run prepares; what is missing is told when it is needed
         import mlflow  # noqa: F401
+    ahead: list[Message] = []
     while True:
         try:
-            message = messages.get(timeout=0.5)
+            message = ahead.pop() if ahead else messages.get(timeout=0.5)
         except queue.Empty:
             for run in list(runs.values()):
                 run.sample()
             continue
-        if message is None:
+        if message["op"] == "end":
             break
+        if message["op"] == "metrics":
+            message, ahead = gathered(message, messages)
         take(message)
         for run in list(runs.values()):
             run.sample()
