@@ -11,7 +11,8 @@ from tlx import backbones, strategy
 from tlx.compose import choices
 from tlx.config import Config, Phase
 from tlx.errors import RequestError
-from tlx.rows import Kept
+from tlx.forward import Forward
+from tlx.rows import Kept, Through
 from tlx.solvers import Progress, sgd
 
 # The smallest input that each network's last pooling still takes, and a width to match where one can be chosen.
@@ -75,6 +76,33 @@ def test_frozen_means_bit_identical(
         assert all(torch.equal(after[n], still[n]) for n in frozen), f"{phase_name}: something frozen moved"
         assert not all(torch.equal(after[n], moved[n]) for n in moved), f"{phase_name}: nothing learned"
         assert all(before[n].shape == after[n].shape for n in before)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_rows_behind_every_cut_of_every_strategy_are_the_same_kept_or_live(
+    name: str, networks: dict[str, tuple[nn.Sequential, dict[str, Tensor]]]
+) -> None:
+    """What a phase learns is a function of its rows: with this, cached training is live training."""
+    size = SMALL.get(name, ["backbone.input_size=64"])
+    configs = [config_of(f"backbone={name}", f"strategy={s}", "backbone.weights=none", *size) for s in STRATEGIES]
+    net = built(name, configs[0], networks)
+    cuts = {
+        strategy.plan(net, n, phase, classifier=net.layout.classifier, fine=net.layout.table is not None).cut
+        for config in configs
+        for n, phase in config.strategy.phases.items()
+    }
+    assert 0 in cuts  # `full` has no frozen part
+    pixels = torch.randint(0, 256, (11, 3, *[int(size[-1].partition("=")[2])] * 2), dtype=torch.uint8)
+    images = Kept([pixels], torch.arange(11))
+    order = [torch.tensor([7, 0, 10]), torch.tensor([3]), torch.tensor([1, 2, 9, 8, 4])]
+    for cut in sorted(cuts - {0}):
+        for exact in (False, True):
+            live = Through(Forward(net[:cut], "fp32", exact=exact), images)
+            (kept, _), *rest = live.batches([torch.arange(11)], 0)
+            assert not rest
+            for index, (x, y) in zip(order, live.batches(order, 0), strict=True):
+                assert torch.equal(y, index)
+                assert torch.equal(x, kept[index]), f"cut {cut}, exact {exact}"
 
 
 def test_statistics_adapt_only_where_the_phase_says_so() -> None:

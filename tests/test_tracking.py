@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -21,6 +23,7 @@ from mlflow import MlflowClient
 from tlx import tracking
 from tlx.config import Tracking
 from tlx.errors import RequestError
+from tlx.tracking_process import gathered
 
 ROOT = Path(__file__).resolve().parent.parent
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
