@@ -79,6 +79,7 @@ def shares(run: Path, images: Path) -> list[float]:
     from tlx.decoding import decode
     from tlx.forward import rows_per_pass
     from tlx.lanes import for_passes, side_by_side
+    from tlx.pixels import as_batch
 
     model = tlx.load(run)
     files = sorted(images.rglob("*.jpg"))
@@ -86,7 +87,7 @@ def shares(run: Path, images: Path) -> list[float]:
     rows, found = rows_per_pass(model.device), []
     for start in range(0, len(files), FEW):
         chunk = files[start : start + FEW]
-        batches = torch.split(torch.stack([model.preprocessing.of(decode(file)) for file in chunk]), rows)
+        batches = torch.split(as_batch([model.preprocessing.of(decode(file)) for file in chunk]), rows)
         began = time.perf_counter()
         list(side_by_side(model.probabilities, batches, for_passes(model.device)))
         between = time.perf_counter()

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from tlx.evaluate import logits
-from tlx.folding import max_pool
+from tlx.folding import by_rows, max_pool
 from tlx.forward import Forward, as_input, recipe, rows_per_pass
+from tlx.pixels import Normalize
 from tlx.recording import recorded
 from tlx.rows import Kept, Through
 from tlx.runtime import autocast
@@ -324,6 +325,114 @@ def test_any_activation_behind_a_convolution_and_behind_an_addition(activation: 
 def test_an_activation_that_writes_over_its_input_does_not_write_over_a_convolutions_other_user() -> None:
     # The in-place ReLU changes `y` for the addition too.
     same(Block(lambda x, conv, act: (lambda y: act(y) + y)(conv(x)), nn.ReLU(inplace=True)), torch.randn(IMAGES))
+
+
+class Padded(nn.Module):
+    """A convolution behind zeros (left, right, top, bottom)."""
+
+    def __init__(self, conv: nn.Conv2d, sides: tuple[int, ...], value: float = 0.0) -> None:
+        super().__init__()
+        self.conv, self.sides, self.value = conv, sides, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded: Tensor = self.conv(functional.pad(x, self.sides, value=self.value))
+        return padded
+
+
+@pytest.mark.parametrize("size", [13, 14])
+@pytest.mark.parametrize("sides", [(0, 1, 0, 1), (2, 1, 1, 2), (1, 1, 1, 1), (0, 2, 1, 0), (3, 0, 0, 0)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_zeros_around_a_map_become_the_padding_of_the_convolution(
+    padding: int, sides: tuple[int, ...], size: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(9, 8, size, size)
+    depthwise = Padded(nn.Conv2d(8, 8, 3, stride=2, groups=8, padding=padding), sides)
+    assert aten.constant_pad_nd.default not in same(depthwise, x)
+    assert aten.constant_pad_nd.default not in same(Padded(nn.Conv2d(3, 8, 3, padding=padding), sides), x[:, :3])
+    # More zeros in the kernel of many channels cost more than they save; as many on both sides need none.
+    dense = same(Padded(nn.Conv2d(8, 8, 3, stride=2, padding=padding), sides), x)
+    assert (aten.constant_pad_nd.default in dense) == (sides != (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Padded(nn.Conv2d(8, 8, 3, groups=8), (0, 1, 0, 1), value=1.0),
+        Padded(nn.Conv2d(8, 8, 3, groups=8), (-1, 1, 0, 1)),
+        Padded(nn.Conv2d(8, 8, 3, groups=8, dilation=2), (0, 1, 0, 1)),
+        Padded(nn.Conv2d(8, 8, 3, groups=8), (0, 1)),
+    ],
+)
+def test_other_padding_stays(module: nn.Module) -> None:
+    torch.manual_seed(0)
+    assert aten.constant_pad_nd.default in same(module, torch.randn(9, 8, 14, 14))
+
+
+def test_zeros_that_something_else_uses_stay() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3, groups=8)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x: Tensor) -> Tensor:
+            padded = functional.pad(x, (0, 1, 0, 1))
+            found: Tensor = self.conv(padded) + padded[:, :, 1:-1, 1:-1]
+            return found
+
+    assert aten.constant_pad_nd.default in same(Twice(), torch.randn(9, 8, 14, 14))
+
+
+class Scaled(nn.Module):
+    """What pixels go through before the first convolution: `steps`, and that."""
+
+    def __init__(self, steps: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.steps, self.conv = steps, nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.conv(self.steps(x))
+        return found
+
+
+MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+NORMALIZE = Normalize(MEAN.tolist(), STD.tolist())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("steps", "ours"),
+    [
+        (NORMALIZE, True),
+        (lambda x: x.float() * 0.5 + STD.view(3, 1, 1), True),
+        (lambda x: x.float() / 255, True),
+        (lambda x: x.float() - torch.arange(14.0), False),  # a value a column
+        (lambda x: (x.float() / 255).sub(STD.view(3, 1, 1), alpha=2), True),  # the division alone
+        (lambda x: (x / 255.0 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1), False),  # torch divides integers itself
+    ],
+)
+def test_pixels_are_scaled_by_rows_to_the_same_bit(
+    steps: Callable[[Tensor], Tensor], ours: bool, precision: str
+) -> None:
+    torch.manual_seed(0)
+    module = Scaled(steps)
+    x = torch.randint(0, 256, (9, 3, 14, 14), dtype=torch.uint8)
+    forward, net = Forward(nn.Sequential(module).eval(), precision), nn.Sequential(module).eval()
+    assert apart(forward(x), by_modules(net, x, precision)) < 1e-6
+    assert (by_rows in targets(forward)) == ours
+    assert isinstance(forward._run, fx.GraphModule)
+    for node in [node for node in forward._run.graph.nodes if node.target is by_rows]:
+        rows = by_rows(as_input(x, precision), *fx.node.map_arg(node.args[1:], forward_value(forward)))
+        assert rows.is_contiguous(memory_format=torch.channels_last)
+        if steps is NORMALIZE:
+            assert torch.equal(rows, NORMALIZE(x).to(rows.dtype))
+
+
+def forward_value(forward: Forward) -> Callable[[fx.Node], Any]:
+    return lambda node: getattr(forward._run, str(node.target))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, (3, 2), 5])

@@ -26,7 +26,7 @@ from tlx.rows import Kept, Pixels, Rows, Through
 from tlx.runtime import device_name, free_memory
 from tlx.store import Store, mib
 
-FORMAT = 3  # of the rows that are kept across runs: one more for every change of what a forward pass computes
+FORMAT = 4  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 _SHARE = 0.5  # of the memory that is free
 _MOST = 0.9  # of it, whatever the budget
 

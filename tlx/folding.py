@@ -1,7 +1,7 @@
-"""A recorded graph made fast: everything constant computed once, convolutions merged with what follows them.
+"""A recorded graph made fast: everything constant computed once, convolutions merged with what is around them.
 
-BatchNorm is folded into the convolution before it; what oneDNN does in one pass (convolution, addition, activation)
-becomes one operation.
+BatchNorm is folded into the convolution before it, zeros around a map into the one behind them; what oneDNN does in one
+pass (convolution, addition, activation) becomes one operation.
 """
 
 import operator
@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 aten = torch.ops.aten
 
+_FEW = 4  # channels
 _BATCH_NORMS = (aten.native_batch_norm.default, aten.cudnn_batch_norm.default)
 # Activations that oneDNN applies to a convolution's output before it is stored: its name and scalars for each.
 _ACTIVATIONS: Mapping[Any, Callable[[Sequence[Any]], tuple[str, list[Any]]]] = {
@@ -35,6 +36,12 @@ def folded(graph: fx.Graph, held: Mapping[str, Tensor], device: torch.device) ->
     for node in list(graph.nodes):
         constants.fold(node)
     if _has_onednn(device):
+        for node in list(graph.nodes):
+            if _is_convolution(node):
+                _take_padding(node, constants)
+        for node in list(graph.nodes):
+            if node.target is aten._to_copy.default:
+                _by_rows(node, constants)
         for node in list(graph.nodes):
             if _is_convolution(node):
                 _merge(node, constants)
@@ -140,6 +147,99 @@ def _has_onednn(device: torch.device) -> bool:
     )
 
 
+def _take_padding(conv: fx.Node, constants: _Constants) -> None:
+    """Makes the zeros around a map the convolution's own padding, which nobody has to write.
+
+    That one is as wide on both sides. Where the zeros are not (a stride of 2 as TensorFlow pads it), the kernel gets
+    zeros on the other side, if it has few channels: a larger kernel of many would take longer than the zeros.
+    """
+    given = conv.args[0]
+    if not isinstance(given, fx.Node):
+        return
+    pad = given.args[0] if given.target is aten._to_copy.default else given
+    weight, padding = constants.value(conv.args[1]), _ints(conv.args[4])
+    if not _is_zero_padding(pad) or weight is None or {*_ints(conv.args[5])} != {1}:
+        return
+    assert isinstance(pad, fx.Node)
+    if any(len(node.users) > 1 for node in {pad, given}):
+        return
+    left, right, top, bottom = _ints(pad.args[1])
+    if (left, top) != (right, bottom):
+        if weight.shape[1] > _FEW:
+            return
+        wider = (max(0, right - left), max(0, left - right), max(0, bottom - top), max(0, top - bottom))
+        conv.update_arg(1, constants.node(_like_weight(torch.nn.functional.pad(weight, wider), weight.dtype), conv))
+    conv.update_arg(4, [padding[0] + max(top, bottom), padding[1] + max(left, right)])
+    inside = cast(fx.Node, pad.args[0])
+    pad.replace_all_uses_with(inside)
+    pad.graph.erase_node(pad)
+    if given is not pad:
+        given.meta = {"val": torch.empty_like(inside.meta["val"], dtype=given.meta["val"].dtype)}
+
+
+def _ints(values: Any) -> list[int]:
+    return [*cast(Sequence[int], values)]
+
+
+def _is_zero_padding(node: Any) -> bool:
+    """Of both sides of maps."""
+    return (
+        isinstance(node, fx.Node)
+        and node.target is aten.constant_pad_nd.default
+        and bool((*node.args, 0)[2] == 0)
+        and len(sides := _ints(node.args[1])) == 4
+        and min(sides) >= 0
+    )
+
+
+def _by_rows(first: fx.Node, constants: _Constants) -> None:
+    """Makes one operation of what scales pixels: it works along rows, and in place."""
+    x = first.args[0]
+    if not isinstance(x, fx.Node) or first.meta["val"].dtype is not torch.float32 or x.meta["val"].is_floating_point():
+        return
+    size = x.meta["val"].shape
+    if len(size) != 4 or size[1] > _FEW or not x.meta["val"].is_contiguous(memory_format=torch.channels_last):
+        return
+    steps, last = list[tuple[str, Any]](), first
+    while (node := _only_user(last, tuple(_IN_PLACE))) is not None and node.args[0] is last and not node.kwargs:
+        value = node.args[1]
+        held = constants.value(value)
+        if held is not None and held.dtype is torch.float32 and held.shape in ((size[1], 1, 1), (1, size[1], 1, 1)):
+            value = constants.node(held.flatten().repeat(size[3]), first)
+        elif isinstance(value, fx.Node):
+            break
+        steps.append((_IN_PLACE[node.target], value))
+        last = node
+    if not steps:
+        return
+    end = _only_user(last, (aten._to_copy.default,))
+    last = end if end is not None and {*end.kwargs} == {"dtype"} else last
+    with last.graph.inserting_before(last):
+        made = last.graph.call_function(by_rows, (x, steps, last.meta["val"].dtype))
+    made.meta = dict(last.meta)
+    last.replace_all_uses_with(made)
+    while last is not x:
+        done, last = last, cast(fx.Node, last.args[0])
+        done.graph.erase_node(done)
+
+
+_IN_PLACE: Mapping[Any, str] = {
+    aten.add.Tensor: "add_", aten.sub.Tensor: "sub_", aten.mul.Tensor: "mul_", aten.div.Tensor: "div_",
+}  # fmt: skip
+
+
+def by_rows(x: Tensor, steps: Sequence[tuple[str, Tensor | float]], dtype: torch.dtype) -> Tensor:
+    """uint8 `[N, C, H, W]`, channels last, to `dtype` after steps in fp32: a method, and a number or `[W * C]` values.
+
+    A step with a value a channel would else be computed for C values at a time.
+    """
+    n, c, h, w = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(n, h, w * c).float()
+    for method, value in steps:
+        getattr(rows, method)(value)
+    return rows.to(dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
 def _merge(conv: fx.Node, constants: _Constants) -> None:
     """Makes one oneDNN operation of a convolution and the addition and the activation that follow it, its weight in
     oneDNN's own layout."""
@@ -218,21 +318,22 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
     for axis, width, step, pad in zip((2, 3), kernel, stride, padding, strict=True):
         size = x.shape[axis]
         count = (size + 2 * pad - width) // step + 1
-        best: Tensor | None = None
-        # The place `pad` of a window lies within the map for every window: it starts, the others raise it.
-        for place in sorted(range(width), key=lambda place: place != pad):
+        places = []  # of a window: the first one that has this place within the map, and the values there
+        for place in range(width):
             first = max(0, -((place - pad) // step))
             last = min(count, (size - 1 + pad - place) // step + 1)
-            if last <= first:  # it lies within no window
-                continue
-            start = first * step + place - pad
-            some = x.narrow(axis, start, (last - first - 1) * step + 1)
-            some = some[:, :, ::step] if axis == 2 else some[:, :, :, ::step]
-            if best is None:
-                best = some.clone()
-            else:
-                part = best.narrow(axis, first, last - first)
-                torch.maximum(part, some, out=part)
-        assert best is not None
+            if last > first:
+                start = first * step + place - pad
+                some = x.narrow(axis, start, (last - first - 1) * step + 1)
+                places.append((first, some[:, :, ::step] if axis == 2 else some[:, :, :, ::step]))
+        # The place `pad` is within the map for every window: it, and others that are, start; the rest raise them.
+        (_, best), *others = sorted(places, key=lambda found: -found[1].shape[axis])
+        if others and others[0][1].shape == best.shape:
+            best = torch.maximum(best, others.pop(0)[1])
+        elif others:
+            best = best.clone()
+        for first, some in others:
+            part = best.narrow(axis, first, some.shape[axis])
+            torch.maximum(part, some, out=part)
         x = best
     return x

@@ -6,6 +6,8 @@ for any number of threads.
 """
 
 import collections
+import contextlib
+import ctypes
 import functools
 import os
 import threading
@@ -15,6 +17,7 @@ from typing import TypeVar
 
 import torch
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # names of mallopt(3), of malloc.h
 CHUNK = 8  # images that are decoded by one thread after the other
 
 Item = TypeVar("Item")
@@ -45,12 +48,27 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], lanes: i
 
 def for_passes(device: torch.device) -> int:
     """Lanes for forward passes: a GPU takes one after another."""
+    if device.type == "cpu":
+        _hold_memory()
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def for_images(device: torch.device) -> int:
     """Lanes for the decoding of images: on a CPU those of the forward passes, so that no thread displaces another."""
     return torch.get_num_threads() if device.type == "cpu" else min(os.cpu_count() or 1, 16)
+
+
+@functools.cache
+def _hold_memory() -> None:
+    """Lets the C library hold what is freed, where it is glibc.
+
+    Every pass takes and frees the same blocks. It would give them back to the system and get them again as new pages,
+    each of which the system clears: a tenth of the time of a pass where memory is virtual.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        for setting, size in ((_MMAP_THRESHOLD, 1 << 25), (_TRIM_THRESHOLD, 1 << 28), (_TOP_PAD, 1 << 26)):
+            glibc.mallopt(setting, size)
 
 
 @functools.cache

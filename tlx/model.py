@@ -21,7 +21,7 @@ from tlx.errors import RequestError
 from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
-from tlx.pixels import Preprocessing
+from tlx.pixels import Preprocessing, as_batch
 from tlx.runtime import autocast, device_of
 from tlx.saved import DESCRIPTION, WEIGHTS, Format, describe, opened, save
 from tlx.stages import Net
@@ -173,7 +173,7 @@ class Model:
 
     def _answers(self, held: list[_View]) -> list[tuple[Prediction, Tensor | None]]:
         views = [found for _, found in held if isinstance(found, Tensor)]
-        answers = iter(self.probabilities(torch.stack(views)).tolist() if views else [])
+        answers = iter(self.probabilities(as_batch(views)).tolist() if views else [])
         return [
             (self._prediction(name, next(answers)), found)
             if isinstance(found, Tensor)

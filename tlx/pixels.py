@@ -14,7 +14,7 @@ from tlx.decoding import MAX_PIXELS, Pixels, UnreadableImage
 from tlx.errors import RequestError, nearest
 from tlx.runtime import seed_from
 
-__all__ = ["Normalize", "Preprocessing", "ShearZoom", "random_view"]
+__all__ = ["Normalize", "Preprocessing", "ShearZoom", "as_batch", "random_view"]
 
 INTERPOLATIONS = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -100,6 +100,12 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def as_batch(views: Sequence[Tensor]) -> Tensor:
+    """uint8 `[3, S, S]` each to `[N, 3, S, S]` with the channels last, as they are decoded and as convolutions take
+    them: a copy of whole rows."""
+    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
 
 
 class Normalize(nn.Module):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tlx.data import Images
 from tlx.forward import Forward, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
-from tlx.pixels import Preprocessing, random_view
+from tlx.pixels import Preprocessing, as_batch, random_view
 
 
 class Rows(Protocol):
@@ -170,7 +170,7 @@ def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]], lanes: in
     """Batches by threads of this process: decoding leaves Python's lock, and nothing is copied between processes."""
     chunks = ([keys[i : i + CHUNK] for i in range(0, len(keys), CHUNK)] for keys in order)
     sizes = [-(-len(keys) // CHUNK) for keys in order]
-    made = side_by_side(lambda keys: torch.stack([views[key] for key in keys]), itertools.chain(*chunks), lanes)
+    made = side_by_side(lambda keys: as_batch([views[key] for key in keys]), itertools.chain(*chunks), lanes)
     for size in sizes:
         some = list(itertools.islice(made, size))
         yield some[0] if size == 1 else torch.cat(some)
