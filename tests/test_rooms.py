@@ -75,16 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
     "evaluate": {"forward", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
-    "features": {
-        "kept",
-        "forward",
-        "lanes",
-        "parallel",
-        "ranks",
-        "rows",
-        "runtime",
-        "store",
-    },  # the frozen prefix, once
+    "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
     "solvers": {"config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk

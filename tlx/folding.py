@@ -22,6 +22,10 @@ _ACTIVATIONS: Mapping[Any, Callable[[Sequence[Any]], tuple[str, list[Any]]]] = {
     aten.silu.default: lambda args: ("swish", []),
     aten.hardswish.default: lambda args: ("hardswish", []),
 }
+# What scales pixels, as methods that write over a tensor.
+_IN_PLACE: Mapping[Any, str] = {
+    aten.add.Tensor: "add_", aten.sub.Tensor: "sub_", aten.mul.Tensor: "mul_", aten.div.Tensor: "div_",
+}  # fmt: skip
 
 
 def folded(graph: fx.Graph, held: Mapping[str, Tensor], device: torch.device) -> fx.GraphModule:
@@ -221,11 +225,6 @@ def _by_rows(first: fx.Node, constants: _Constants) -> None:
     while last is not x:
         done, last = last, cast(fx.Node, last.args[0])
         done.graph.erase_node(done)
-
-
-_IN_PLACE: Mapping[Any, str] = {
-    aten.add.Tensor: "add_", aten.sub.Tensor: "sub_", aten.mul.Tensor: "mul_", aten.div.Tensor: "div_",
-}  # fmt: skip
 
 
 def by_rows(x: Tensor, steps: Sequence[tuple[str, Tensor | float]], dtype: torch.dtype) -> Tensor:

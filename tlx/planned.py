@@ -1,5 +1,6 @@
 """The jobs of a sweep: every combination of a command line once, with what it is known by."""
 
+import itertools
 import os
 import re
 import shlex
@@ -43,9 +44,13 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     jobs: list[
         tuple[list[str], DictConfig, DictConfig, Config]
     ] = []  # every configuration error comes before the first job
-    for job in _composed(asked, config_dir):
-        each = _repeated(*job[:2])
-        jobs += [job] if each == [job[0]] else _composed(each, config_dir)
+    first = list(_composed(asked, config_dir))
+    each = [_repeated(typed, node) for typed, node, *_ in first]
+    repeated = _composed(
+        [one for job, some in zip(asked, each, strict=True) if some != [job] for one in some], config_dir
+    )
+    for job, some in zip(first, each, strict=True):
+        jobs += [job] if some == [job[0]] else itertools.islice(repeated, len(some))
     found: dict[str, Planned] = {}
     for one, node, mine, config in jobs:
         known_by = key(config)

@@ -1,4 +1,7 @@
-"""Pictures of a run: learning curves, confusion matrix, a grid of predictions. Matplotlib's figures without pyplot."""
+"""Pictures of a run: learning curves, confusion matrix, a grid of predictions.
+
+Charts are Matplotlib's figures, without pyplot; the grid of pictures is Pillow's.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +86,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     names = short_names(classes, 24) if k <= MOST else []
     turned = k > 6 or max(map(len, names), default=0) > 8
     side = min(max(2.4, 1 + 0.42 * k), 13)  # of the matrix; all in inches
-    left = 0.55 + max((_font(10).getlength(name) for name in names), default=30) / 72  # for names of 10 points
+    left = 0.55 + max(map(_font(10).getlength, names), default=30) / 72  # for names of 10 points
     below, above, bar = left if turned else 0.6, 0.35, 1.15
     width, height = left + side + bar, below + side + above
     figure = Figure(figsize=(width, height))  # laid out by hand: constrained layout draws everything twice
@@ -130,7 +133,7 @@ def predictions(
     order = choose(labels, predictions, probabilities)
     names = short_names(classes, 20)
     grid = Image.new("RGB", (COLUMNS * CELL[0], -(-len(order) // COLUMNS) * CELL[1]), "white")
-    draw = ImageDraw.Draw(grid)
+    draw, font = ImageDraw.Draw(grid), _font(TEXT)
     for place, i in enumerate(order):
         right = predictions[i] == labels[i]
         row, column = divmod(place, COLUMNS)
@@ -139,10 +142,10 @@ def predictions(
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), outline=RIGHT if right else WRONG, width=1 if right else 5)
         said = f"{names[predictions[i]]}  {probabilities[i]:.0%}"
         text = said if right else f"{said}\nis {names[labels[i]]}"
-        widest = max(_font(TEXT).getlength(line) for line in text.split("\n"))
+        widest = max(map(font.getlength, text.split("\n")))
         draw.multiline_text(
             (x + SIDE / 2, y - 4), text, fill="black" if right else WRONG, anchor="md", align="center",
-            font=_font(min(TEXT, TEXT * SIDE / widest)),
+            font=font if widest <= SIDE else _font(TEXT * SIDE / widest),
         )  # fmt: skip
     with atomic(path) as file:
         grid.save(file, format="png", compress_level=1)

@@ -139,7 +139,8 @@ def seed_all(*parts: object) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     # Without an accelerator torch would keep each seed, and who asked for it, for the day that there is one.
-    torch.manual_seed(seed) if torch.accelerator.is_available() else torch.default_generator.manual_seed(seed)
+    everywhere = torch.accelerator.is_available()
+    (torch.manual_seed if everywhere else torch.default_generator.manual_seed)(seed)
 
 
 @contextlib.contextmanager
