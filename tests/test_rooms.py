@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recording": set(),  # a network as a graph
     "forward": {"folding", "recording", "runtime"},  # the frozen part as it runs
     "lanes": set(),  # forward passes side by side
-    "rows": {"data", "forward", "lanes", "pixels"},  # batches
+    "rows": {"data", "forward", "lanes", "pixels", "runtime"},  # batches
     # From names to networks.
     "stages": {"parts"},  # a network as named stages
     "discovery": {"parts", "stages"},  # stages found by running the network
@@ -75,8 +75,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
     "evaluate": {"forward", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
+    "captured": {"ranks"},  # training steps that a GPU repeats
     "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
-    "solvers": {"config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
+    "solvers": {"captured", "config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk
     # What stays.
@@ -189,6 +190,7 @@ HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 MAY_BE_HEAVY = {
     *(
         "backbones",
+        "captured",
         "discovery",
         "evaluate",
         "exported",

@@ -245,6 +245,14 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert len(rows) == 3
 
 
+def test_rows_that_lie_elsewhere_are_put_together_ahead() -> None:
+    _, here = linear_task(33)
+    elsewhere = Kept(here.views, here.y, torch.device("cpu", 0))  # as those of a GPU's tail that lie in memory
+    for order in ([], shuffled(33, 4, torch.Generator().manual_seed(0))):
+        pairs = zip(elsewhere.batches(order, 0), here.batches(order, 0), strict=True)
+        assert all(torch.equal(a, b) for found, wanted in pairs for a, b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("accumulate", [2, 5, 8, 33])
 def test_no_micro_batch_has_one_image(accumulate: int) -> None:
     rows, _ = fit(*linear_task(33), Training(accumulate=accumulate))  # BatchNorm refuses a batch of one

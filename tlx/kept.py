@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tlx.forward import rows_per_pass
 from tlx.rows import Pixels, Rows
-from tlx.runtime import autocast
+from tlx.runtime import autocast, sent
 from tlx.store import Found, Store
 
 _CHUNK = 1 << 26  # bytes that are copied at once between memory and a file
@@ -128,7 +128,7 @@ def _in_memory(
     x = outline.empty(n, device)
     if store is None:
         for index, some in task.compute(np.arange(n)):
-            x[index.to(device)] = some.to(device)
+            x[sent(index, device)] = sent(some, device)
         return x, 0
     keys, chunk = task.keys(), max(1, _CHUNK // outline.row_bytes)
     with store.lock(space):
@@ -136,10 +136,10 @@ def _in_memory(
         known = np.flatnonzero(found.block >= 0)
         for start in range(0, len(known), chunk):
             some = torch.from_numpy(known[start : start + chunk])
-            x[some.to(device)] = Mapped(found, outline)[some].to(device)
+            x[sent(some, device)] = sent(Mapped(found, outline)[some], device)
         missing = found.missing
         for index, rows in task.compute(missing):
-            x[index.to(device)] = rows.to(device)
+            x[sent(index, device)] = sent(rows, device)
         if len(missing):
             with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is not None:

@@ -22,7 +22,7 @@ from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
 from tlx.pixels import Preprocessing, as_batch
-from tlx.runtime import autocast, device_of
+from tlx.runtime import autocast, device_of, sent
 from tlx.saved import DESCRIPTION, WEIGHTS, Format, describe, opened, save
 from tlx.stages import Net
 
@@ -126,7 +126,7 @@ class Model:
     def logits(self, x: Tensor) -> Tensor:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, as they were when the model was measured."""
         frozen, tail = self.halves
-        rows = frozen(x.to(self.device))
+        rows = frozen(sent(x, self.device))
         with torch.no_grad(), autocast(self.device, self.precision):
             logits: Tensor = tail(as_input(rows, self.precision))
         return logits.float().cpu()

@@ -13,6 +13,9 @@ from tlx.data import Images
 from tlx.forward import Forward, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
 from tlx.pixels import Preprocessing, as_batch, random_view
+from tlx.runtime import pinned, sent
+
+_AHEAD = 2  # threads that put rows together; each has two batches ready
 
 
 class Rows(Protocol):
@@ -48,10 +51,15 @@ class Kept:
         if not order:
             return
         # One transfer for all of an epoch.
-        moved = torch.split(torch.cat(list(order)).to(target), [len(index) for index in order])
-        for index, here in zip(order, moved, strict=True):
-            x = view[here if self.device == target else index.to(self.device)]
-            yield x.to(target, non_blocking=True), self.y[here]
+        moved = torch.split(sent(torch.cat(list(order)), target), [len(index) for index in order])
+        if self.device == target:
+            for here in moved:
+                yield view[here], self.y[here]
+            return
+        # Those that lie beside a GPU, or in files, are put together ahead of the step that takes them.
+        ahead = side_by_side(lambda index: pinned(view[index], target), order, _AHEAD)
+        for here, x in zip(moved, ahead, strict=True):
+            yield sent(x, target), self.y[here]
 
 
 class Pixels:
@@ -100,7 +108,7 @@ class Pixels:
         if not self.stacked:
             self.order.keys = [[(i, epoch) for i in index.tolist()] for index in order]
         for index, x in zip(order, self._views(order), strict=True):
-            yield x.to(self.device, non_blocking=True), self.y[index.to(self.y.device)]
+            yield sent(x, self.device), self.y[sent(index, self.y.device)]
 
     def _views(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
         if self.loader is not None:
@@ -113,7 +121,7 @@ class Pixels:
         """The evaluation view of a batch at once: small images travel to the device as they are and grow there."""
         pixels = self.images.stack(index.cpu().numpy())
         assert pixels is not None
-        return self.views.preprocessing.view(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
+        return self.views.preprocessing.view(sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.device))
 
 
 class Views(Dataset[Tensor]):
@@ -202,7 +210,7 @@ class Through:
             while size and have >= size:
                 whole = made[0] if len(made) == 1 else torch.cat(made)
                 batch, rest = whole[:size], whole[size:]
-                yield batch, self.y[index[start : start + size].to(self.y.device)]
+                yield batch, self.y[sent(index[start : start + size], self.y.device)]
                 made, have, start, size = [rest] if len(rest) else [], have - size, start + size, next(sizes, 0)
 
 

@@ -71,6 +71,16 @@ def autocast(device: "torch.device", precision: str) -> "torch.autocast":
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def pinned(x: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """`x` where a GPU can fetch it from; another device takes it as it is."""
+    return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
+
+
+def sent(x: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """`x` on the device. A GPU gets it while it computes; from other memory it would first finish all it was given."""
+    return pinned(x, device).to(device, non_blocking=device.type == "cuda")
+
+
 def training_precision(tail: "nn.Module", device: "torch.device", precision: str) -> str:
     """The format in which `tail` trains: on a CPU, small matrix products lose more to the casts than they gain."""
     from torch import nn

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx import ranks
+from tlx.captured import Gradients, recorder_for
 from tlx.config import Phase, Training, component
 from tlx.errors import RequestError, reason
 from tlx.evaluate import logits
@@ -107,6 +108,9 @@ def sgd(
     if progress.optimizer_state is not None:
         go_on(optimizer, progress.optimizer_state)
     progress.optimizer, progress.optimizer_state = optimizer, None
+    recorder = recorder_for(device, (epochs - progress.within) * math.ceil(len(fit.y) / batch_size))
+    compute = partial(backward, tail, weight=weight, training=training, precision=trains_in)
+    gradients = Gradients(compute, tail, learning, recorder)
     while progress.within < epochs and (phase.patience is None or progress.waited < phase.patience):
         epoch = progress.within
         began = progress.since = time.perf_counter()
@@ -126,9 +130,8 @@ def sgd(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
             lr = peak * scale
-            optimizer.zero_grad(set_to_none=True)
             whole = fit.y[index.to(device)] if ranks.count() > 1 else y
-            loss = backward(tail, x[: len(mine)], y[: len(mine)], weight, training, trains_in, sizes=sizes, whole=whole)
+            loss = gradients(x[: len(mine)], y[: len(mine)], sizes=sizes, whole=whole)
             loss = sum_gradients(learning, loss)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(learning, training.clip_norm)
