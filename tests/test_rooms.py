@@ -28,7 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
     "parts": set(),  # one piece of a network as a module
     "registry": set(),  # MLflow's models: logged, registered, compared
-    "tracking_process": set(),  # writes to MLflow; a process of its own, started by path
+    "tracking_store": set(),  # an MLflow store, opened once
+    "tracking_run": {"tracking_store"},  # a run's messages, written in order
+    "tracking_process": {"registry", "tracking_run", "tracking_store"},  # of its own, started by path
+    "tracking_pipe": set(),  # what leads there
     "display": set(),  # what a person sees
     "blocks": set(),  # a file of rows, checked
     "store": {"blocks"},  # rows of features on disk, never trusted
@@ -102,7 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_inventory": {"config", "data", "datasets", "decoding", "fetch", "inventory", "unpack"},  # the verb `data`
     "export": {"decoding", "exported", "folders", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
     "report": {"runtime"},  # pictures, card
-    "tracking": {"config", "tracking_process"},  # what MLflow is told
+    "tracking": {"config", "tracking_pipe", "tracking_store"},  # what MLflow is told
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
         *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "summary", "tracking"),
@@ -359,8 +362,8 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def test_the_process_for_mlflow_runs_without_tlx() -> None:
     """It is started by path, so that it does not depend on where tlx is."""
-    for name in ("tracking_process", "registry"):
-        assert not HOUSE[name].rooms()
+    for name in ("tracking_process", "tracking_run", "tracking_store", "registry"):
+        assert not HOUSE[name].rooms(HOUSE[name].now, HOUSE[name].later)
         assert HOUSE[name].packages(HOUSE[name].now) <= set(sys.stdlib_module_names)
 
 

@@ -4,17 +4,12 @@ Nothing of MLflow is imported here and nothing is active globally, so the next r
 A store that fails costs one warning. Every message carries the time it was said.
 """
 
-import atexit
 import getpass
 import importlib.util
 import json
-import logging
 import os
 import re
 import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +20,8 @@ import psutil
 
 from tlx.config import flat as leaves
 from tlx.errors import RequestError, shown
-from tlx.tracking_process import reachable
+from tlx.tracking_pipe import pipe
+from tlx.tracking_store import reachable
 
 if TYPE_CHECKING:
     from tlx.config import Tracking
@@ -34,8 +30,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARAM_LENGTH = 500  # characters: what servers of every age take; the whole configuration is an artifact
 TAG_LENGTH = 5000
 PROBE = 2.0  # seconds that a server has to answer
-
-log = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -96,13 +90,13 @@ class MlflowTracker(Tracker):
         self.experiment = experiment
         self.system_metrics = system_metrics
         self.number: int | None = None
-        self._recorder = _recorder()  # it imports MLflow from now on
+        self._pipe = pipe()  # it imports MLflow from now on
 
     @property
     def run_id(self) -> str:
         if self.number is None:
             return ""
-        return self._recorder.run_id(self.number)
+        return self._pipe.run_id(self.number)
 
     def start(
         self,
@@ -115,16 +109,16 @@ class MlflowTracker(Tracker):
         lock: Path | None = None,
         shared: bool = False,
     ) -> None:
-        if not self._recorder.usable:
-            self._recorder = _recorder()
-        self.number = self._recorder.new_key(shown(self.uri))
+        if not self._pipe.usable:
+            self._pipe = pipe()
+        self.number = self._pipe.new_key(shown(self.uri))
         own = {"mlflow.source.name": "tlx", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         if commit := _commit():
             own["mlflow.source.git.commit"] = commit
         if key:
             own["tlx.run"] = key
         if isinstance(parent, MlflowTracker):
-            told = parent.number if parent._recorder is self._recorder else parent.run_id
+            told = parent.number if parent._pipe is self._pipe else parent.run_id
         else:
             told = parent if isinstance(parent, str) else None
         self._say(
@@ -165,11 +159,11 @@ class MlflowTracker(Tracker):
     def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
         if self.number is not None:
             self._say("finish", status=status, error=(error or "")[:TAG_LENGTH])
-            self._recorder.wait_finished(self.number)
+            self._pipe.wait_finished(self.number)
 
     def _say(self, op: str, **content: Any) -> None:
         if self.number is not None:
-            self._recorder.say({"op": op, "run": self.number, "time": int(time.time() * 1000), **content})
+            self._pipe.say({"op": op, "run": self.number, "time": int(time.time() * 1000), **content})
 
 
 def open(config: "Tracking", output: Path) -> Tracker:
@@ -284,117 +278,3 @@ def _commit() -> str | None:
         except (OSError, subprocess.TimeoutExpired):  # no git
             return None
     return None
-
-
-class _Recorder:
-    """The process that writes, and what it has answered."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
-        # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("tracking_process.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-        )
-        self._lock = threading.Lock()
-        self._answer = threading.Condition(self._lock)
-        self._ids: dict[int, str] = {}
-        self._finished: set[int] = set()
-        self._uris: dict[int, str] = {}
-        self._gone = False
-        self._reader = threading.Thread(target=self._listen, name="tlx-tracking", daemon=True)
-        self._reader.start()
-
-    @property
-    def usable(self) -> bool:
-        return self.pid == os.getpid() and not self._gone
-
-    def new_key(self, uri: str) -> int:
-        with self._lock:
-            key = len(self._uris)
-            self._uris[key] = uri
-            return key
-
-    def say(self, message: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with self._lock:
-            if self._gone or message["run"] in self._finished:
-                return
-            try:
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
-            except OSError:
-                pass  # it has died; the listener says so
-
-    def run_id(self, key: int) -> str:
-        with self._answer:
-            self._answer.wait_for(lambda: self._gone or key in self._ids or key in self._finished)
-            return self._ids.get(key, "")
-
-    def wait_finished(self, key: int) -> None:
-        def done() -> bool:
-            return self._gone or key in self._finished
-
-        with self._answer:
-            if not self._answer.wait_for(done, timeout=10):
-                log.info("waiting until MLflow (%s) has everything", self._uris[key])
-                self._answer.wait_for(done)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            key = answer["run"]
-            with self._answer:
-                if "run_id" in answer:
-                    self._ids[key] = answer["run_id"]
-                if "finished" in answer:
-                    self._finished.add(key)
-                self._answer.notify_all()
-            if "said" in answer:
-                log.info("MLflow: %s", answer["said"])
-            if "warning" in answer:
-                log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], answer["warning"])
-        with self._answer:
-            self._gone = True
-            lost = len(self._finished) < len(self._uris)
-            self._answer.notify_all()
-        if lost:
-            self._errors.seek(0)
-            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-            log.warning("the process that writes to MLflow has ended, the run goes on without it: %s", last[0])
-
-    def close(self) -> None:
-        """Ends the process: when everything is written it has nothing to do any more."""
-        if self.pid != os.getpid():
-            return
-        assert self._process.stdin is not None
-        with self._lock:
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            pass  # it ends by itself when it has written what it has
-        else:
-            self._reader.join(timeout=1)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._errors.close()
-
-
-_current: _Recorder | None = None
-_current_lock = threading.Lock()
-
-
-def _recorder() -> _Recorder:
-    """One for all runs of this process: MLflow is imported once. Another after a fork, or when it has died."""
-    global _current
-    with _current_lock:
-        if _current is None or not _current.usable:
-            _current = _Recorder()
-            atexit.register(_current.close)
-        return _current

@@ -11,345 +11,34 @@ import importlib.util
 import json
 import os
 import queue
-import sqlite3
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 Message = dict[str, Any]
 LINGER = 0.2  # seconds for which metrics wait for more of them
-RETRY = 10.0  # seconds until a store that failed is tried again
-SAMPLE = 2.0  # seconds between two samples of the machine's load; later 1 % of the run's time so far
-# What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
-# at #/experiments/<id>/runs?viewStateShareKey=tlx
-COLUMNS = [
-    "attributes.`Duration`",
-    "metrics.`test_accuracy`",
-    "metrics.`accuracy_before_training`",
-    "metrics.`val_accuracy`",
-    "params.`backbone.name`",
-    "params.`seed`",
-]
-EXPERIMENT = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.sharedViewState.tlx": json.dumps(
-        {"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}
-    ),
-}
-# Its neighbour, which is part of this process: opened by path too, because nothing else here is to be found by name.
-_spec = importlib.util.spec_from_file_location("tlx_registry", Path(__file__).with_name("registry.py"))
-assert _spec is not None
-assert _spec.loader is not None
-registry = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(registry)
 ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
 
 
-def reachable(uri: str, timeout: float) -> str | None:
-    """Why the server at `uri` does not answer within `timeout` seconds, or None where it does.
-
-    Decided in a thread: looking up a name has no time limit of its own.
-    """
-    reason = [f"no answer within {timeout:g} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout):
-                reason.clear()
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in (502, 503, 504):  # a proxy that answers for a server which does not
-                reason[0] = f"HTTP {error.code}"
-            else:
-                reason.clear()
-        except urllib.error.URLError as error:
-            reason[0] = str(error.reason)
-        except (OSError, ValueError) as error:
-            reason[0] = str(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout + 0.3)
-    return reason[0] if reason else None
+def _neighbour(name: str) -> Any:
+    """A module beside this one, opened by path too: nothing else here is to be found by name."""
+    spec = importlib.util.spec_from_file_location(f"tlx_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-class Store:
-    """One MLflow store, opened once; several processes may open (and create) it at the same time."""
-
-    def __init__(self, uri: str, artifacts: str | None) -> None:
-        self.uri = uri
-        self.artifacts = artifacts
-        self.works = True  # as of the last attempt
-        self._client: MlflowClient | None = None
-        self._experiments: dict[str, str] = {}
-
-    def lock(self) -> contextlib.AbstractContextManager[object]:
-        """One process at a time, where the store is a file; a server has none to offer."""
-        if not self.uri.startswith("sqlite:///"):
-            return contextlib.nullcontext()
-        from filelock import FileLock
-
-        file = Path(self.uri.removeprefix("sqlite:///"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(file.with_name(f".{file.name}.lock"), timeout=300)
-
-    def client(self) -> "MlflowClient":
-        """Connects; creates the database where there is none."""
-        if self._client is None:
-            from mlflow import MlflowClient
-
-            with self.lock():
-                if self.uri.startswith("sqlite:///"):
-                    # MLflow tries for 100 s to open a file that cannot be opened: asked first
-                    with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as database:
-                        database.execute("SELECT count(*) FROM sqlite_master")
-                self._client = MlflowClient(self.uri)
-        return self._client
-
-    def experiment(self, name: str) -> str:
-        """Its id; created, or brought back where somebody has deleted it, because the name stays taken."""
-        from mlflow.exceptions import MlflowException
-
-        if name not in self._experiments:
-            client = self.client()
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                try:
-                    self._experiments[name] = str(
-                        client.create_experiment(name, artifact_location=self.artifacts, tags=EXPERIMENT)
-                    )
-                except MlflowException:  # another process was faster, or it is a real error and comes again here
-                    found = client.get_experiment_by_name(name)
-                    if found is None:
-                        raise
-            if found is not None:
-                if found.lifecycle_stage == "deleted":
-                    client.restore_experiment(found.experiment_id)
-                self._experiments[name] = str(found.experiment_id)
-        return self._experiments[name]
-
-
-class Recorded:
-    """One run: what was asked for and is not written yet, in order, and the state of the machine."""
-
-    def __init__(
-        self,
-        key: int,
-        store: Store,
-        say: Callable[[Message], None],
-        ids: dict[int, str],
-        orphaned: Callable[[], bool],
-    ) -> None:
-        self.key = key
-        self.orphaned = orphaned  # whether the process that asks has ended
-        self.store = store
-        self.say = say
-        self.ids = ids  # run ids by key, of all runs of this process
-        self.pending: deque[Message] = deque()
-        self.failed = 0.0  # when the store failed last, seconds since the epoch; 0: it works
-        self.warned = False
-        self.started = time.time()
-        self.sampled = time.time()
-        self.samples = 0
-        self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
-        self.model_id = ""  # MLflow's, once the model is logged
-        self.lock: Any = None  # the file that says that this run is written here and nowhere else
-        # Of a run that was opened again: the steps that each metric has, and the parameters' names.
-        self.known: dict[str, set[int]] | None = None
-        self.parameters: set[str] = set()
-        self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
-
-    def take(self, message: Message) -> None:
-        """Writes the message and what waits before it; keeps all of it where the store fails."""
-        self.pending.append(message)
-        last = message["op"] == "finish"
-        if self.failed:
-            if not last and time.time() - self.failed < RETRY:
-                return
-            if self.store.uri.startswith("http") and reachable(self.store.uri, 3.0) is not None:
-                self.failed = time.time()
-                return
-        failures = 0
-        while self.pending and failures < 2:
-            try:
-                self.apply(self.pending[0])
-                self.failed = 0.0
-                self.store.works = True
-                failures = 0
-            except Left:
-                raise
-            except Exception as error:  # whatever a store, a driver or a network raises: the run must go on without
-                self.failed = time.time()
-                if self.store.works and not self.warned:  # once a run, and once for all that are open
-                    self.warned = True
-                    self.say({"run": self.key, "warning": " ".join(str(error).split())[:300] or repr(error)})
-                self.store.works = False
-                if self.key not in self.ids:  # nobody waits for an id that may never come
-                    self.say({"run": self.key, "run_id": ""})
-                if not last:
-                    return
-                failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing
-            self.pending.popleft()
-
-    def apply(self, message: Message) -> None:
-        """One message into the store."""
-        client = self.store.client()
-        op = message["op"]
-        if op == "start":
-            self.enter(message["lock"])
-            self.start(client, message)
-            if message["shared"]:
-                self.leave()
-            return
-        run_id = self.ids[self.key]
-        if op == "metrics":
-            self.measured = True
-            self.metrics(client, message["rows"])
-        elif op == "dataset":
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            data = Dataset(
-                name=message["name"][:500],
-                digest=message["digest"][:12],  # what the UI shows; the whole fingerprint is in the profile
-                source_type="local",
-                source=json.dumps({"uri": message["source"]}),
-                profile=json.dumps({**message["counts"], "classes": message["classes"], "digest": message["digest"]}),
-            )
-            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
-        elif op == "artifact":
-            path = Path(message["path"])
-            if path.is_dir():
-                client.log_artifacts(run_id, str(path), "/".join(filter(None, (message["folder"], path.name))))
-            else:
-                client.log_artifact(run_id, str(path), message["folder"] or None)
-        elif op == "model":
-            self.model_id = registry.log(client, run_id, Path(message["path"]))
-        elif op == "register" and self.model_id:
-            with self.store.lock():
-                said = registry.register(client, run_id, self.model_id, message["name"], Path(message["folder"]))
-            self.say({"run": self.key, "said": said})
-        elif op == "tags":
-            for name, value in message["tags"].items():
-                client.set_tag(run_id, name, value)
-        elif op == "finish":
-            if message["error"]:
-                client.set_tag(run_id, "tlx.error", message["error"])
-            elif self.known is not None and "tlx.error" in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, "tlx.error")  # of an earlier process
-            client.set_terminated(run_id, message["status"], end_time=message["time"])
-            self.leave()
-
-    def enter(self, path: str | None) -> None:
-        """Waits until no other process writes this run; a process that was killed leaves it to who goes on with it."""
-        if path is None or not Path(path).parent.is_dir():  # the run has removed its folder: it has done nothing
-            return
-        from filelock import FileLock, Timeout
-
-        self.lock = self.lock or FileLock(path)
-        try:
-            self.lock.acquire(timeout=0 if self.orphaned() else -1)
-        except Timeout as error:
-            raise Left from error
-
-    def leave(self) -> None:
-        """Lets others write this run."""
-        if self.lock is not None:
-            self.lock.release(force=True)
-
-    def start(self, client: "MlflowClient", message: Message) -> None:
-        """Creates the run with its parameters; a parent is a run id, or the key of a run of this process."""
-        from mlflow.entities import Param
-
-        tags = dict(message["tags"])
-        parent = message["parent"]
-        if isinstance(parent, int):
-            parent = self.ids.get(parent)
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        if self.key not in self.ids:  # a second try after the parameters failed
-            experiment = self.store.experiment(message["experiment"])
-            found = self.again(client, experiment, message["key"]) if message["key"] else None
-            if found is None:
-                run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
-                found = run.info.run_id
-            else:
-                for name, value in tags.items():
-                    client.set_tag(found, name, value)
-            self.ids[self.key] = found
-            self.say({"run": self.key, "run_id": found})
-        # Of a run that was opened again they stay what they were: MLflow refuses another value (a budget, say).
-        fresh = [(name, value) for name, value in message["params"].items() if name not in self.parameters]
-        for some in chunks(fresh, 100):
-            client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
-        if message["system_metrics"]:
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-            monitor: Any = SystemMetricsMonitor
-            self.monitor = monitor(self.ids[self.key], tracking_uri=self.store.uri)
-
-    def again(self, client: "MlflowClient", experiment: str, key: str) -> str | None:
-        """The run of that key, opened again, or None where there is none."""
-        runs = client.search_runs([experiment], f"tags.`tlx.run` = '{key}'", max_results=1)
-        if not runs:
-            return None
-        if self.orphaned():
-            raise Left  # another process has gone on with it
-        run_id: str = runs[0].info.run_id
-        client.update_run(run_id, "RUNNING")
-        if "tlx.error" in runs[0].data.tags:
-            client.delete_tag(run_id, "tlx.error")
-        self.known, self.measured, self.parameters = {}, True, set(runs[0].data.params)
-        self.samples = len(client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
-        return run_id
-
-    def missing(self, client: "MlflowClient", values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Of a run that was opened again: the values that it has not got yet."""
-        assert self.known is not None
-        for name in values.keys() - self.known.keys():
-            self.known[name] = {metric.step for metric in client.get_metric_history(self.ids[self.key], name)}
-        return {name: value for name, value in values.items() if step not in self.known[name]}
-
-    def metrics(self, client: "MlflowClient", rows: Sequence[tuple[Mapping[str, float], int, int]]) -> None:
-        """Values, their step, and when it was in milliseconds since the epoch."""
-        from mlflow.entities import Metric
-
-        fresh = []
-        for values, step, at in rows:
-            new = values if self.known is None else self.missing(client, values, step)
-            fresh += [Metric(name, value, at, step) for name, value in new.items()]
-        for some in chunks(fresh, 1000):
-            client.log_batch(self.ids[self.key], metrics=some)
-
-    def sample(self) -> None:
-        """Writes the machine's load, where it is time; MLflow's own thread would write at the same time as we do."""
-        now = time.time()
-        if (
-            not self.measured
-            or self.monitor is None
-            or self.failed
-            or now - self.sampled < max(SAMPLE, (now - self.started) / 100)
-        ):
-            return
-        self.sampled = now
-        self.monitor.collect_metrics()
-        values = {f"system/{name}": float(value) for name, value in self.monitor.aggregate_metrics().items()}
-        for monitor in self.monitor.monitors:
-            monitor.clear_metrics()
-        self.samples += 1
-        self.take({"op": "metrics", "rows": [(values, self.samples, int(now * 1000))]})
-
-
-class Left(Exception):
-    """The run belongs to another process."""
+if TYPE_CHECKING:
+    from tlx import registry
+    from tlx.tracking_run import Left, Recorded
+    from tlx.tracking_store import Store
+else:
+    registry, _run = _neighbour("registry"), _neighbour("tracking_run")
+    Left, Recorded, Store = _run.Left, _run.Recorded, _neighbour("tracking_store").Store
 
 
 def gathered(first: Message, messages: "queue.SimpleQueue[Message]") -> tuple[Message, list[Message]]:
@@ -366,12 +55,6 @@ def gathered(first: Message, messages: "queue.SimpleQueue[Message]") -> tuple[Me
             (alike if same else after).append(message)
     rows = [(message["values"], message["step"], message["time"]) for message in alike]
     return {"op": "metrics", "run": first["run"], "rows": rows}, after
-
-
-def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    """Lists of at most `size`."""
-    rows = list(items)
-    return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def main() -> None:
@@ -409,7 +92,7 @@ def main() -> None:
         key = message["run"]
         if message["op"] == "start":
             store = stores.setdefault(message["uri"], Store(message["uri"], message["artifacts"]))
-            runs[key] = Recorded(key, store, say, ids, ended.is_set)
+            runs[key] = Recorded(key, store, registry, say, ids, ended.is_set)
         if key in runs:
             try:
                 runs[key].take(message)

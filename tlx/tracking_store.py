@@ -1,0 +1,121 @@
+"""An MLflow store, as the process that writes into it has it open.
+
+Part of that process, which opens this file by its path: nothing of tlx is imported here, and MLflow when it is needed.
+"""
+
+import contextlib
+import json
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
+# at #/experiments/<id>/runs?viewStateShareKey=tlx
+COLUMNS = [
+    "attributes.`Duration`",
+    "metrics.`test_accuracy`",
+    "metrics.`accuracy_before_training`",
+    "metrics.`val_accuracy`",
+    "params.`backbone.name`",
+    "params.`seed`",
+]
+EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.sharedViewState.tlx": json.dumps(
+        {"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}
+    ),
+}
+
+
+def reachable(uri: str, timeout: float) -> str | None:
+    """Why the server at `uri` does not answer within `timeout` seconds, or None where it does.
+
+    Decided in a thread: looking up a name has no time limit of its own.
+    """
+    reason = [f"no answer within {timeout:g} s"]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout):
+                reason.clear()
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (502, 503, 504):  # a proxy that answers for a server which does not
+                reason[0] = f"HTTP {error.code}"
+            else:
+                reason.clear()
+        except urllib.error.URLError as error:
+            reason[0] = str(error.reason)
+        except (OSError, ValueError) as error:
+            reason[0] = str(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout + 0.3)
+    return reason[0] if reason else None
+
+
+class Store:
+    """One MLflow store, opened once; several processes may open (and create) it at the same time."""
+
+    def __init__(self, uri: str, artifacts: str | None) -> None:
+        self.uri = uri
+        self.artifacts = artifacts
+        self.works = True  # as of the last attempt
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    def asleep(self) -> bool:
+        """Whether it is a server that does not answer."""
+        return self.uri.startswith("http") and reachable(self.uri, 3.0) is not None
+
+    def lock(self) -> contextlib.AbstractContextManager[object]:
+        """One process at a time, where the store is a file; a server has none to offer."""
+        if not self.uri.startswith("sqlite:///"):
+            return contextlib.nullcontext()
+        from filelock import FileLock
+
+        file = Path(self.uri.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file.with_name(f".{file.name}.lock"), timeout=300)
+
+    def client(self) -> "MlflowClient":
+        """Connects; creates the database where there is none."""
+        if self._client is None:
+            from mlflow import MlflowClient
+
+            with self.lock():
+                if self.uri.startswith("sqlite:///"):
+                    # MLflow tries for 100 s to open a file that cannot be opened: asked first
+                    with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as database:
+                        database.execute("SELECT count(*) FROM sqlite_master")
+                self._client = MlflowClient(self.uri)
+        return self._client
+
+    def experiment(self, name: str) -> str:
+        """Its id; created, or brought back where somebody has deleted it, because the name stays taken."""
+        from mlflow.exceptions import MlflowException
+
+        if name not in self._experiments:
+            client = self.client()
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    self._experiments[name] = str(
+                        client.create_experiment(name, artifact_location=self.artifacts, tags=EXPERIMENT)
+                    )
+                except MlflowException:  # another process was faster, or it is a real error and comes again here
+                    found = client.get_experiment_by_name(name)
+                    if found is None:
+                        raise
+            if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(found.experiment_id)
+                self._experiments[name] = str(found.experiment_id)
+        return self._experiments[name]
