@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from tlx.evaluate import logits
-from tlx.folding import by_rows, max_pool
 from tlx.forward import Forward, as_input, recipe, rows_per_pass
+from tlx.operations import by_rows, max_pool
 from tlx.pixels import Normalize
 from tlx.recording import recorded
 from tlx.rows import Kept, Through

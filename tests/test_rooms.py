@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "folders": {"images", "unpack"},  # image folders
     "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
     "pixels": {"decoding", "runtime"},  # evaluation view, random views
-    "folding": set(),  # a recorded graph made fast
+    "operations": set(),  # torch's own in another order
+    "folding": {"operations"},  # a recorded graph made fast
     "recording": set(),  # a network as a graph
     "forward": {"folding", "recording", "runtime"},  # the frozen part as it runs
     "lanes": set(),  # forward passes side by side
@@ -157,10 +158,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # the verb `evaluate`
     "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
     "job": {
-        *("backbones", "build", "checkpoint", "config", "datasets", "display", "evaluate", "features", "kept", "model"),
-        *("rank_processes", "ranks", "record", "runtime", "solvers", "standing", "store", "summary"),
-        *("tracking", "trainer", "weights"),
+        *("backbones", "build", "checkpoint", "config", "display", "evaluate", "features", "model", "rank_processes"),
+        *("ranks", "record", "runtime", "solvers", "standing", "summary", "tracking", "trainer"),
     },
+    "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run
     "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
     "sweep": {  # runs that belong together, whatever happens on the way
         *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "features", "job"),
@@ -180,6 +181,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "explained",
         "job",
         "planned",
+        "preview",
         "rank_processes",
         "runtime",
         "summary",
@@ -204,6 +206,7 @@ MAY_BE_HEAVY = {
         "kept",
         "lanes",
         "model",
+        "operations",
     ),
     *(
         "parallel",

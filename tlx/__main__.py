@@ -158,13 +158,13 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
         configs = [job.config for job in planned]
     else:
         planned, configs = [], [checked(without_hydra(node))]
-    from tlx import job
+    from tlx import preview
 
     for number, config in enumerate(configs):
         if planned:
             told = " ".join(planned[number].overrides)
             print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {told}")
-        print("\n".join(job.preview(config)))
+        print("\n".join(preview.preview(config)))
     return 0
 
 

@@ -1,0 +1,47 @@
+"""`--dry-run`: what a run would do, in lines, and nothing of it done."""
+
+import dataclasses
+
+from tlx import weights
+from tlx.build import Clock, network, plans_of, prepare
+from tlx.config import Config, source_task
+from tlx.display import plan_lines
+from tlx.runtime import device_of, precision_of
+
+
+def preview(config: Config) -> list[str]:
+    """The plan of a configuration, its parameters, sizes of features, downloads."""
+    from tlx import datasets
+    from tlx.kept import outline
+    from tlx.store import mib
+
+    downloads = [weights.would_download(config.backbone), datasets.would_download(config.dataset.reader)]
+    lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
+    task = source_task(config)
+    if task is not None:
+        first = f"the source task {config.source.name} comes first, unless an identical one is done already:"
+        lines = [first, *preview(task), "", "then the transfer:", *lines]
+    if downloads[0]:
+        config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
+    device = device_of(config.runtime.device)
+    precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
+    images = {"train": 0, "val": 0, "test": 0}
+    if downloads[1]:
+        net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
+        plans = plans_of(config, net)
+        lines.append("the data set is not here yet: this is the plan for two classes")
+    else:
+        job = prepare(config, Clock())
+        net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
+        images = {part: len(getattr(job.data, part)) for part in images}
+        counts = ", ".join(f"{number} {part}" for part, number in images.items())
+        lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
+    for name, plan in plans.items():
+        size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
+        views = 1 if not config.augmentation.transforms else config.features.views or 0
+        kept = {part: n * (views if part == "train" else 1) for part, n in images.items() if part != "train" or views}
+        total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
+        anew = "" if "train" in kept else "; those that train are made anew in each epoch"
+        lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
+        lines += plan_lines(plan.to_dict())
+    return lines
