@@ -164,6 +164,10 @@ WORKS: tuple[Work, ...] = (
                 arch=arch, loops=("synthetic",), **{**_WHOLE, "epochs": 1},
             ),
             Work(
+                f"gpu-classifier-{arch}", f"CIFAR-10 whole, {arch}, classifier, 5 epochs", arch=arch, loops=_GPU_LOOPS,
+                **_WHOLE,
+            ),
+            Work(
                 f"gpu-command-{arch}", f"CIFAR-10 whole, {arch}, classifier, 5 epochs, whole command",
                 claims=(Claim("tlx", 30), Claim("tlx", 8, "careful")), measure="command", arch=arch, loops=_GPU_LOOPS,
                 **_WHOLE,

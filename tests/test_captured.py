@@ -1,8 +1,10 @@
 """Recorded training steps: what repeats a step trains as the step does, and what cannot be repeated is not."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,7 @@ class Tapes:
 
     def __init__(self, *, fits: bool = True, fails: bool = False, wrong: float = 1.0) -> None:
         self.small, self.fails, self.wrong = fits, fails, wrong
+        self.spoil: Callable[[], object] = lambda: None
         self.repeated = self.called = 0
 
     def fits(self, function: Callable[[], object]) -> bool:
@@ -58,6 +61,7 @@ class Tapes:
             self.repeated += 1
             tape.again()
             result.mul_(self.wrong)
+            self.spoil()
 
         return result, repeat
 
@@ -124,6 +128,40 @@ def test_gradients_are_those_of_one_batch() -> None:
     assert torch.equal(drawn, drawn_then)
 
 
+@pytest.mark.parametrize("sign", [0, -1, 0.9])
+def test_gradients_that_differ_are_found_however_small_they_are(sign: float) -> None:
+    net, tapes = tail().train(), Tapes()
+    gradients = Gradients(
+        lambda x, y: backward(net, 1e-3 * x, y, None, Training(), "fp32"), net, [net[0].weight], tapes
+    )
+
+    def spoil() -> None:
+        assert isinstance(net[0].weight.grad, Tensor)
+        net[0].weight.grad.mul_(sign)
+
+    tapes.spoil = spoil
+    x, y = torch.randn(6, 4), torch.randint(2, (6,))
+    for _ in range(4):
+        gradients(x, y)
+    assert tapes.repeated == 1
+    assert gradients.recorder is None
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_steps_for_which_the_host_draws_are_not_repeated(draw: Callable[[], float]) -> None:
+    net, tapes, drawn = tail().train(), Tapes(), []
+
+    def compute(x: Tensor, y: Tensor) -> Tensor:
+        drawn.append(draw())
+        return backward(net, x, y, None, Training(), "fp32")
+
+    gradients = Gradients(compute, net, list(net.parameters()), tapes)
+    for _ in range(3):
+        gradients(torch.zeros(6, 4), torch.zeros(6, dtype=torch.int64))
+    assert tapes.repeated == 0
+    assert len(set(drawn)) == 3, "what was tried has moved the draws"
+
+
 def test_a_processor_records_nothing() -> None:
     assert recorder_for(torch.device("cpu"), 10 * STEPS) is None
 
@@ -134,9 +172,7 @@ def test_a_gpu_records_what_a_processor_would_compute() -> None:
     device = torch.device("cuda")
     assert recorder_for(device, STEPS - 1) is None
     recorder = recorder_for(device, STEPS)
-    net = tail().to(device).train()
-    like = tail().to(device).train()
-    like[2] = net[2] = nn.Identity()
+    net, like = (tail().to(device).train() for _ in range(2))
     gradients, calls = {}, [0]
 
     def compute(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
@@ -148,10 +184,20 @@ def test_a_gpu_records_what_a_processor_would_compute() -> None:
 
     for one, how in ((net, None), (like, recorder)):
         gradients[one] = Gradients(compute(one), one, list(one.parameters()), how)
-    for n in (6, 6, 6, 3, 6, 6):
+    for step, n in enumerate((6, 6, 6, 3, 6, 6)):
         x, y = torch.randn(n, 4, device=device), torch.randint(2, (n,), device=device)
-        losses = [gradients[one](x, y).clone() for one in (net, like)]
+        losses = []
+        for one in (net, like):
+            torch.manual_seed(step)  # of dropout
+            losses.append(gradients[one](x, y).clone())
         torch.testing.assert_close(*losses)
+        torch.testing.assert_close(net[1].running_mean, like[1].running_mean)
         for a, b in zip(net.parameters(), like.parameters(), strict=True):
             torch.testing.assert_close(a.grad, b.grad)
     assert calls[0] < 10
+    like[1].momentum = None  # then a BatchNorm asks the device how many batches it has seen
+    unfit = Gradients(compute(like), like, list(like.parameters()), recorder)
+    for _ in range(3):
+        unfit(x, y)
+    assert unfit.recorder is None
+    assert torch.isfinite(torch.rand(3, device=device)).all(), "what failed has left the generator in its hands"

@@ -57,6 +57,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     monkeypatch.setattr(FakeTensor, "__float__", lambda _: found.value(), raising=False)
     monkeypatch.setattr(FakeTensor, "numpy", lambda self: np.zeros(self.shape, dtype=np.int64), raising=False)
     monkeypatch.setattr(torch.autograd, "backward", found.backward)
+    monkeypatch.setattr(rows, "paced", lambda batches, device: batches)  # events want a GPU
     monkeypatch.setattr(rows, "_AHEAD", 1)  # the mode below is a thread's
     record = _Recorder.__torch_dispatch__
 

@@ -79,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
     "evaluate": {"forward", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
-    "captured": {"ranks"},  # training steps that a GPU repeats
+    "captured": {"ranks", "runtime"},  # training steps that a GPU repeats
     "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
     "solvers": {"captured", "config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
@@ -164,7 +164,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run
     "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
     "sweep": {  # runs that belong together, whatever happens on the way
-        *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "features", "job"),
+        *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "job"),
         *("launchers", "ledger", "planned", "rank_processes", "runtime", "standing", "summary", "tracking"),
     },
     "history": {"display", "runtime", "space"},  # what a search has found

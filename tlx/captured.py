@@ -5,16 +5,20 @@ What is recorded is the forward and the backward pass of a batch. What repeats i
 before it is used, so that a step which cannot be repeated is computed as ever.
 """
 
+import functools
 import logging
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tlx import ranks
 from tlx.errors import reason
+from tlx.runtime import free_bytes
 
 __all__ = ["Gradients", "Recorder", "recorder_for"]
 
@@ -83,15 +87,20 @@ class Gradients:
                 log.info("training steps are not recorded: one takes too much memory", extra={"detail": True})
                 return None
             expected = [again().clone(), *(p.grad for p in self.learning)]
+            state.put_back()
             loss, repeat = recorder.record(lambda: self._plain(*here))
             step = _Step(here, loss, [p.grad for p in self.learning], self.learning, repeat)
+            drawn = state.drawn_by_the_host()
             state.put_back()
-            found = [step(x, y), *step.gradients]
-            if _alike(found, expected):
+            if drawn:
+                why = "what they draw is not the device's"
+            elif _alike([step(x, y)], expected[:1]) and _alike(step.gradients, expected[1:]):
                 self._kept = (kind, step)
+                log.info("training steps are recorded", extra={"detail": True})
                 return loss
-            why = "a repeated one differs"
-        except (RuntimeError, NotImplementedError) as error:
+            else:
+                why = "a repeated one differs"
+        except RuntimeError as error:
             why = reason(error)
         finally:
             if self._kept is None:
@@ -124,17 +133,28 @@ class _Step:
 
 
 class _State:
-    """What a step changes beside gradients: statistics, and where the device's random draws stand."""
+    """What a step changes beside gradients: statistics, and where random draws stand."""
 
     def __init__(self, tail: nn.Module, device: torch.device) -> None:
         self.buffers = [(buffer, buffer.clone()) for buffer in tail.buffers()]
-        self.generator = _generator(device)
-        self.drawn = self.generator.get_state()
+        own = _generator(device)
+        self.generators = [own] if own is torch.default_generator else [own, torch.default_generator]
+        self.drawn = [generator.get_state() for generator in self.generators]
+        self.host = random.getstate(), np.random.get_state()
 
     def put_back(self) -> None:
         for buffer, before in self.buffers:
             buffer.copy_(before)
-        self.generator.set_state(self.drawn)
+        for generator, state in zip(self.generators, self.drawn, strict=True):
+            generator.set_state(state)
+        random.setstate(self.host[0])
+        np.random.set_state(self.host[1])
+
+    def drawn_by_the_host(self) -> bool:
+        """Whether what has run since `put_back` has drawn elsewhere than on the device, which nothing would repeat."""
+        moved = [not torch.equal(g.get_state(), s) for g, s in zip(self.generators[1:], self.drawn[1:], strict=True)]
+        numpy = zip(np.random.get_state(), self.host[1], strict=True)
+        return any(moved) or random.getstate() != self.host[0] or not all(np.array_equal(a, b) for a, b in numpy)
 
 
 def _generator(device: torch.device) -> torch.Generator:
@@ -150,7 +170,7 @@ def _alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) ->
     if any((a is None) != (b is None) for a, b in zip(found, expected, strict=True)):
         return False
     pairs = [(a.float(), b.float()) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
-    # Of all together: one that is nought but for rounding (a bias before a BatchNorm) is another each time.
+    # All together: one that is nought but for rounding (a bias before a BatchNorm) is another each time.
     apart, size = (
         sum(part.square().sum() for part in parts) for parts in ([a - b for a, b in pairs], [b for _, b in pairs])
     )
@@ -165,12 +185,17 @@ def recorder_for(device: torch.device, steps: int) -> Recorder | None:
     return _CudaGraphs(device) if device.type == "cuda" and ranks.count() == 1 and steps >= STEPS else None
 
 
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all phases: libraries keep memory for each stream that they were used in."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class _CudaGraphs:
     """https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs"""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.device, self.beside = device, _stream(device)
 
     def fits(self, function: Callable[[], object]) -> bool:
         with self._beside():
@@ -182,7 +207,7 @@ class _CudaGraphs:
                 function()
             torch.cuda.synchronize(self.device)
             needed = torch.cuda.max_memory_allocated(self.device) - before
-        return needed <= _SHARE * torch.cuda.mem_get_info(self.device)[0]
+        return needed <= _SHARE * free_bytes(self.device)
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
@@ -199,6 +224,8 @@ class _CudaGraphs:
         """What is done first in the stream that everything else is done in cannot be recorded in another."""
         usual = torch.cuda.current_stream(self.device)
         self.beside.wait_stream(usual)
-        with torch.cuda.stream(self.beside):
-            yield
-        usual.wait_stream(self.beside)
+        try:
+            with torch.cuda.stream(self.beside):
+                yield
+        finally:
+            usual.wait_stream(self.beside)

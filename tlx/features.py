@@ -23,7 +23,7 @@ from tlx.kept import Mapped, Outline, Task, outline
 from tlx.lanes import for_images, side_by_side
 from tlx.parallel import made_together
 from tlx.rows import Kept, Pixels, Rows, Through
-from tlx.runtime import device_name, free_memory
+from tlx.runtime import device_name, free_bytes
 from tlx.store import Store, mib
 
 FORMAT = 4  # of the rows that are kept across runs: one more for every change of what a forward pass computes
@@ -223,12 +223,3 @@ def fingerprint(module: nn.Module) -> str:
 
 def _digest(tensor: Tensor) -> bytes:
     return hashlib.sha256(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data).digest()
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on `device`."""
-    if device.type == "cuda":
-        # What torch has taken and can use again is free, too.
-        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + own
-    return free_memory()

@@ -13,7 +13,7 @@ from tlx.data import Images
 from tlx.forward import Forward, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
 from tlx.pixels import Preprocessing, as_batch, random_view
-from tlx.runtime import pinned, sent
+from tlx.runtime import paced, pinned, sent
 
 _AHEAD = 2  # threads that put rows together; each has two batches ready
 
@@ -58,8 +58,7 @@ class Kept:
             return
         # Those that lie beside a GPU, or in files, are put together ahead of the step that takes them.
         ahead = side_by_side(lambda index: pinned(view[index], target), order, _AHEAD)
-        for here, x in zip(moved, ahead, strict=True):
-            yield sent(x, target), self.y[here]
+        yield from paced(((sent(x, target), self.y[here]) for here, x in zip(moved, ahead, strict=True)), target)
 
 
 class Pixels:

@@ -1,5 +1,6 @@
 """The machine: device, number format, threads, memory, random draws; and files that are whole or absent."""
 
+import collections
 import contextlib
 import errno
 import functools
@@ -8,9 +9,9 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
@@ -69,6 +70,22 @@ def autocast(device: "torch.device", precision: str) -> "torch.autocast":
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+Batch = TypeVar("Batch")
+
+
+def paced(batches: Iterable[Batch], device: "torch.device", most: int = 8) -> Iterator[Batch]:
+    """The same, but a GPU has at most so many of them to do: each holds memory that is pinned until it is fetched."""
+    import torch
+
+    under_way = collections.deque[torch.cuda.Event]()
+    for batch in batches:
+        yield batch
+        if device.type == "cuda":
+            under_way.append(torch.cuda.current_stream(device).record_event())
+            if len(under_way) > most:
+                under_way.popleft().synchronize()
 
 
 def pinned(x: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -132,6 +149,17 @@ def free_memory() -> int:
         return min(free, limit - int((group / "memory.current").read_text()) + cached)
     except (OSError, ValueError, KeyError):  # no control group, or its limit is "max"
         return free
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Bytes that this process may still take on `device`."""
+    import torch
+
+    if device.type != "cuda":
+        return free_memory()
+    # What torch has taken and can use again is free, too.
+    own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + own
 
 
 def seed_from(*parts: object) -> int:

@@ -22,7 +22,7 @@ from tlx.config import Config
 from tlx.errors import RequestError, said
 from tlx.launchers import Lost, reachable
 from tlx.planned import Planned
-from tlx.runtime import unwritable
+from tlx.runtime import device_of, free_bytes, unwritable
 from tlx.summary import new_folder
 
 
@@ -252,9 +252,6 @@ def task(
 
 def _fair(config: Config, beside: int) -> int:
     """Bytes of features that a job may keep in memory: what all jobs at once would take is half of what is free."""
-    from tlx.features import free_bytes
-    from tlx.runtime import device_of
-
     places = {device_of(config.runtime.device), device_of("cpu")}
     return min(map(free_bytes, places)) // (2 * beside)
 
