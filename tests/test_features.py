@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from tests.test_trainer import NETWORKS, TINY, composed
 from tlx import trainer
@@ -395,6 +396,23 @@ def test_images_in_one_array_are_resized_at_once_to_the_same_pixels() -> None:
         for (x, y), (a, b) in zip(whole.batches(order, 0), single.batches(order, 0), strict=True):
             assert torch.equal(x, a)
             assert torch.equal(y, b)
+
+
+@pytest.mark.parametrize("on", ["view", "image"])
+def test_random_views_of_a_batch_at_once_are_those_of_each_image(on: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 20, 30, 3), dtype=np.uint8)
+    names, labels, cpu = [f"train/{i}" for i in range(7)], [0, 1] * 3 + [0], torch.device("cpu")
+    seen = Preprocessing(16, 18, 16, (0.5,) * 3, (0.5,) * 3)
+    transforms = [v2.RandomResizedCrop(16, antialias=True), v2.RandomHorizontalFlip(), v2.ColorJitter(0.5)]
+    at_once, each = (
+        Pixels(Images(names, labels, Stacked(pixels)), seen, cpu, transforms=transforms, on=on, seed=3)
+        for _ in range(2)
+    )
+    at_once.stacked = True  # as on a GPU
+    order = [torch.tensor([6, 0, 3]), torch.tensor([2])]
+    for (x, y), (a, b) in zip(at_once.batches(order, 4), each.batches(order, 4), strict=True):
+        assert torch.equal(x, a)
+        assert torch.equal(y, b)
 
 
 def test_what_is_being_computed_is_said_while_it_is(tmp_path: Path) -> None:

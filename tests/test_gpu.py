@@ -14,6 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torchvision.transforms.v2 import functional
 
 from tlx import rows, strategy
 from tlx.config import Phase, Training
@@ -55,7 +56,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8e9))
     monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
     monkeypatch.setattr(FakeTensor, "__float__", lambda _: found.value(), raising=False)
-    monkeypatch.setattr(FakeTensor, "numpy", lambda self: np.zeros(self.shape, dtype=np.int64), raising=False)
+    monkeypatch.setattr(FakeTensor, "tolist", lambda self: list(range(len(self))), raising=False)
     monkeypatch.setattr(torch.autograd, "backward", found.backward)
     monkeypatch.setattr(rows, "paced", lambda batches, device: batches)  # events want a GPU
     monkeypatch.setattr(rows, "_AHEAD", 1)  # the mode below is a thread's
@@ -82,11 +83,11 @@ def network() -> nn.Sequential:
         return net.eval()
 
 
-def pixels() -> Pixels:
+def pixels(**values: Any) -> Pixels:
     images = Images(
         [f"{i}" for i in range(IMAGES)], np.arange(IMAGES) % 10, Stacked(np.zeros((IMAGES, 32, 32, 3), np.uint8))
     )
-    return Pixels(images, Preprocessing(64, 64, None, (0.5,) * 3, (0.2,) * 3), GPU)
+    return Pixels(images, Preprocessing(64, 64, None, (0.5,) * 3, (0.2,) * 3), GPU, **values)
 
 
 @pytest.mark.parametrize("where", [GPU, CPU], ids=["on the GPU", "in memory"])
@@ -132,3 +133,16 @@ def test_a_frozen_part_has_its_batchnorm_folded_and_its_casts_done(waits: Waits)
     assert not [name for name in done if "batch_norm" in name]
     assert done.count("aten._to_copy.default") == 2  # of the pixels: to fp32, and to bf16
     assert waits == []
+
+
+@pytest.mark.parametrize("on", ["view", "image"])
+def test_images_of_one_array_are_changed_where_they_have_grown(on: str, waits: Waits) -> None:
+    def changed(image: Tensor) -> Tensor:  # as transforms do that have drawn
+        part = functional.resized_crop(image, 3, 3, 20, 20, [64, 64], antialias=True)
+        return functional.rotate(functional.horizontal_flip(part), 10.0)
+
+    source = pixels(transforms=[changed], on=on, workers=2)
+    assert source.loader is None
+    (x, y), *_ = source.batches([torch.arange(5)], 0)
+    assert (x.device, x.dtype, x.shape) == (GPU, torch.uint8, (5, 3, 64, 64))
+    assert y.device == GPU

@@ -142,29 +142,33 @@ _RANDOM = frozenset([getattr(torch, f) for f in _FUNCTIONS.split()] + [getattr(T
 
 
 class _Draws(TorchFunctionMode):
-    """Within it everything that torch draws in this thread comes from one generator.
+    """Within it everything that torch draws in this thread comes from one seed.
 
     torchvision's transforms draw from torch's global generator, which all threads share: seeding it for each image
     would disturb the dropout of a network that trains meanwhile in another thread, and be disturbed by it.
     """
 
-    def __init__(self, generator: torch.Generator) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
-        self.generator = generator
+        self.seed, self.generators = seed, dict[torch.device, torch.Generator]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func in _RANDOM and kwargs.get("generator") is None:
-            kwargs = {**kwargs, "generator": self.generator}
+            like = next((value.device for value in args if isinstance(value, Tensor)), torch.device("cpu"))
+            device = torch.device(kwargs.get("device") or like)
+            if device not in self.generators:
+                self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+            kwargs = {**kwargs, "generator": self.generators[device]}
         return func(*args, **kwargs)
 
 
 def random_view(
     image: Tensor, transforms: Sequence[Callable[[Tensor], Tensor]], *, seed: int, epoch: int, index: int
 ) -> Tensor:
-    """The image after the transforms, in order, whose draws come only from `(seed, epoch, index)`.
+    """The image after the transforms, in order, whose draws come only from `(seed, epoch, index)`, on its device.
 
     uint8 [3, H, W] to what the last transform gives (uint8 [3, H', W']). Whatever torch draws inside (all of
     torchvision's transforms) is covered; the global generators are neither read nor moved, and threads do not
@@ -172,8 +176,7 @@ def random_view(
     """
     if not transforms:
         return image
-    generator = torch.Generator().manual_seed(seed_from(seed, epoch, index))
-    with _Draws(generator):
+    with _Draws(seed_from(seed, epoch, index)):
         for transform in transforms:
             image = transform(image)
     return image

@@ -65,7 +65,7 @@ class Pixels:
     """Images as uint8 `[B, 3, S, S]`: the evaluation view, or random views drawn from (seed, epoch, index) alone.
 
     They are decoded ahead of the pass that takes them, by threads, or by `workers` processes where those are given;
-    images of one array are resized a batch at a time, on the device.
+    images of one array are resized a batch at a time, on the device, and a GPU changes them there.
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class Pixels:
         self.views = Views(images, preprocessing, transforms, on, seed)
         self.order = _Order()
         self.loader: DataLoader[Any] | None = None
-        # Images of one size that lie in memory need neither decoding nor, one by one, resizing.
-        self.stacked = not transforms and images.stack(np.zeros(0, dtype=np.int64)) is not None
+        # Images of one size that lie in memory need neither decoding nor, one by one, resizing. Random views are drawn
+        # one by one: beside a processor by all threads.
+        alone = not transforms or device.type == "cuda"
+        self.stacked = alone and images.stack(np.zeros(0, dtype=np.int64)) is not None
         # A GPU resizes in floating point, within a level of what a processor makes of the same image.
         self.spec = f"{spec} on {device.type}" if self.stacked else spec
         if workers and not self.stacked:
@@ -104,23 +106,25 @@ class Pixels:
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; `epoch` chooses the random views."""
-        if not self.stacked:
-            self.order.keys = [[(i, epoch) for i in index.tolist()] for index in order]
-        for index, x in zip(order, self._views(order), strict=True):
+        self.order.keys = [[(i, epoch) for i in index.tolist()] for index in order]
+        for index, x in zip(order, self._views(), strict=True):
             yield sent(x, self.device), self.y[sent(index, self.y.device)]
 
-    def _views(self, order: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _views(self) -> Iterator[Tensor]:
         if self.loader is not None:
             return iter(self.loader)
         if self.stacked:
-            return map(self._whole, order)
+            return map(self._whole, self.order.keys)
         return _decoded(self.views, self.order.keys, for_images(self.device))
 
-    def _whole(self, index: Tensor) -> Tensor:
-        """The evaluation view of a batch at once: small images travel to the device as they are and grow there."""
-        pixels = self.images.stack(index.cpu().numpy())
+    def _whole(self, keys: Sequence[tuple[int, int]]) -> Tensor:
+        """A batch at once: small images travel to the device as they are and grow there."""
+        pixels = self.images.stack(np.array([index for index, _ in keys], dtype=np.int64))
         assert pixels is not None
-        return self.views.preprocessing.view(sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.device))
+        x = self.views.begun(sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.device))
+        if not self.views.transforms:
+            return x
+        return as_batch([self.views.drawn(image, key) for image, key in zip(x, keys, strict=True)])
 
 
 class Views(Dataset[Tensor]):
@@ -141,13 +145,15 @@ class Views(Dataset[Tensor]):
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        index, epoch = key
-        pixels = self.images.decode(index)
-        seen = self.on == "view" or not self.transforms
-        image = self.preprocessing.of(pixels) if seen else torch.from_numpy(pixels).permute(2, 0, 1)
-        if self.transforms:
-            image = random_view(image, self.transforms, seed=self.seed, epoch=epoch, index=index)
-        return image
+        return self.drawn(self.begun(torch.from_numpy(self.images.decode(key[0])).permute(2, 0, 1)), key)
+
+    def begun(self, images: Tensor) -> Tensor:
+        """uint8 `[…, 3, H, W]` as the transforms take them, or as they are seen where there are none."""
+        return self.preprocessing.view(images) if self.on == "view" or not self.transforms else images
+
+    def drawn(self, image: Tensor, key: tuple[int, int]) -> Tensor:
+        """uint8 `[3, S, S]` of what `begun` gives of one image."""
+        return random_view(image, self.transforms, seed=self.seed, epoch=key[1], index=key[0])
 
 
 class _Order:
