@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -122,8 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(given.out / "results.json", json.dumps(results, indent=1))
         text = tables.markdown(results)
         _write(given.out / "results.md", text)
-        with atomic(given.out / "results.png") as path:
-            tables.chart(results, path)
+        if importlib.util.find_spec("matplotlib") is None:
+            print("bench: no chart: matplotlib is not installed", file=sys.stderr)
+        else:
+            with atomic(given.out / "results.png") as path:
+                tables.chart(results, path)
     except RequestError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -170,7 +170,7 @@ def test_the_live_line_takes_numbers_tensors_and_the_unknown() -> None:
         Progress(doing="features: layer4 input, train, 3,200 of 50,000 images, 141 images/s"),
     ):
         text = io.StringIO()
-        Console(file=text, width=40).print(Display(progress, Summary(), [])._render())
+        Console(file=text, width=40).print(Display(progress, Summary(), [])._live.render())
         assert len(text.getvalue().splitlines()) == 1  # never more than a line
 
 

@@ -1,5 +1,7 @@
 """What is kept of the frozen part, across phases and across runs: what it depends on, and that it changes no result."""
 
+import importlib
+import logging
 import os
 import re
 import shutil
@@ -20,11 +22,11 @@ from torchvision.transforms import v2
 
 from tests.test_trainer import NETWORKS, TINY, composed
 from tlx import trainer
-from tlx.build import Clock, Job, features_of, prepare
+from tlx.build import Clock, Job, _written, features_of, prepare
 from tlx.features import Features
 from tlx.images import Images, Stacked
 from tlx.kept import Mapped, Outline
-from tlx.pixels import Preprocessing
+from tlx.pixels import Preprocessing, ShearZoom
 from tlx.rows import Kept, Pixels, Rows
 from tlx.solvers import Progress
 
@@ -243,8 +245,9 @@ def test_as_many_views_as_epochs_are_live_augmentation_bit_for_bit(tmp_path: Pat
 
 
 def test_epoch_e_sees_view_e_mod_k_and_views_are_kept_one_by_one(tmp_path: Path) -> None:
-    live = Run(tmp_path, "augmentation=crop_flip")
-    two, four = (Run(tmp_path, "augmentation=crop_flip", views=k) for k in (2, 4))
+    given = ("augmentation=crop_flip", "training.epochs=6")
+    live = Run(tmp_path, *given)
+    two, four = (Run(tmp_path, *given, views=k) for k in (2, 4))
     for run, views in ((two, 2), (four, 4)):
         for epoch in range(6):
             found = run.x(training=True, epoch=epoch)
@@ -261,8 +264,11 @@ def test_epoch_e_sees_view_e_mod_k_and_views_are_kept_one_by_one(tmp_path: Path)
 
 def test_held_out_images_are_kept_also_where_training_images_are_augmented(tmp_path: Path) -> None:
     run = Run(tmp_path, "augmentation=crop_flip", store=0)
-    assert not isinstance(run.rows(training=True), Kept)
-    assert run.said == []
+    for _ in range(2):
+        assert not isinstance(run.rows(training=True), Kept)
+    how = "computed anew for each batch (random views; features.views=K keeps K of each image)"
+    assert run.said == [f"features: fc input, train, {how}"]
+    run.said.clear()
     for part in ("val", "test"):
         assert isinstance(run.rows(part), Kept)
         assert run.rows(part) is run.rows(part)
@@ -272,7 +278,9 @@ def test_held_out_images_are_kept_also_where_training_images_are_augmented(tmp_p
 def test_live_keeps_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, mode="live")
     run.train()
-    assert run.said == []
+    assert sorted(run.said) == [
+        f"features: fc input, {part}, computed anew for each batch" for part in ("train", "val")
+    ]
     assert not (tmp_path / "features").exists()
 
 
@@ -322,8 +330,29 @@ def test_a_store_that_is_too_small_leaves_rows_to_be_computed_as_needed(tmp_path
     run, whole = Run(tmp_path, budget=0, store=1000), Run(tmp_path, store=0)
     assert not isinstance(run.rows(), Kept)
     assert torch.equal(run.x(), whole.x())
-    assert "may hold" in run.said[0]
-    assert run.said[1].endswith(": do not fit in 0 KiB, computed as needed")
+    assert run.said[0].endswith(": do not fit in 0 KiB, nor in files of features.store (1 KiB), computed as needed")
+
+
+def test_views_that_would_push_each_other_out_of_the_store_are_not_written(tmp_path: Path) -> None:
+    """One view would fit; of four, written one by one, the first would be gone when the last is there."""
+    given = ("augmentation=crop_flip", "training.epochs=4")
+    one = Run(tmp_path / "one", *given, views=1, budget=0)
+    assert isinstance(one.rows(training=True), Kept)
+    size = sum(path.stat().st_size for path in (tmp_path / "one").rglob("*.bin"))
+    four = Run(tmp_path / "four", *given, views=4, budget=0, store=2 * size)
+    assert not isinstance(four.rows(training=True), Kept)
+    assert "nor in files of features.store" in four.said[0]
+    assert not list((tmp_path / "four").rglob("*.bin"))
+
+
+def test_no_more_views_are_kept_than_there_are_epochs_and_one_without_an_augmentation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path, "augmentation=flip", "training.epochs=2", views=100_000, store=0)
+    assert len(run.rows(training=True).views) == 2  # type: ignore[attr-defined]
+    with caplog.at_level(logging.INFO, "tlx"):
+        Run(tmp_path, views=3, store=0)
+    assert "features.views=3: without an augmentation each image has one view" in caplog.text
 
 
 def test_the_budget_is_for_all_that_is_kept_in_memory(tmp_path: Path) -> None:
@@ -459,3 +488,18 @@ def test_reader_processes_that_are_spawned_give_the_same_pixels(tmp_path: Path) 
     alone = Run(tmp_path, "augmentation=crop_flip").rows(cut=0, training=True)
     ((y, _),) = alone.batches([torch.arange(4)], epoch=1)
     assert torch.equal(x, y)
+
+
+def test_a_transform_of_a_persons_own_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does is not in the YAML."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    specs = []
+    for factor in (0.5, 0.9):
+        (tmp_path / "mine.py").write_text(f"def darker(): return lambda image: (image * {factor}).byte()\n")
+        sys.modules.pop("mine", None)
+        importlib.invalidate_caches()
+        run = Run(tmp_path, "+augmentation.transforms=[{_target_: mine.darker}]", views=2)
+        assert run.features.random is not None
+        specs.append(run.features.random.spec)
+    assert len(set(specs)) == 2
+    assert _written([v2.RandomHorizontalFlip(), ShearZoom(0.2, [0.8, 1.2]), torch.relu]) == []

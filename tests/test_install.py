@@ -4,12 +4,15 @@ import configparser
 import email
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 
@@ -70,3 +73,45 @@ def test_it_works_from_any_directory(installed: Path, tmp_path: Path) -> None:
     ran = in_it(installed, sys.executable, "-c", script, *words, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert len(list(tmp_path.glob("outputs/*/*/summary.json"))) == 1
+
+
+# What torch, torchvision, timm, safetensors, hydra-core and omegaconf do not bring with them.
+REST = ("mlflow", "rich", "psutil", "simplejpeg", "matplotlib", "pandas", "scipy", "sklearn", "requests")
+
+
+def test_a_machine_with_what_computes_alone_trains_and_measures(tmp_path: Path) -> None:
+    """A GPU's machine that nothing can be installed on; what is missed are pictures, a live line and MLflow."""
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {REST} else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+import bench.__main__
+from tlx.__main__ import main
+sys.exit(main())
+"""
+    (tmp_path / "bare.py").write_text(code)
+    words = ["backbone=small_cnn", "dataset=image_folder", f"dataset.root={pictures(tmp_path / 'pictures')}"]
+    words += ["training.epochs=1", "tracking=none", "backbone.input_size=32"]
+    ran = in_it(ROOT, sys.executable, str(tmp_path / "bare.py"), *words, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "warning: matplotlib is not installed: no pictures are drawn" in ran.stderr
+    assert re.search(r"^test accuracy +\d", ran.stdout, re.MULTILINE)
+    refused = in_it(ROOT, sys.executable, str(tmp_path / "bare.py"), *words[:-2], cwd=tmp_path)
+    assert (refused.returncode, refused.stderr) == (
+        2, "tlx: tracking: the package mlflow is not installed; install it, or run with tracking=none\n"
+    )  # fmt: skip
+
+
+def pictures(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name / f"{i}.jpg")
+    return folder

@@ -448,7 +448,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(array)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "TGA", "ICO", "PPM"])
 def test_damaged_pictures_are_rows(folder: Path, opened: Model, tmp_path: Path, form: str) -> None:
     rng = np.random.default_rng(len(form) * 100 + ord(form[0]))
     picture = io.BytesIO()
@@ -459,7 +459,7 @@ def test_damaged_pictures_are_rows(folder: Path, opened: Model, tmp_path: Path, 
     found = opened.predict(find([str(tmp_path)]))
     assert len(found) == 10
     assert all(bool(p.error) != bool(p.prediction) and "\n" not in p.error for p in found)
-    assert any(p.error for p in found)
+    assert any(p.error for p in found) or form == "TGA"  # which has neither a beginning nor checks
     assert set(tmp_path.parent.rglob("*")) == before
 
 

@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking_run": {"tracking_store"},  # a run's messages, written in order
     "tracking_process": {"registry", "tracking_run", "tracking_store"},  # of its own, started by path
     "tracking_pipe": set(),  # what leads there
-    "display": set(),  # what a person sees
+    "terminal": set(),  # what a terminal is shown beyond lines, by rich
+    "display": {"terminal"},  # what a person sees
     "blocks": set(),  # a file of rows, checked
     "store": {"blocks"},  # rows of features on disk, never trusted
     "cache": {"display", "store"},  # the verb: what is kept, and its removal
@@ -115,8 +116,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "paired": {"registry"},  # which of two is better on the same images: tests, intervals, correction
     "finished": {"config"},  # a finished run, read from its folder
     "comparison": {"finished", "paired"},  # configurations and pairs of them
-    "comparison_text": {"comparison", "display", "gallery", "paired"},  # table, CSV
-    "comparison_plot": {"comparison", "gallery", "report"},  # PNG
+    "comparison_text": {"comparison", "display", "paired"},  # table, CSV
+    "comparison_plot": {"comparison", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
     "compare": {  # the verb
         "ledger",
@@ -150,7 +151,6 @@ MAY_IMPORT: dict[str, set[str]] = {
             "display",
             "evaluate",
             "folders",
-            "gallery",
             "images",
             "model",
         ),

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import pytest
 
 from tlx import blocks, cache, store
 from tlx.errors import RequestError
-from tlx.store import Store, mib
+from tlx.store import MARGIN, Store, mib
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
@@ -213,6 +215,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "head empty": (lambda block: os.truncate(block / "block.json", 0), "block.json is not JSON"),
     "head binary": (lambda block: changed(block / "block.json", b"\xff\xfe{}"), "block.json is not JSON"),
     "head a list": (lambda block: changed(block / "block.json", b"[1]"), "block.json is not of format 1"),
+    "head too deep": (lambda block: changed(block / "block.json", b"[" * 100_000), "block.json is not JSON"),
+    "head a pipe": (lambda block: piped(block / "block.json"), "block.json is not a file"),
+    "keys a pipe": (lambda block: piped(block / "keys.bin"), "keys.bin is not a file"),
+    "rows a pipe": (lambda block: piped(block / "rows.bin"), "rows.bin is not a file"),
     "format": (lambda block: head(block, format=2), "block.json is not of format 1"),
     "format of words": (lambda block: head(block, format="1"), "block.json is not of format 1"),
     "more than is known": (lambda block: head(block, more=1), "block.json lacks something or has more"),
@@ -224,6 +230,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "other width": (lambda block: head(block, row_bytes=24), "rows of 24 bytes, not 48"),
     "checksum": (lambda block: head(block, rows_crc32=1), "rows.bin does not fit its checksum"),
 }
+
+
+def piped(path: Path) -> None:
+    """Reading it would wait for somebody to write."""
+    path.unlink()
+    os.mkfifo(path)
 
 
 def head(block: Path, **values: object) -> None:
@@ -340,6 +352,17 @@ say(f"{{len(found.missing)}} {{[int(b.min()) for b in found.blocks]}}")
     full = f"features: cannot be kept in {tmp_path} (File too large); the next run computes them anew"
     assert said == [full, "1000000 False", "200000 False", "100000 True", "1000000 False", "0 [7]"]
     assert len(Kept(tmp_path).files()) == 5  # the space, one block and its three files
+
+
+def test_some_of_the_disk_is_left_for_what_a_run_writes(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [MARGIN + 20 * (48 + 20) - 1]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    assert not kept.write(space=OTHER)
+    assert kept.said == [
+        f"features: cannot be kept in {kept.folder} (No space left on device); the next run computes them anew"
+    ]
+    free[0] += 1
+    assert kept.write(space=OTHER)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space on a disk")

@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import shutil
+import stat
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -81,8 +82,8 @@ def write_names(place: Path, keys: Sequence[str], rows: NDArray[np.uint8], about
 def read_head(place: Path) -> Head:
     """What `block.json` says. Raises Damaged, or OSError where it cannot be read."""
     try:
-        found = json.loads((place / "block.json").read_bytes())
-    except ValueError as error:
+        found = json.loads(_content(place / "block.json"))
+    except (ValueError, RecursionError) as error:
         raise Damaged("block.json is not JSON") from error
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise Damaged(f"block.json is not of format {FORMAT}")
@@ -98,7 +99,7 @@ def read_head(place: Path) -> Head:
 
 def read_keys(place: Path, head: Head) -> list[str]:
     """The keys of a block's rows, in order. Raises Damaged or OSError."""
-    packed = (place / "keys.bin").read_bytes()
+    packed = _content(place / "keys.bin")
     _check("keys.bin", len(packed), KEY_BYTES * head.rows, zlib.crc32(packed), head.keys_crc32)
     digits, text = 2 * KEY_BYTES, packed.hex()
     return [text[i : i + digits] for i in range(0, len(text), digits)]
@@ -108,13 +109,24 @@ def map_rows(place: Path, head: Head) -> NDArray[np.uint8]:
     """The rows, `[n, row_bytes]`, mapped copy-on-write. Raises Damaged or OSError; ValueError without memory to map."""
     path = place / "rows.bin"
     size = head.rows * head.row_bytes
-    _check("rows.bin", path.stat().st_size, size)
+    _check("rows.bin", _regular(path).stat().st_size, size)
     _check("rows.bin", size, size, _checksum(path), head.rows_crc32)
     with path.open("rb") as file:
         pages = mmap.mmap(
             file.fileno(), size, flags=mmap.MAP_PRIVATE | _UNRESERVED, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
     return np.frombuffer(pages, dtype=np.uint8).reshape(head.rows, head.row_bytes)
+
+
+def _content(path: Path) -> bytes:
+    return _regular(path).read_bytes()
+
+
+def _regular(path: Path) -> Path:
+    """A pipe or a device would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Damaged(f"{path.name} is not a file")
+    return path
 
 
 def _check(name: str, size: int, right_size: int, crc: int = 0, right_crc: int = 0) -> None:

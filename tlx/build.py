@@ -1,12 +1,15 @@
 """Everything that a configuration names, found, read, built and checked: after this nothing is wrong with a request."""
 
+import contextlib
 import dataclasses
+import hashlib
+import inspect
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -187,16 +190,19 @@ def features_of(job: Job) -> "Features":
             seed=config.seed,
             workers=workers,
             stay=True,
-            spec=json.dumps([seen, dataclasses.asdict(config.augmentation), config.seed]),
+            spec=json.dumps([seen, dataclasses.asdict(config.augmentation), config.seed, *_written(transforms)]),
         )
     settings = config.features
+    views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
+    if views is not None and not transforms:
+        log.info("features.views=%d: without an augmentation each image has one view", views)
     return Features(
         parts,
         random,
         job.device,
         job.precision,
         settings.mode,
-        settings.views,
+        None if views is None else min(views, max(epochs, 1)),  # no epoch sees another
         settings.budget,
         cuts=sorted({plan.cut for plan in job.plans.values()}),
         store=Store(output(config) / "features", settings.store, say=log.warning),
@@ -245,6 +251,17 @@ def _transforms(config: Config, input_size: int) -> list[Any]:
         except (TypeError, ValueError) as error:
             raise RequestError(f"{key}: {node['_target_']} does not take these values: {reason(error)}") from error
     return made
+
+
+def _written(transforms: Sequence[Any]) -> list[str]:
+    """Digests of the files in which transforms of a person's own are written: what they do is not in the YAML."""
+    files = set[str]()
+    for transform in transforms:
+        with contextlib.suppress(TypeError):  # built in
+            kind = transform if inspect.isroutine(transform) else type(transform)
+            if kind.__module__.partition(".")[0] not in ("tlx", "torch", "torchvision"):
+                files.add(inspect.getfile(kind))
+    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if os.path.isfile(file))
 
 
 def _pixels(value: Any, input_size: int) -> Any:

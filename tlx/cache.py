@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tlx.display import aligned
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, printable
 from tlx.store import Entry, Store, mib
 
 _DIGITS = 12  # of an id, as it is shown
@@ -79,7 +79,9 @@ def _entry(word: str, entries: Sequence[Entry], folder: Path) -> Entry:
 def _table(entries: Sequence[Entry]) -> list[str]:
     rows = [("what", "images", "size", "last used", "id")]
     for entry in entries:
-        what = " ".join(map(str, entry.about.values())) if entry.blocks else "being written, or left unfinished"
+        what = (
+            printable(" ".join(map(str, entry.about.values()))) if entry.blocks else "being written, or left unfinished"
+        )
         used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.blocks else "-"
         rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.space[:_DIGITS]))
     return aligned(rows, 1)

@@ -11,7 +11,8 @@ from PIL import Image
 from tlx.comparison import SAME, Comparison, Flip, Pair, flips
 from tlx.comparison_text import HEAD, MORE, cells, left_out, notes, p_value, points
 from tlx.decoding import UnreadableImage, decode
-from tlx.gallery import QUALITY, SIDE, printable
+from tlx.errors import printable
+from tlx.gallery import QUALITY, SIDE
 
 MATRIX = 24  # configurations that are set against each other, the best ones
 PAIRS = 66  # pairs whose images are shown, those with the best first

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlx.comparison import SAME, Comparison, Configuration
-from tlx.gallery import printable
+from tlx.errors import printable
 from tlx.report import short_names
 
 if TYPE_CHECKING:

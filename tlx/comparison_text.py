@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tlx.comparison import Comparison, Configuration, Flip, Pair
 from tlx.display import aligned, duration
-from tlx.gallery import printable
+from tlx.errors import printable
 from tlx.paired import Difference
 
 HEAD = ("configuration", "test accuracy", "95 % interval", "sd", "runs", "validation", "time")

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tlx.errors import reason
+
+try:
+    import simplejpeg
+except ImportError:  # a machine with no more than what computes: Pillow has the same pixels, more slowly
+    simplejpeg = None
 
 Pixels = NDArray[np.uint8]
 
@@ -23,6 +27,7 @@ Pixels = NDArray[np.uint8]
 # be handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
+MAX_BYTES = 500_000_000  # of one file
 LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
 ORIENTATION = 0x0112
 UPRIGHT: dict[int, Callable[["Pixels"], "Pixels"]] = {  # by what the EXIF orientation says
@@ -64,6 +69,8 @@ def decode(data: bytes | Path) -> Pixels:
             size = len(data)
         if not size:
             raise UnreadableImage("the file is empty")
+        if size > MAX_BYTES:  # a film among the photographs
+            raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             return _pixels(image, data)
 
@@ -93,7 +100,7 @@ def _pixels(image: Image.Image, source: bytes | Path | None) -> Pixels:
 
 def _jpeg(image: Image.Image, source: bytes | Path | None) -> Pixels | None:
     """A JPEG's pixels, as Pillow has them in a third more time; None for all but a plain and undamaged one."""
-    if source is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+    if simplejpeg is None or source is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
@@ -113,7 +120,8 @@ def _told() -> Iterator[None]:
         raise UnreadableImage("not an image, or of an unknown format") from None
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
         raise UnreadableImage(reason(error).lower()) from error
-    except (struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
+    # RuntimeError: what the library behind AVIF has to say.
+    except (RuntimeError, struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
         raise UnreadableImage(reason(error).lower()) from error
 
 

@@ -14,14 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+try:
+    from tlx import terminal
+except ImportError:  # a machine with no more than what computes: plain lines
+    terminal = None  # type: ignore[assignment]
 
-RATE = 5.0  # looks at the progress a second
 LONG = 3  # so many frozen stages in a row are one line of the plan
 MOST = 20  # classes in the closing table
 log = logging.getLogger("tlx")
@@ -79,16 +76,7 @@ class Display:
 
     def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
         self.progress, self.summary, self.plan = progress, summary, plan
-        self.console = Console(stderr=True, highlight=False)
-        self._spinner = Spinner("dots")
-        self._live = Live(
-            console=self.console,
-            get_renderable=self._render,
-            refresh_per_second=RATE,
-            transient=True,
-            # Only stderr is ours: stdout may be a pipe that must get results and nothing else.
-            redirect_stdout=sys.stdout.isatty(),
-        )
+        self._live = terminal and terminal.LiveLine(self._now)
         self._within = ExitStack()
 
     def __enter__(self) -> "Display":
@@ -96,14 +84,13 @@ class Display:
         self._within.enter_context(_LINES.through(self.say))
         for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
             log.info("%s", line)
-        if self.console.is_terminal and _LINES.level == logging.INFO:
-            self._live.start(refresh=True)
+        if self._live and self._live.shown and _LINES.level == logging.INFO:
+            self._within.enter_context(self._live)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
         self._within.close()
 
     def row(self, row: Mapping[str, Any]) -> None:
@@ -112,38 +99,28 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one; never wrapped where it is not a terminal."""
-        if self.console.is_terminal:
-            self.console.print(Text(line))
+        if self._live and self._live.shown:
+            self._live.say(line)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def _render(self) -> RenderableType:
-        """The live line: what is going on, how far, how good, how fast, how long still."""
+    def _now(self) -> tuple[str, float | None]:
+        """What the live line says: what is going on, how far, how good, how fast, how long still; and the share done,
+        None where that is not known."""
         now = self.progress
         if now.doing:
-            self._spinner.update(text="")
-            return _one_line(self._spinner, now.doing)
+            return now.doing, None
         if not now.batches or now.epoch >= now.epochs:
-            what = "measuring" if now.epochs and now.epoch >= now.epochs else "preparing"
-            self._spinner.update(text=Text(f" {what} …"))
-            return self._spinner
+            return "measuring …" if now.epochs and now.epoch >= now.epochs else "preparing …", None
+        loss = float(now.loss)
         facts = [
             f"{now.phase}: epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, batch {now.batch} of {now.batches}"
         ]
-        facts += [f"loss {float(now.loss):.4f}"] if not math.isnan(float(now.loss)) else []
+        facts += [f"loss {loss:.4f}"] if not math.isnan(loss) else []
         facts += [f"val_accuracy {now.val_accuracy:.1%}"] if not math.isnan(now.val_accuracy) else []
         facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
         facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
-        done = now.epoch + now.batch / now.batches
-        return _one_line(ProgressBar(total=now.epochs, completed=min(done, now.epochs), width=24), "  ".join(facts))
-
-
-def _one_line(sign: RenderableType, text: str) -> Table:
-    line = Table.grid(padding=(0, 1))
-    line.add_column(no_wrap=True)
-    line.add_column(no_wrap=True, overflow="ellipsis")
-    line.add_row(sign, text)
-    return line
+        return "  ".join(facts), min((now.epoch + now.batch / now.batches) / now.epochs, 1.0)
 
 
 class _Lines(logging.Handler):
@@ -241,7 +218,6 @@ def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool 
 
 def closing(summary: Found, file: Any = None) -> None:
     """Prints what a finished run found, on stdout: a table on a terminal, aligned text elsewhere."""
-    console = Console(file=file or sys.stdout, highlight=False)
     facts = list(_facts(summary))
     classes: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
     ranked = sorted(summary.per_class.items(), key=lambda item: item[1]["f1"])
@@ -250,24 +226,12 @@ def closing(summary: Found, file: Any = None) -> None:
         figures = [f"{of[key]:.3f}" for key in ("precision", "recall", "f1")]
         classes.append((name, f"{of['images']:.0f}", *figures))
     note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
-    if not console.is_terminal:
-        lines = aligned(facts, left=2)
-        if len(classes) > 1:
-            lines += ["", *aligned(classes, left=1), *([note] if note else [])]
-        print("\n".join(lines), file=file or sys.stdout)
+    if terminal and terminal.tables(facts, classes, note, file or sys.stdout):
         return
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts:
-        table.add_row(Text(name, style="bold" if name == "test accuracy" else "dim"), Text(value))
-    parts: list[RenderableType] = [table]
+    lines = aligned(facts, left=2)
     if len(classes) > 1:
-        report = Table(caption=note or None, caption_justify="left")
-        for i, name in enumerate(classes[0]):
-            report.add_column(name, justify="left" if i == 0 else "right")
-        for line in classes[1:]:
-            report.add_row(*(Text(cell) for cell in line))
-        parts.append(report)
-    console.print(Group(*parts))
+        lines += ["", *aligned(classes, left=1), *([note] if note else [])]
+    print("\n".join(lines), file=file or sys.stdout)
 
 
 def _facts(summary: Found) -> Iterator[tuple[str, str]]:

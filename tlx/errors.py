@@ -38,3 +38,10 @@ def said(error: BaseException) -> str:
 def shown(text: str) -> str:
     """The text without a password in a URL."""
     return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+
+
+def printable(text: str) -> str:
+    """`text` in one line that changes nothing about a screen: what cannot be printed is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Features:
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
     _outlines: dict[int, Outline] = field(default_factory=dict)
+    _live: set[tuple[int, int]] = field(default_factory=set)
     _promised: int = 0  # bytes of rows that are being made: memory is taken only as they are written
 
     def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
@@ -80,8 +81,10 @@ class Features:
         for known in {*self.cuts, cut} - self._untrained.keys():
             self._untrained[known] = fingerprint(net[:known])
         pixels = self.random if training and self.random is not None else self.parts[part]
-        views = 1 if pixels is not self.random else self.views or 0
-        return self._rows(net, cut, part, pixels, 0 if self.mode == "live" else views)
+        views = 0 if self.mode == "live" else 1 if pixels is not self.random else self.views or 0
+        if cut and not views:
+            self._say_live(net, cut, part, pixels)
+        return self._rows(net, cut, part, pixels, views)
 
     def _rows(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> Rows:
         prefix = net[:cut].eval()
@@ -101,6 +104,13 @@ class Features:
             return live()
         self._kept[slot] = (content, kept)
         return kept
+
+    def _say_live(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels) -> None:
+        """Once for each stage and part: the frozen part will run again and again."""
+        if (id(pixels), cut) not in self._live:
+            self._live.add((id(pixels), cut))
+            keeps = "" if self.mode == "live" else " (random views; features.views=K keeps K of each image)"
+            self.say(f"features: {_stage(net, cut)} input, {part}, computed anew for each batch{keeps}")
 
     def _forward(self, net: nn.Sequential, below: int, cut: int, content: str) -> Forward:
         if self._forwards.get((below, cut), ("",))[0] != content:
@@ -132,10 +142,11 @@ class Features:
         where, free = self._where(needed)
         kind = ranks.agreed(None if where is None else where.type)
         where = None if kind is None else self.device if kind == self.device.type else torch.device(kind)
-        stage = next(name for i, (name, _) in enumerate(net.named_children()) if i == cut)
+        stage = _stage(net, cut)
         what = f"features: {stage} input, {part}, {n:,} images{f' × {views} views' if views > 1 else ''}, {mib(needed)}"
-        if where is None and store is None:
-            self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
+        if where is None and (store is None or not store.takes(views * n, shape.row_bytes)):
+            files = "" if store is None else f", nor in files of features.store ({mib(store.limit)})"
+            self.say(f"{what}: do not fit in {mib(free)}{files}, computed as needed")
             return None
         done = 0
 
@@ -159,6 +170,12 @@ class Features:
                     return None
                 made.append(rows)
                 found += known
+        except torch.OutOfMemoryError:
+            if where is None or ranks.count() > 1:
+                raise
+            made.clear()  # somebody else has taken it meanwhile
+            self.say(f"{what}: the memory that was free is taken, computed as needed")
+            return None
         finally:
             self._promised -= promised
             self.doing("")
@@ -193,9 +210,21 @@ class Features:
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
         units = sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True)
         machine = [device_name(self.device), units]
-        versions = [version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
+        versions = [_version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
+
+
+def _stage(net: nn.Sequential, cut: int) -> str:
+    return next(name for i, (name, _) in enumerate(net.named_children()) if i == cut)
+
+
+def _version(package: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 _digests: Any = WeakTensorKeyDictionary()  # tensor → (how often it was changed, a digest of its bytes)

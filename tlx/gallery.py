@@ -11,12 +11,14 @@ from typing import IO, TYPE_CHECKING
 
 from PIL import Image
 
+from tlx.errors import printable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tlx.model import Prediction
 
-__all__ = ["Gallery", "printable"]
+__all__ = ["Gallery"]
 
 SIDE = 112  # pixels of a picture on the page
 QUALITY = 75  # of its JPEG
@@ -131,13 +133,6 @@ class Gallery:
                 f'<figcaption>{best}<span class=file title="{_text(entry.file)}">{name}</span></figcaption></figure>\n'
             )
         self.stream.write("</div>\n</details>\n")
-
-
-def printable(text: str) -> str:
-    """`text` in one line that changes nothing about a screen: what cannot be printed is written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _text(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlx.decoding import Pixels, UnreadableImage, decode
+from tlx.decoding import MAX_BYTES, Pixels, UnreadableImage, decode
 from tlx.digests import Decoded, Seen, digest_of, seen
 from tlx.errors import reason
 from tlx.runtime import free_memory
@@ -22,7 +22,6 @@ __all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacke
 Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
-MAX_BYTES = 500_000_000  # of one file
 CHUNK = 16  # images a task of the reading threads
 
 log = logging.getLogger("tlx")

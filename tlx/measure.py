@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.display import MOST, aligned
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, printable
 from tlx.folders import run_folder
-from tlx.gallery import printable
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
-from tlx.errors import RequestError
+from tlx.errors import RequestError, printable
 from tlx.folders import PICTURES, local, run_folder, walk
-from tlx.gallery import Gallery, printable
+from tlx.gallery import Gallery
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:

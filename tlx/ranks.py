@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
-
 from tlx.errors import RequestError, reason
 
 if TYPE_CHECKING:
@@ -249,6 +247,8 @@ def _memory(x: "Tensor") -> Iterator["Tensor"]:
 @contextlib.contextmanager
 def loopback() -> Iterator[None]:
     """Gloo looks for a network by the machine's name, which a container may not know; on one machine none is needed."""
+    import psutil
+
     addresses = psutil.net_if_addrs()
     names = [name for name, each in addresses.items() if any(a.address == "127.0.0.1" for a in each)]
     if "GLOO_SOCKET_IFNAME" in os.environ or not names:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,6 +296,9 @@ class Record:
 
         from tlx import report
 
+        if find_spec("matplotlib") is None:
+            log.warning("matplotlib is not installed: no pictures are drawn")
+            return
         classes, labels = self.summary.classes, images.labels.tolist()
         shown = report.choose(labels, scores.predictions, scores.probabilities)
 

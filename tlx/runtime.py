@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import psutil
-
 from tlx.errors import RequestError
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ def reader_processes(workers: str, device: "torch.device") -> int:
 
 def free_memory() -> int:
     """Bytes that this process may still take: of the machine, and of the container where there is one."""
-    free: int = psutil.virtual_memory().available
+    free = _available()
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
@@ -149,6 +147,16 @@ def free_memory() -> int:
         return min(free, limit - int((group / "memory.current").read_text()) + cached)
     except (OSError, ValueError, KeyError):  # no control group, or its limit is "max"
         return free
+
+
+def _available() -> int:
+    """Bytes of memory that the system has to give."""
+    try:
+        import psutil
+    except ImportError:  # a machine with no more than what computes; Linux says it in a file
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        return 1024 * int(facts["MemAvailable"].split()[0])
+    return int(psutil.virtual_memory().available)
 
 
 def free_bytes(device: "torch.device") -> int:

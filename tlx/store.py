@@ -5,6 +5,7 @@ A name that begins with a dot is no block: one that is being written, removed, o
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -33,6 +34,8 @@ from tlx.blocks import (
 from tlx.errors import reason
 
 __all__ = ["Entry", "Found", "Store", "mib"]
+
+MARGIN = 1 << 28  # bytes of the disk that are left for what a run itself writes
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ class Store:
         at = np.array([where.get(key, (-1, 0)) for key in keys], dtype=np.int64).reshape(-1, 2)
         return Found(blocks, at[:, 0], at[:, 1])
 
+    def takes(self, n: int, row_bytes: int) -> bool:
+        """Whether `n` rows are within the limit; more of them, in several blocks, would push each other out."""
+        return n * (row_bytes + KEY_BYTES) <= self.limit
+
     @contextlib.contextmanager
     def write(
         self, space: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any]
@@ -185,11 +192,13 @@ class Store:
         size = n * (row_bytes + KEY_BYTES)
         if not self.limit or not n or not row_bytes:
             return None
-        if size > self.limit:
+        if not self.takes(n, row_bytes):
             self._once("limit", f"{mib(size)} are more than {self.folder} may hold ({mib(self.limit)}); not kept")
             return None
         try:
             scratch.mkdir(parents=True)
+            if shutil.disk_usage(scratch).free < size + MARGIN:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # Opened here: numpy's own "w+" would cut the file to nothing, and a disk that fills up later is SIGBUS.
             with (scratch / "rows.bin").open("w+b") as file:
                 reserve(file.fileno(), n * row_bytes)

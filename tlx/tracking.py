@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import urlsplit
 
-import psutil
-
 from tlx.config import flat as leaves
 from tlx.errors import RequestError, shown
 from tlx.tracking_pipe import pipe
@@ -220,6 +218,8 @@ def fit_for_many(config: "Tracking", output: Path) -> None:
     uri = config.uri or f"sqlite:///{Path(output).absolute() / 'mlflow.db'}"
     if not config.enabled or not uri.startswith("sqlite:///"):
         return
+    import psutil
+
     file = Path(os.path.expanduser(uri.removeprefix("sqlite:///"))).absolute()
     mounted = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
     kind = next((mounted[folder] for folder in file.parents if folder in mounted), "")
