@@ -11,6 +11,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,15 @@ def cifar10(
         if (folder.parent / "data_batch_1").is_file():
             hint = f" (did you mean dataset.root={folder.parent.parent}?)"
         raise RequestError(f"dataset.root={root}: holds no folder {CIFAR10_FOLDER}{hint}")
-    train = [_official(folder / f"data_batch_{number}") for number in range(1, 6)]
-    test = [_official(folder / "test_batch")]
-    classes = tuple(_official(folder / "batches.meta")["label_names"])
+    names = ["batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))]
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        # Written by a numpy of 2009, whose dtypes today's numpy reads and warns about.
+        warnings.simplefilter("ignore")
+        meta, test, *train = threads.map(_official, [folder / name for name in names])
+    classes = tuple(meta["label_names"])
     parts: dict[str, Images] = {}
-    for part, batches in (("train", train), ("test", test)):
-        flat = np.concatenate([batch["data"] for batch in batches])  # uint8 [N, 3072], a channel after the other
-        pixels = np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    for part, batches in (("train", train), ("test", [test])):
+        pixels = np.concatenate([batch["data"] for batch in batches])
         labels = [label for batch in batches for label in batch["labels"]]
         parts[part] = Images([f"{part}/{i}" for i in range(len(labels))], labels, Stacked(pixels))
     return Parts(name, classes, parts["train"], test=parts["test"], source=str(folder))
@@ -192,7 +195,7 @@ def _located(root: str | None, name: str, archive: Archive | None, offline: bool
 
 
 def _official(file: Path) -> dict[str, Any]:
-    """The content of one of CIFAR-10's pickles, once its bytes are known to be the official ones."""
+    """What one of CIFAR-10's pickles holds, once its bytes are known to be the official ones; images `[N, H, W, 3]`."""
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -203,8 +206,7 @@ def _official(file: Path) -> dict[str, Any]:
             f"{file}: its md5 is {found}, not the official {CIFAR10[file.name]}: it is damaged or another file, and "
             f"was not opened; remove {file.parent} and set dataset.root=null to fetch it anew"
         )
-    with warnings.catch_warnings():
-        # Written by a numpy of 2009, whose dtypes today's numpy reads and warns about.
-        warnings.simplefilter("ignore")
-        batch: dict[str, Any] = pickle.loads(raw, encoding="latin1")
+    batch: dict[str, Any] = pickle.loads(raw, encoding="latin1")
+    if "data" in batch:  # uint8 [N, 3072], a channel after the other
+        batch["data"] = np.ascontiguousarray(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return batch
