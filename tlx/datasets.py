@@ -103,7 +103,8 @@ def cifar10(
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
         # Written by a numpy of 2009, whose dtypes today's numpy reads and warns about.
         warnings.simplefilter("ignore")
-        meta, test, *train = threads.map(_official, [folder / name for name in names])
+        official = list(threads.map(_official, [folder / name for name in names]))  # all, before one is opened
+        meta, test, *train = threads.map(_opened, official)
     classes = tuple(meta["label_names"])
     parts: dict[str, Images] = {}
     for part, batches in (("train", train), ("test", [test])):
@@ -194,8 +195,8 @@ def _located(root: str | None, name: str, archive: Archive | None, offline: bool
     return folder
 
 
-def _official(file: Path) -> dict[str, Any]:
-    """What one of CIFAR-10's pickles holds, once its bytes are known to be the official ones; images `[N, H, W, 3]`."""
+def _official(file: Path) -> bytes:
+    """One of CIFAR-10's pickles, known to be the official one."""
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -206,7 +207,12 @@ def _official(file: Path) -> dict[str, Any]:
             f"{file}: its md5 is {found}, not the official {CIFAR10[file.name]}: it is damaged or another file, and "
             f"was not opened; remove {file.parent} and set dataset.root=null to fetch it anew"
         )
-    batch: dict[str, Any] = pickle.loads(raw, encoding="latin1")
-    if "data" in batch:  # uint8 [N, 3072], a channel after the other
+    return raw
+
+
+def _opened(official: bytes) -> dict[str, Any]:
+    """What a pickle holds; its images, if it has any, as uint8 [N, 32, 32, 3]."""
+    batch: dict[str, Any] = pickle.loads(official, encoding="latin1")
+    if "data" in batch:  # [N, 3072], a channel after the other
         batch["data"] = np.ascontiguousarray(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return batch
