@@ -42,7 +42,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class Tapes:
     """A recorder of tapes."""
 
-    def __init__(self, *, fits: bool = True, fails: bool = False, wrong: float = 1.0) -> None:
+    def __init__(self, *, fits: bool = True, fails: Exception | None = None, wrong: float = 1.0) -> None:
         self.small, self.fails, self.wrong = fits, fails, wrong
         self.spoil: Callable[[], object] = lambda: None
         self.repeated = self.called = 0
@@ -55,7 +55,7 @@ class Tapes:
         with _Tape() as tape:
             result = function()
         if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise self.fails
 
         def repeat() -> None:
             self.repeated += 1
@@ -83,7 +83,16 @@ def test_recorded_steps_train_as_steps_do(network: str, choice: str, monkeypatch
         assert torch.equal(recorded[1][name], tensor), name
 
 
-@pytest.mark.parametrize("tapes", [Tapes(fits=False), Tapes(fails=True), Tapes(wrong=1.2), Tapes(wrong=float("nan"))])
+REFUSED = RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    "tapes",
+    [
+        *(Tapes(fits=False), Tapes(fails=REFUSED), Tapes(fails=AssertionError())),
+        *(Tapes(wrong=1.2), Tapes(wrong=float("nan"))),
+    ],
+)
 def test_what_cannot_be_repeated_is_computed(tapes: Tapes, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = [*NETWORKS["small_cnn"], "strategy=scratch", "head=mlp", "training.epochs=3"]
     plain = trained(*typed)

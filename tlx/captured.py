@@ -100,8 +100,8 @@ class Gradients:
                 return loss
             else:
                 why = "a repeated one differs"
-        except RuntimeError as error:
-            why = reason(error)
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+            why = reason(error)  # what a library makes of being recorded
         finally:
             if self._kept is None:
                 state.put_back()
