@@ -503,3 +503,17 @@ def test_a_transform_of_a_persons_own_is_part_of_the_key(tmp_path: Path, monkeyp
         specs.append(run.features.random.spec)
     assert len(set(specs)) == 2
     assert _written([v2.RandomHorizontalFlip(), ShearZoom(0.2, [0.8, 1.2]), torch.relu]) == []
+
+
+def test_memory_that_others_take_meanwhile_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, run = Run(tmp_path, store=0), Run(tmp_path, store=0)
+
+    def taken(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as gone:
+        gone.setattr(Outline, "empty", taken)
+        assert not isinstance(run.rows(), Kept)
+        computed = run.x()
+    assert run.said[0].endswith(": the memory that was free is taken, computed as needed")
+    assert torch.equal(computed, whole.x())

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from tlx import decoding
 from tlx.compose import CONF
 from tlx.config import component
-from tlx.decoding import LARGE, MAX_PIXELS, UnreadableImage, decode, pixels_of
+from tlx.decoding import LARGE, MAX_BYTES, MAX_PIXELS, UnreadableImage, decode, pixels_of
 from tlx.errors import RequestError
 from tlx.pixels import Normalize, Preprocessing, ShearZoom, random_view
 
@@ -510,3 +510,11 @@ def test_every_augmentation_gives_the_networks_input_whatever_the_image(name: st
         views = [random_view(given, transforms, seed=0, epoch=1, index=i) for i in range(6)]
         assert all(view.shape == (3, size, size) and view.dtype == torch.uint8 for view in views)
         assert (name == "none") == all(torch.equal(view, views[0]) for view in views)
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    film = tmp_path / "film.jpg"
+    film.write_bytes(b"\xff\xd8\xff\xe0")
+    os.truncate(film, MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(UnreadableImage, match=r"^500 MB are more than an image has$"):
+        decode(film)

@@ -618,6 +618,14 @@ def test_the_verb_lists_and_removes(verb: Callable[..., int], kept: Kept, capsys
     assert kept.files() == []
 
 
+def test_the_verb_prints_nothing_that_changes_a_screen(
+    verb: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept.write(about={"backbone": "\x1b[2Jgone"})
+    assert verb() == 0
+    assert "\\x1b[2Jgone" in capsys.readouterr().out
+
+
 def test_the_verb_says_what_is_in_use(verb: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, WIDTH, {}):
         assert verb("clear") == 1
