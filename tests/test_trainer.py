@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
@@ -202,6 +203,53 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(weights: str | None)
         again, summed = gradient(parts)
         assert again == pytest.approx(float(loss), rel=1e-6)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(whole, summed, strict=True))
+
+
+def gradient_of(net: nn.Module, *batch: Any) -> tuple[float, list[Tensor]]:
+    net.zero_grad()
+    loss = backward(net, *batch, "fp32")
+    return float(loss), [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+
+def test_an_images_whole_loss_has_the_weight_of_its_own_class() -> None:
+    """Weighted is repeated, with label smoothing too: an image of weight 3 counts as three of weight 1."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(5, 3), torch.randn(10, 5)
+    y, weight = torch.tensor([0] * 6 + [1] * 3 + [2]), torch.tensor([1.0, 2.0, 6.0])
+    times = weight[y].long()
+    for smoothing in (0.0, 0.1, 0.6):
+        training = Training(label_smoothing=smoothing)
+        loss, found = gradient_of(net, x, y, weight, training)
+        expected, repeated = gradient_of(net, x.repeat_interleave(times, 0), y.repeat_interleave(times), None, training)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(found, repeated, strict=True))
+
+
+def test_weights_and_smoothing_alone_are_torchs_to_the_bit() -> None:
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(5, 3), torch.randn(10, 5), torch.arange(10) % 3
+    for weight, smoothing in ((None, 0.1), (torch.tensor([0.3, 1.0, 7.0]), 0.0), (None, 0.0)):
+        loss, found = gradient_of(net, x, y, weight, Training(label_smoothing=smoothing))
+        net.zero_grad()
+        summed = functional.cross_entropy(net(x), y, weight, reduction="sum", label_smoothing=smoothing)
+        expected = summed / (len(y) if weight is None else weight[y].sum())
+        expected.backward()
+        assert loss == expected.item()
+        assert all(torch.equal(a, p.grad) for a, p in zip(found, net.parameters(), strict=True) if p.grad is not None)
+
+
+def test_a_rare_class_is_learned_with_weights_and_smoothing() -> None:
+    """25 : 1, separable: the common class must not be given up for the rare one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
+    y = torch.tensor([0] * 100 + [1] * 4)
+    x = torch.randn(104, 4) + 3 * (2 * y[:, None] - 1)
+    weight = class_weights(y, "balanced")
+    optimizer = torch.optim.Adam(net.parameters(), 0.05)
+    for _ in range(100):
+        gradient_of(net, x, y, weight, Training(label_smoothing=0.1))
+        optimizer.step()
+    assert torch.equal(net(x).argmax(1), y)
 
 
 class _Double(nn.Module):
