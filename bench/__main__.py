@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import runner, tables
-from bench.works import BY_NAME, WORKS, Work
+from bench.works import BF16_LOOPS, BY_NAME, WORKS, Work
 from tlx.errors import RequestError, nearest
 from tlx.runtime import atomic
+
+NO_UNITS = "for which this machine has no units"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,7 +64,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def chosen(given: argparse.Namespace, machine: dict[str, Any]) -> tuple[list[Work], dict[str, str]]:
-    """The works that are measured, and why others are not."""
+    """The works that are measured, and why other works, or loops of all of them, are not."""
     works, left_out = [], {}
     for work in WORKS:
         if given.only and work.name not in given.only:
@@ -71,8 +73,13 @@ def chosen(given: argparse.Namespace, machine: dict[str, Any]) -> tuple[list[Wor
             left_out[work.name] = "needs a GPU"
         elif getattr(given, work.data.replace("-", "_")) is None:
             left_out[work.name] = f"needs --{work.data} FOLDER"
+        elif work.measure == "accuracy" and len(work.contenders(machine)) < len(work.variants):
+            left_out[work.name] = f"compares bf16, {NO_UNITS}"
         else:
             works.append(work)
+    for loop in BF16_LOOPS if "bf16" not in machine["peak"] else ():
+        if any(loop in work.loops for work in works):
+            left_out[tables.NAMES.get(loop, loop)] = f"computes in bf16, {NO_UNITS}"
     return works, left_out
 
 

@@ -18,6 +18,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from tlx.runtime import bf16_units, precision_of
+
 PACKAGES = ("torch", "torchvision", "timm", "mlflow", "lightning", "fastai", "numpy", "pillow")
 
 
@@ -32,6 +34,12 @@ def peak(where: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
         float(product[0, 0])  # waits for the device
         times.append(time.perf_counter() - began)
     return 2 * n**3 / statistics.median(times[1:])
+
+
+def formats(where: torch.device) -> dict[str, torch.dtype]:
+    """The number formats that the machine has units for: in another one a product takes minutes, for no use."""
+    units = torch.cuda.is_bf16_supported(including_emulation=False) if where.type == "cuda" else bool(bf16_units())
+    return {"fp32": torch.float32, **({"bf16": torch.bfloat16} if units else {})}
 
 
 def flops(arch: str) -> dict[str, int]:
@@ -66,18 +74,16 @@ def versions() -> dict[str, str]:
 def facts(archs: list[str]) -> dict[str, Any]:
     """All of it."""
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    capabilities = torch.cpu.get_capabilities()
-    amx = bool(capabilities.get("amx_bf16", False))
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "amx_bf16": amx,
+        "amx_bf16": bf16_units() == "matrix",
         "gpu": torch.cuda.get_device_name() if where.type == "cuda" else None,
-        "bf16": torch.cuda.is_bf16_supported(including_emulation=False) if where.type == "cuda" else amx,
+        "bf16": precision_of("auto", where) == "bf16",  # what tlx computes in
         "system": platform.platform(),
         "versions": versions(),
-        "peak": {"fp32": peak(where, torch.float32), "bf16": peak(where, torch.bfloat16)},
+        "peak": {name: peak(where, dtype) for name, dtype in formats(where).items()},
         "flops": {arch: flops(arch) for arch in archs},
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LOOPS = ("plain", "careful", "lightning", "fastai")
+BF16_LOOPS = ("careful", "synthetic")
 FP32: dict[str, tuple[str, ...]] = {"tlx": (), "tlx fp32": ("runtime.precision=fp32",)}
 RATES = ",".join(f"{rate:g}" for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1))
 SEEDS = ",".join(map(str, range(10)))
@@ -90,9 +91,13 @@ class Work:
         return [*words, *(["--amp"] if name == "careful" else [])]
 
     def contenders(self, machine: Mapping[str, Any]) -> list[str]:
-        """Who takes part. Without matrix units for bf16, auto is fp32, and tlx takes part once."""
+        """Who takes part. Where auto is fp32, tlx takes part once; without units for bf16, nobody who asks for it."""
         own = [name for name in self.variants if machine["bf16"] or name != "tlx" or "tlx fp32" not in self.variants]
-        return [*self.loops, *own]
+        return [name for name in [*self.loops, *own] if "bf16" in machine["peak"] or not self.asks_for_bf16(name)]
+
+    def asks_for_bf16(self, contender: str) -> bool:
+        """Whether a contender computes in bf16 whatever the machine is."""
+        return contender in BF16_LOOPS or "runtime.precision=bf16" in self.variants.get(contender, ())
 
 
 _CIFAR = {"data": "cifar", "limit": (2000, 500), "batch_size": 64, "optimizer": "adam"}

@@ -44,9 +44,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made_up(*, gpu: str | None = None, bf16: bool = True, tlx: float = 100.0, **changes: Any) -> dict[str, Any]:
-    """Results of all works, two rounds; tlx is `tlx` times as fast as the plain loop."""
-    machine = {**MACHINE, "gpu": gpu, "bf16": bf16}
+def made_up(
+    *, gpu: str | None = None, bf16: bool = True, units: bool = True, tlx: float = 100.0, **changes: Any
+) -> dict[str, Any]:
+    """Results of all works, two rounds; tlx is `tlx` times as fast as the plain loop.
+
+    `bf16`: whether it is what tlx computes in; `units`: whether anything computes it.
+    """
+    peak = {name: value for name, value in MACHINE["peak"].items() if units or name != "bf16"}
+    machine = {**MACHINE, "gpu": gpu, "bf16": bf16, "peak": peak}
     works = [work for work in WORKS if gpu or not work.cuda]
     repetitions = []
     for work in works:
@@ -115,6 +121,24 @@ def test_claims_name_contenders_that_take_part() -> None:
     without = BY_NAME["classifier"].contenders({**MACHINE, "bf16": False})
     assert "tlx fp32" in without
     assert "tlx" not in without, "auto is fp32 there: once is enough"
+
+
+def test_nothing_is_measured_in_a_format_that_the_machine_has_no_units_for(photos: Path) -> None:
+    results = made_up(bf16=False, units=False)
+    machine = results["machine"]
+    for work in WORKS:
+        assert not {"careful", "synthetic", "bf16"} & {*work.contenders(machine)}
+    given = door.options(["--ants-bees", str(photos)])
+    works, left_out = door.chosen(given, machine)
+    assert left_out["careful loop"] == "computes in bf16, for which this machine has no units"
+    assert left_out["accuracy-ants-bees"] == "compares bf16, for which this machine has no units"
+    assert "accuracy-views" in [work.name for work in works]
+    assert not {"careful loop", "accuracy-ants-bees"} & door.chosen(given, MACHINE)[1].keys()
+    results |= {"works": [work.name for work in works], "left_out": left_out}
+    text = tables.markdown({**results, "rows": tables.rows(results)})
+    assert "a large matrix product: fp32 0.10 TFLOP/s, bf16 not measured (no units for it)." in text
+    assert "- careful loop: left out, computes in bf16, for which this machine has no units" in text
+    assert "bf16 autocast" not in text
 
 
 def test_the_plain_loop_says_its_figures_in_one_line(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +284,10 @@ def test_the_table_has_every_work_and_says_what_is_not_there() -> None:
     assert widths == {9, 6}, "the two tables"
 
 
-@pytest.mark.parametrize("results", [made_up(), made_up(gpu="H1"), made_up(bf16=False), {**made_up(), "rows": []}])
+@pytest.mark.parametrize(
+    "results",
+    [made_up(), made_up(gpu="H1"), made_up(bf16=False), made_up(bf16=False, units=False), {**made_up(), "rows": []}],
+)
 def test_the_chart_is_a_picture(results: dict[str, Any], tmp_path: Path) -> None:
     tables.chart(results, tmp_path / "results.png")
     with Image.open(tmp_path / "results.png") as picture:

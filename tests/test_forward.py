@@ -95,6 +95,11 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm())
 
 
+def is_recorded(precision: str) -> bool:
+    """Whether convolutions in this format are recorded: without vectors that can take bf16, oneDNN refuses it."""
+    return precision == "fp32" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def targets(forward: Forward) -> list[Any]:
     """What a recorded part calls, in order."""
     assert isinstance(forward._run, fx.GraphModule)
@@ -167,6 +172,9 @@ def test_batch_norms_and_additions_of_a_resnet_are_gone() -> None:
     for precision in ("fp32", "bf16"):
         forward = Forward(net, precision)
         forward(torch.randn(1, 3, 32, 32))
+        if not is_recorded(precision):
+            assert not isinstance(forward._run, fx.GraphModule)
+            continue
         called = targets(forward)
         assert not {aten.native_batch_norm.default, aten.relu.default, aten.add.Tensor} & {*called}
         assert aten.max_pool2d_with_indices.default not in called
@@ -422,6 +430,9 @@ def test_pixels_are_scaled_by_rows_to_the_same_bit(
     x = torch.randint(0, 256, (9, 3, 14, 14), dtype=torch.uint8)
     forward, net = Forward(nn.Sequential(module).eval(), precision), nn.Sequential(module).eval()
     assert apart(forward(x), by_modules(net, x, precision)) < 1e-6
+    if not is_recorded(precision):
+        assert not isinstance(forward._run, fx.GraphModule)
+        return
     assert (by_rows in targets(forward)) == ours
     assert isinstance(forward._run, fx.GraphModule)
     for node in [node for node in forward._run.graph.nodes if node.target is by_rows]:

@@ -19,7 +19,7 @@ from tlx.config import Config, Phase, component, from_tree, source_task
 from tlx.display import Display, lines
 from tlx.errors import RequestError
 from tlx.record import Record, Silent
-from tlx.runtime import device_name, unwritable
+from tlx.runtime import EMULATED, device_name, emulated, unwritable
 from tlx.standing import claimed, finished
 from tlx.summary import Summary
 
@@ -79,7 +79,10 @@ def run(
         rank_processes.together(config.runtime, "tlx.job:follow", asked, advice),
     ):
         with ranks.first():
-            job = job or prepare(config, clock)
+            if job is None:
+                job = prepare(config, clock)
+                if writes and emulated(job.precision, job.device):
+                    log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
         source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress

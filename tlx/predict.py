@@ -18,7 +18,7 @@ from tlx.checks import DEVICES
 from tlx.errors import RequestError, printable
 from tlx.folders import PICTURES, local, run_folder, walk
 from tlx.gallery import Gallery
-from tlx.runtime import atomic
+from tlx.runtime import EMULATED, atomic, emulated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,9 @@ def predict(
     from tlx.model import load
 
     model = load(run, device)
+    if emulated(model.precision, model.device):
+        slow = f"the model computes in bf16, as it was measured: {EMULATED}; tlx export writes it in fp32"
+        print(f"warning: {slow}", file=sys.stderr)
     k = None if top is None else min(top, len(model.classes))
     began, done, failed = time.perf_counter(), 0, 0
     with contextlib.ExitStack() as within:

@@ -6,7 +6,7 @@ from tlx import weights
 from tlx.build import Clock, network, plans_of, prepare
 from tlx.config import Config, source_task
 from tlx.display import plan_lines
-from tlx.runtime import device_of, precision_of
+from tlx.runtime import EMULATED, device_of, emulated, precision_of
 
 
 def preview(config: Config) -> list[str]:
@@ -25,6 +25,8 @@ def preview(config: Config) -> list[str]:
         config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
     device = device_of(config.runtime.device)
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
+    if emulated(precision, device) and task is None:
+        lines.append(f"runtime.precision=bf16: {EMULATED}; use runtime.precision=auto")
     images = {"train": 0, "val": 0, "test": 0}
     if downloads[1]:
         net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)

@@ -59,8 +59,34 @@ def precision_of(name: str, device: "torch.device") -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    units = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-    return "bf16" if units else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_units() == "matrix" else "fp32"
+
+
+# What to say where nothing computes bf16.
+EMULATED = "this processor has no units for bf16, which takes several times as long as fp32 on it"
+# Of torch's names for what a processor can do: x86, then ARM.
+_DOT_PRODUCTS = ("avx512_bf16", "bf16", "sve_bf16")
+
+
+def bf16_units() -> str:
+    """What this processor computes bf16 with: `matrix` units (AMX), `vector` units, or "" where it has neither.
+
+    Without units bf16 is emulated, many times slower than fp32. It is what oneDNN may use: `ONEDNN_MAX_CPU_ISA` counts.
+    """
+    import torch
+
+    takes = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not built in everywhere
+    if takes is None or not takes():
+        return ""
+    units = torch.cpu.get_capabilities()
+    if units.get("amx_bf16", False):
+        return "matrix"
+    return "vector" if any(units.get(name, False) for name in _DOT_PRODUCTS) else ""
+
+
+def emulated(precision: str, device: "torch.device") -> bool:
+    """Whether computing in `precision` is slower on `device` than fp32, because nothing there is made for it."""
+    return precision == "bf16" and device.type == "cpu" and not bf16_units()
 
 
 def autocast(device: "torch.device", precision: str) -> "torch.autocast":
