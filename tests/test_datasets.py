@@ -223,9 +223,11 @@ def test_classes_that_training_lacks_are_named(part: str, tmp_path: Path) -> Non
 
 def test_two_spellings_of_a_part_and_a_missing_train_are_named(tmp_path: Path) -> None:
     write(tmp_path / "1", *some("train/a", "train/b", "val/a", "valid/a"))
-    assert refused(tmp_path / "1").endswith("val/ and valid/ are both a val part; keep one")
+    said = "val/ and valid/ are both a val part; keep one, or say which it is: dataset.splits.val=val"
+    assert refused(tmp_path / "1").endswith(said)
     write(tmp_path / "2", *some("val/a", "test/b"))
-    assert refused(tmp_path / "2").endswith("has test/, val/ but no train/")
+    said = "has test/, val/ but no train/; say which it is: dataset.splits.train=…"
+    assert refused(tmp_path / "2").endswith(said)
 
 
 def test_no_root_and_nothing_to_fetch_says_where_images_are_looked_for(own_home: Path) -> None:

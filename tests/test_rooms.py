@@ -59,7 +59,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
     "folders": {"images", "unpack"},  # image folders
-    "datasets": {"data", "fetch", "folders", "images", "shapes"},  # the readers
+    "split_names": set(),  # the split that a folder's name speaks of
+    "split_folders": {"folders", "split_names"},  # which folder is which split
+    "class_folders": {"folders", "split_names"},  # folders that are no classes
+    "datasets": {"class_folders", "data", "fetch", "folders", "images", "shapes", "split_folders"},  # the readers
     "pixels": {"decoding", "runtime"},  # evaluation view, random views
     "operations": set(),  # torch's own in another order
     "folding": {"operations"},  # a recorded graph made fast

@@ -102,9 +102,21 @@ def prepare(config: Config, clock: Clock) -> Job:
     return Job(config, data, net, preprocessing, plans, device, precision, decoded)
 
 
-def found(config: Config) -> Parts:
-    """The data set of a configuration as it lies there; no image has been read."""
-    parts: Parts = component(config.dataset.reader, "dataset", offline=config.runtime.offline)()
+def found(config: Config, **more: Any) -> Parts:
+    """The data set of a configuration as it lies there; no image has been read. `more`: for a reader that takes it.
+
+    Raises:
+        RequestError: `dataset.splits` names folders, but the data set is none of folders; or what the reader raises.
+    """
+    splits = {split: name for split, name in dataclasses.asdict(config.dataset.splits).items() if name is not None}
+    reader = component(config.dataset.reader, "dataset", offline=config.runtime.offline, splits=splits, **more)
+    if splits and "splits" not in getattr(reader, "keywords", {}):
+        split, name = next(iter(splits.items()))
+        raise RequestError(
+            f"dataset.splits.{split}={name}: this data set is not read from folders of splits "
+            f"({config.dataset.reader['_target_']}); leave it out"
+        )
+    parts: Parts = reader()
     return parts
 
 

@@ -1,5 +1,6 @@
 """What a run is made of: the typed schema of everything with a fixed shape, components by name, a run's identity."""
 
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -54,11 +55,21 @@ class Limit:
 
 
 @dataclass
+class Splits:
+    """Which folder, below the data set's own, each split is read from; null: the one whose name says so."""
+
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+
+
+@dataclass
 class Dataset:
     """What every data set has, whoever reads it; the reader's own keys are beside these in the YAML."""
 
     val_fraction: float = 0.2  # of the training part, where the data set has no validation part
     test_fraction: float = 0.2  # of everything, where the data set has no test part either
+    splits: Splits = field(default_factory=Splits)
     limit: Limit = field(default_factory=Limit)
     per_class: int | None = None  # few-shot: training images per class
     folds: int | None = None  # cross-validation: how many parts the images are dealt into
@@ -264,13 +275,38 @@ ASIDE = (
 )
 
 
+# Keys that a later version has added, each with the value at which a run is what it was before: they are left out of
+# what a run, a job and a configuration are known by, and a tree of before is read with them.
+ADDED: dict[str, Any] = {
+    **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
+}
+
+
 def results(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without what cannot change the result (`ASIDE`)."""
+    """The configuration as a tree, without what cannot change the result (`ASIDE`, and `ADDED` where that is unset)."""
     tree = dataclasses.asdict(config)
     for path in ASIDE:
         part, _, leaf = path.rpartition(".")
         (tree[part] if part else tree).pop(leaf)
+    return without_added(tree)
+
+
+def without_added(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a configuration without those keys of `ADDED` that are at the values there; it is changed."""
+    for path, unset in ADDED.items():
+        node, leaf = _holder(tree, path)
+        if node is not None and leaf in node and node[leaf] == unset:
+            del node[leaf]
     return tree
+
+
+def _holder(tree: Mapping[str, Any], path: str) -> tuple[Any, str]:
+    """The mapping in which a dotted key lies (None where there is none), and its last name."""
+    *names, leaf = path.split(".")
+    node: Any = tree
+    for name in names:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return (node if isinstance(node, Mapping) else None), leaf
 
 
 def from_tree(tree: Mapping[str, Any]) -> Config:
@@ -280,7 +316,12 @@ def from_tree(tree: Mapping[str, Any]) -> Config:
         RequestError: another version of tlx made it.
     """
     try:
-        config: Config = _made(Config, tree)
+        whole = copy.deepcopy(dict(tree))
+        for path, unset in ADDED.items():
+            node, leaf = _holder(whole, path)
+            if node is not None:
+                node.setdefault(leaf, copy.deepcopy(unset))
+        config: Config = _made(Config, whole)
     except (TypeError, KeyError, AttributeError) as error:
         raise RequestError(f"the configuration is of another version of tlx ({error}); start the run anew") from error
     return config

@@ -6,7 +6,7 @@ image once, and says what cannot be read before anything is trained.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class Parts:
     """A data set as its reader found it: the parts it comes in, nothing split or limited yet.
 
     `skipped`: (path, reason) of files that were left out on purpose. `source`: where the data is from, in words.
+    `folders`: the folder of each part, as `train/`, where the parts are folders.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Parts:
     test: Images | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Data:
     """The three sets of a run. Validation chooses; the test set chooses nothing.
 
     `skipped`: (path, reason) of every file that was left out. `fingerprint`: sha256 in hex over split, name, label
-    and content of every image and the class list.
+    and content of every image and the class list. `origins`: where each set's images come from, in words, where the
+    data set's parts are folders.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Data:
     skipped: tuple[tuple[str, str], ...]
     fingerprint: str
     source: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def test_fingerprint(self) -> str:
@@ -69,8 +73,9 @@ def split(
 ) -> Data:
     """The three sets of a run: stratified, and the same for the same seed.
 
-    The test set is the test part; where there are two parts only, the second; where there is one, `test_fraction` of
-    it. Validation is the validation part, or `val_fraction` of what trains.
+    The test set is the test part; where there are two parts only, the second (unless `splits` says that it validates);
+    where there is none, `test_fraction` of the training part. Validation is the validation part, or `val_fraction` of
+    what trains.
 
     With `folds` the images are dealt into so many folds, the same ones for every `fold` of a seed. Where there is a
     test set it stays, and the fold is the validation set: of the training part, with the validation part's images
@@ -84,25 +89,35 @@ def split(
     Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
     """
     train, val, test = parts.train, parts.val, parts.test
-    if test is None and val is not None:
+    origins, validates = dict(parts.folders), common.splits.val is not None
+    if test is None and val is not None and not validates:
         val, test = None, val
+        if "val" in origins:
+            origins["test"] = origins.pop("val")
     if common.folds is not None and common.fold is not None:
-        pool = train if val is None else joined([train, val])
+        pool = train if val is None or test is None else joined([train, val])
         # Beside a fold one image trains and, where the fold is the test set, one validates.
         needed, uses = (
             (4, "two for each fold") if common.folds == 2 and test is None else (common.folds, "one for each fold")
         )
         _enough(pool, parts.classes, needed, uses, f"dataset.folds={common.folds}")
         train, fold = _fold(pool, common.folds, common.fold, seed)
-        val, test = (None, fold) if test is None else (fold, test)
-    elif test is None and val is None:
-        _enough(train, parts.classes, 3, "one each for training, validation and test")
+        dealt = f"fold {common.fold + 1} of {common.folds}"
+        if test is None:
+            test, origins = fold, _with(origins, "test", dealt)
+        else:
+            val, origins = fold, _with(origins, "val", dealt)
+    elif test is None:
+        uses = "one each for training and test" if val is not None else "one each for training, validation and test"
+        _enough(train, parts.classes, 3 if val is None else 2, uses)
         train, test = _cut(train, common.test_fraction, seed, salt=0)
+        origins = _with(origins, "test", "split off")
     else:
         _enough(train, parts.classes, 2, "one each for training and validation")
     assert test is not None
     if val is None:
         train, val = _cut(train, common.val_fraction, seed, salt=1)
+        origins = _with(origins, "val", "split off")
     if common.per_class is not None:
         train = _few(train, common.per_class, seed, parts.classes)
     limits = (common.limit.train, common.limit.val, common.limit.test)
@@ -122,7 +137,23 @@ def split(
         if not len(images):
             raise RequestError(f"dataset: no readable image is left in the {part} set; skipped: {_listed(unreadable)}")
     fingerprint, skipped = _fingerprint(sets, parts.classes), parts.skipped + unreadable
-    return Data(parts.name, parts.classes, **sets, skipped=skipped, fingerprint=fingerprint, source=parts.source)
+    return Data(
+        parts.name,
+        parts.classes,
+        **sets,
+        skipped=skipped,
+        fingerprint=fingerprint,
+        source=parts.source,
+        origins=origins,
+    )
+
+
+def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:
+    """Where a set comes from that is made of the training part, and of the validation part where that is in it."""
+    if not origins:
+        return {}
+    of = " and ".join(dict.fromkeys(origins[part] for part in ("train", name) if part in origins))
+    return {**origins, name: f"{how} {of}"}
 
 
 def _ranks(labels: Labels, seed: int, salt: int = 2) -> Labels:

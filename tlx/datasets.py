@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from tlx.class_folders import check_classes
 from tlx.data import Parts
 from tlx.errors import RequestError, nearest, reason
 from tlx.fetch import Archive, home, obtain, pending
-from tlx.folders import images_of, no_classes, parts_of, subfolders
+from tlx.folders import images_of, no_classes, subfolders
 from tlx.images import Images, Stacked
 from tlx.shapes import Drawn, known
+from tlx.split_folders import split_folders
 
 # https://www.cs.toronto.edu/~kriz/cifar.html; the md5 of each file as in torchvision's integrity check.
 CIFAR10 = {
@@ -45,20 +47,23 @@ def image_folder(
     archive: Mapping[str, Any] | None = None,
     offline: bool = False,
     fewest: int = 2,
+    splits: Mapping[str, str | None] | None = None,
 ) -> Parts:
     """A folder with one sub-folder a class, or with such folders for train, val and test in the usual spellings.
 
     The classes are the training part's sub-folders, sorted. Every file in them, at any depth, is an image, but for
     hidden ones and those whose name matches `ignore`: these are listed as skipped. `fewest`: classes; a model that
-    exists can be measured on one.
+    exists can be measured on one. `splits`: the folder of a split, where its name does not say it (`split_folders`).
 
     Raises `RequestError` where the folder is missing, empty, has fewer classes, an empty class, one whose name is no
-    Unicode, or a part with classes that the training part lacks.
+    Unicode, folders that look like splits instead of classes, or a part with classes that the training part lacks.
     """
     folder = _located(root, name, archive_of(archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
-    parts, skipped = parts_of(folder, key)
+    parts, skipped = split_folders(folder, key, splits)
     names = [entry.name for entry in subfolders(parts["train"])]
+    if not (splits or {}).get("train"):
+        check_classes(folder, parts["train"], names, key)
     if len(names) < fewest:
         raise RequestError(f"{key}: {no_classes(parts['train'], names)}")
     for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
@@ -78,7 +83,9 @@ def image_folder(
     for label, count in enumerate(np.bincount(images["train"].labels, minlength=len(names))):
         if not count:
             raise RequestError(f"{key}: class '{names[label]}' is empty ({parts['train'] / names[label]})")
-    return Parts(name, tuple(names), **images, skipped=tuple(skipped), source=str(folder))
+    places = {} if parts == {"train": folder} else parts
+    origins = {part: f"{place.relative_to(folder).as_posix()}/" for part, place in places.items()}
+    return Parts(name, tuple(names), **images, skipped=tuple(skipped), source=str(folder), folders=origins)
 
 
 def cifar10(

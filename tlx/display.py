@@ -57,6 +57,7 @@ class Found(Protocol):
     seconds: dict[str, float]
     images_per_second: float | None
     images: dict[str, int]
+    splits: dict[str, str]
     classes: list[str]
     skipped: list[list[str]]
     precision: str
@@ -168,13 +169,19 @@ def lines(*, quiet: bool = False) -> Iterator[None]:
 
 def opening(summary: Found) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
-    images = ", ".join(f"{number} {part}" for part, number in summary.images.items())
     classes = _some([str(c) for c in summary.classes], 6)
-    yield f"images: {images}; {len(summary.classes)} classes: {classes}"
+    yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
         yield f"skipped: {_files(len(summary.skipped))}: {names}"
     yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
+
+
+def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:
+    """How many images each split has, and where they come from: `195 train (train/), 49 val (split off train/)`."""
+    return ", ".join(
+        f"{number} {split}{f' ({splits[split]})' if split in splits else ''}" for split, number in images.items()
+    )
 
 
 def plan_lines(phase: Mapping[str, Any]) -> list[str]:

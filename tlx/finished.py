@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tlx.config import ASIDE, flat
+from tlx.config import ASIDE, flat, without_added
 from tlx.errors import RequestError, reason
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
@@ -177,7 +177,7 @@ def _values(file: Path) -> dict[str, Any]:
         raise RequestError(f"{file}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
         raise RequestError(f"{file}: no configuration of a run")
-    return dict(flat({str(key): value for key, value in tree.items()}))
+    return dict(flat(without_added({str(key): value for key, value in tree.items()})))
 
 
 def _asked(command: str) -> dict[str, str]:

@@ -10,12 +10,10 @@ from tlx.errors import RequestError, reason
 from tlx.images import FileBytes, Images
 from tlx.unpack import litter
 
-# The usual spellings of the parts, in any case.
-PARTS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
-}
+# Files in which people keep labels.
+TABLES = re.compile(r".*\.(csv|tsv|xlsx?|parquet|jsonl?)|.*(label|annot|class|train|test|val).*\.txt", re.IGNORECASE)
+SHARED = 0.5  # of the sub-folders' names of one folder that another one has, too: they hold the same classes
+MOST = 4  # names in a message
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 
 
@@ -51,25 +49,45 @@ def subfolders(folder: Path) -> list[os.DirEntry[str]]:
         raise _unreadable(error) from error
 
 
-def parts_of(folder: Path, key: str) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """The folder of each part (the folder itself is the training part where it has no parts), and what is in none."""
-    found: dict[str, Path] = {}
-    others = []
-    for entry in subfolders(folder):
-        part = next((part for part, spellings in PARTS.items() if entry.name.lower() in spellings), None)
-        # A part holds the classes' folders; a folder of images is a class, even where it is called "train".
-        if part is None or not subfolders(Path(entry.path)):
-            others.append(entry)
-        elif part in found:
-            raise RequestError(f"{key}: {found[part].name}/ and {entry.name}/ are both a {part} part; keep one")
-        else:
-            found[part] = Path(entry.path)
-    if not found:
-        return {"train": folder}, []
-    if "train" not in found:
-        raise RequestError(f"{key}: has {'/, '.join(p.name for p in found.values())}/ but no train/")
-    skipped = [(entry.path, "beside the parts' folders: belongs to none") for entry in others]
-    return {part: found[part] for part in PARTS if part in found}, skipped
+def files_in(folder: Path) -> list[str]:
+    """The names of the files of a folder that are the person's, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.is_dir() and not litter(entry.name))
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def tables(folder: Path) -> list[str]:
+    """The names of the files of a folder that may hold labels."""
+    return [name for name in files_in(folder) if TABLES.fullmatch(name)]
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the sub-folders that are the person's."""
+    return {entry.name for entry in subfolders(folder)}
+
+
+def pictures(folder: Path) -> int:
+    """How many images lie in a folder itself."""
+    return sum(name.lower().endswith(PICTURES) for name in files_in(folder))
+
+
+def content(folder: Path) -> str:
+    """How many images lie in a folder itself, in words."""
+    number = pictures(folder)
+    return f"{number} image{'' if number == 1 else 's'}"
+
+
+def alike(one: set[str], other: set[str]) -> bool:
+    """Whether two sets of names are those of the same classes: two or more in all, and half of the fewer shared."""
+    fewer = min(len(one), len(other))
+    return bool(fewer) and len(one | other) > 1 and len(one & other) >= max(1, SHARED * fewer)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
 
 
 def images_of(
@@ -119,10 +137,12 @@ def _refuse(error: OSError) -> None:
 
 def no_classes(folder: Path, names: Sequence[str]) -> str:
     """Why a folder is not one of classes."""
+    lists = ", ".join(tables(folder)[:3])
+    unread = f"; labels are not read from a file ({lists})" if lists else ""
     if names:
         inner = folder / names[0]
         hint = f" (did you mean dataset.root={inner}?)" if len(subfolders(inner)) > 1 else ""
-        return f"{folder.name}/ has one class only, '{names[0]}'; two or more sub-folders are needed{hint}"
-    pictures = sum(entry.suffix.lower() in PICTURES for entry in folder.iterdir())
-    content = f"holds {pictures} images but no sub-folder" if pictures else "is empty: no sub-folder in it"
-    return f"{content}; give a folder with one sub-folder of images a class, two or more"
+        return f"{folder.name}/ has one class only, '{names[0]}'{unread}; two or more sub-folders are needed{hint}"
+    found = pictures(folder)
+    seen = f"holds {found} images but no sub-folder" if found else "is empty: no sub-folder in it"
+    return f"{seen}{unread}; give a folder with one sub-folder of images a class, two or more"

@@ -206,6 +206,7 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
         "identity": identify(job),
         "classes": list(job.data.classes),
         "images": {part: len(getattr(job.data, part)) for part in ("train", "val", "test")},
+        "splits": dict(job.data.origins),
         "skipped": [list(pair) for pair in job.data.skipped],
         "precision": job.precision,
         "device": device_name(job.device),

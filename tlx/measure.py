@@ -137,12 +137,11 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
     run_folder(run)
     config = _composed(overrides, config_dir)
-    from tlx.build import output
-    from tlx.config import component
+    from tlx.build import found, output
     from tlx.images import Decoded
     from tlx.runtime import device_name, use_precision, use_threads
 
-    parts = component(config.dataset.reader, "dataset", offline=config.runtime.offline, fewest=1)()
+    parts = found(config, fewest=1)
     use_threads(config.runtime.threads)
     import torch
 

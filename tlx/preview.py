@@ -5,7 +5,7 @@ import dataclasses
 from tlx import weights
 from tlx.build import Clock, network, plans_of, prepare
 from tlx.config import Config, source_task
-from tlx.display import plan_lines
+from tlx.display import counted, plan_lines
 from tlx.runtime import EMULATED, device_of, emulated, precision_of
 
 
@@ -36,8 +36,7 @@ def preview(config: Config) -> list[str]:
         job = prepare(config, Clock())
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
         images = {part: len(getattr(job.data, part)) for part in images}
-        counts = ", ".join(f"{number} {part}" for part, number in images.items())
-        lines.append(f"images: {counts}; classes: {', '.join(job.data.classes)}")
+        lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")
     for name, plan in plans.items():
         size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
         views = 1 if not config.augmentation.transforms else config.features.views or 0

@@ -29,6 +29,7 @@ class Summary:
     images_per_second: float | None = None  # in training
     classes: list[str] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)  # train, val, test
+    splits: dict[str, str] = field(default_factory=dict)  # the folder that each is read from, or how it was made
     skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
     precision: str = ""
     device: str = ""

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 # Keys that hold text whatever it looks like: a folder may be called 2024 or null-set.
-_TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment)")
+_TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment|splits\.\w+)")
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 
