@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx import compare, paired
+from bench import claims
+from tlx import compare, paired, sweep_summary
 from tlx.__main__ import main
 from tlx.comparison import flips, lead
 from tlx.comparison_page import SHOWN
 from tlx.comparison_text import points
 from tlx.errors import RequestError
 from tlx.finished import read
+from tlx.intervals import wilson
+from tlx.tracking import Tracker
 
 Make = Callable[..., Path]
 
@@ -149,15 +152,6 @@ def test_runs_with_images_of_their_own_are_as_uncertain_as_nadeau_and_bengio_say
     assert alike.p > 0.05, "three runs that say the same of a handful of images are no proof"
 
 
-def simulated(rng: np.random.Generator, runs: int, images: int, lead: float) -> np.ndarray:
-    """Two configurations with tastes of their own for images and seeds; `lead`: of the first."""
-    right = []
-    for better in (lead, 0.0):
-        taste, luck = rng.normal(0, 0.4, images), rng.normal(0, 0.3, (runs, 1))
-        right.append(1.3 + better + taste + luck + rng.normal(0, 0.7, (runs, images)) > 0)
-    return right[0].astype(float) - right[1]
-
-
 def by_bootstrap(d: np.ndarray, rng: np.random.Generator, times: int = 200) -> float:
     """What the percentiles of a bootstrap over seeds and images would say."""
     runs, images = d.shape
@@ -166,22 +160,69 @@ def by_bootstrap(d: np.ndarray, rng: np.random.Generator, times: int = 200) -> f
     return float(2 * min((drawn <= 0).mean(), (drawn >= 0).mean()))
 
 
-def test_equally_good_ones_are_told_apart_as_seldom_as_is_promised_and_a_bootstrap_would_do_worse() -> None:
+def test_two_runs_with_the_same_difference_are_as_uncertain_as_their_images() -> None:
+    d = np.zeros((2, 153))
+    d[:, :6] = [[0, 1, 0, 1, -1, 0], [1, 0, -1, -1, 1, 1]]
+    found = paired.crossed(d)
+    assert found.mean == pytest.approx(1 / 153)
+    assert found.low < 0 < found.high < 0.05
+    assert 0.2 < found.p < 1
+
+
+def test_no_table_of_differences_is_taken_for_certainty() -> None:
+    every = itertools.product((-1.0, 0.0, 1.0), repeat=2)
+    for columns in itertools.combinations_with_replacement(every, 3):  # their order makes no difference
+        for images in (3, 30):
+            d = np.zeros((2, images))
+            d[:, :3] = np.transpose(columns)
+            found = paired.crossed(d)
+            alone = math.sqrt(float(np.var(d.mean(0))) / images)
+            assert 0 <= found.p <= 1
+            assert min(1 - found.mean, found.high - found.mean) >= 2 * alone - 1e-9 or found.high == 1
+            assert found.high - found.mean > 0 or found.mean == 1
+
+
+@pytest.mark.parametrize("kind", claims.KINDS)
+@pytest.mark.parametrize("runs", [2, 5])
+def test_a_difference_that_is_none_is_claimed_as_seldom_as_promised(kind: str, runs: int) -> None:
+    """`python -m bench.claims` has the whole table; this would see 5 % become 15."""
+    rng = np.random.default_rng(7)
+    draws = (
+        claims.on_the_same_images(rng, runs, images, claims.KINDS[kind], 1.0, 0.0)
+        for images in itertools.cycle((20, 60, 150))
+    )
+    claimed, covered = claims.rates(draws, 120)
+    assert claimed <= 0.1
+    assert covered >= 0.9
+    draws = (claims.on_the_same_images(rng, runs, 150, claims.KINDS[kind], 1.0, claims.LEAD) for _ in itertools.count())
+    assert claims.rates(draws, 120)[1] >= 0.88
+
+
+def test_a_bootstrap_or_one_run_each_would_claim_more() -> None:
     rng = np.random.default_rng(2)
-    draws = [simulated(rng, 3, 300, 0.0) for _ in range(250)]
-    found = [paired.crossed(d) for d in draws]
-    claimed = np.mean([each.p < 0.05 for each in found])
-    covered = np.mean([each.low <= 0 <= each.high for each in found])
+    noise = claims.Noise(own=0.4, luck=0.3, rest=0.7)
+    draws = [claims.drawn(rng, 3, 300, noise, 1.5, 0.0)[0] for _ in range(250)]
+    claimed = np.mean([paired.crossed(d).p < 0.05 for d in draws])
     assert claimed <= 0.08
-    assert covered == pytest.approx(1 - claimed)
     assert np.mean([by_bootstrap(d, rng) < 0.05 for d in draws]) > claimed + 0.05
     assert np.mean([paired.one(d[0]).p < 0.05 for d in draws]) > 0.3, "one run each says nothing about configurations"
 
 
 def test_a_clear_lead_is_found() -> None:
     rng = np.random.default_rng(3)
-    found = [paired.crossed(simulated(rng, 5, 300, -1.0)) for _ in range(50)]
+    noise = claims.Noise(own=0.4, luck=0.3, rest=0.7)
+    found = [paired.crossed(claims.drawn(rng, 5, 300, noise, 1.5, -1.16)[0]) for _ in range(50)]
     assert np.mean([each.p < 0.05 and each.high < 0 for each in found]) > 0.9
+
+
+def test_an_image_that_two_runs_were_tested_on_counts_once() -> None:
+    first, second = np.array([1.0, 1, 0, 0, 0, 0, 0, 0]), np.array([0.0, 1, 1, 0, 0, 0, 0, 0])
+    other = [f"b{i}" for i in range(8)]
+    apart = paired.apart([first, second], 0.25, [[f"a{i}" for i in range(8)], other])
+    same = paired.apart([first, second], 0.25, [other, other])
+    assert apart.mean == same.mean
+    assert same.high - same.low > apart.high - apart.low
+    assert paired.apart([first, second], 0.25).low == apart.low
 
 
 # ---------------------------------------------------------------- what belongs together
@@ -245,6 +286,59 @@ def test_runs_that_agree_have_the_interval_of_their_images(made: Make) -> None:
         moved = _spread(values)
         assert len({*zip(values, moved, strict=True)}) == len(values), "each run has a dot of its own"
         assert max(map(abs, moved)) < 0.15
+
+
+def test_folds_have_the_interval_of_all_their_images(made: Make) -> None:
+    from tlx.comparison_text import notes, table, text
+
+    def fold(name: str, number: int, right: int) -> Path:
+        return made(f"{name}{number}", [1] * right + [0] * (8 - right), files=[f"{number}/{i}" for i in range(8)],
+                    values={"dataset": {"fold": number}, "head": name}, test=f"fold {number}",
+                    asked=[f"head={name}"])  # fmt: skip
+
+    equal = [fold("a", number, 4) for number in range(3)]
+    other = [fold("b", number, number) for number in range(3)]
+    found = compare.compared([*equal, *other])
+    for one, right in zip(found.configurations, (12, 3), strict=True):
+        assert (one.interval_of, one.test_images) == ("all images", 24)
+        assert one.interval == pytest.approx(wilson(right, 24))
+    said = text(found)
+    assert "31.4% to 68.6% over all 24 images" in said
+    assert "*" not in said, "one kind of interval needs no mark"
+    of_intervals = [note for note in notes(found) if "95 % interval over" in note]
+    assert of_intervals == ["95 % interval over all images: Wilson, over the test images of all folds together"]
+    assert not any("on these test images" in note for note in notes(found)), "each fold has its own"
+    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["all images"] * 2
+
+
+def test_seeds_whose_test_images_overlap_have_no_more_images_than_there_are(made: Make) -> None:
+    from tlx.comparison_text import notes
+
+    def seed(number: int, names: Sequence[int]) -> Path:
+        files = [f"images/{i}" for i in names]
+        return made(f"{number}", [int(i % 4 > 0) for i in names], seed=number, files=files, test=f"of {number}")
+
+    (twice,) = compare.compared([seed(0, range(40)), seed(1, range(39, -1, -1))]).configurations
+    assert (twice.test_images, twice.interval) == (40, pytest.approx(wilson(30, 40)))
+    found = compare.compared([seed(2, range(40)), seed(3, range(20, 60))])
+    (half,) = found.configurations
+    assert half.test_images == 60
+    assert wilson(45, 60)[0] > half.interval[0] > wilson(30, 40)[0], "as 53 images: 80 answers, some of one image"
+    assert notes(found)[0] == (
+        "95 % interval over all images: Wilson, over the test images of all seeds together; "
+        "an image that several runs were tested on counts as one"
+    )
+
+
+def test_another_kind_of_interval_carries_a_mark(made: Make) -> None:
+    from tlx.comparison_text import cells, notes
+
+    several = [made(f"{h}{s}", [1] * (s + h) + [0] * 5, seed=s, values={"x": h}) for h in (9, 7) for s in range(3)]
+    found = compare.compared([*several, made("single", [1] * 9 + [0], values={"x": 1})])
+    over = [list(cells(found, place))[2] for place in range(3)]
+    assert [cell.endswith("images *") for cell in over] == [one.n == 1 for one in found.configurations]
+    assert sum(note.startswith("* 95 % interval over images: Wilson") for note in notes(found)) == 1
+    assert sum(note.startswith("95 % interval over runs: Student's t") for note in notes(found)) == 1
 
 
 @pytest.mark.parametrize("width", [0.0007, 0.004, 0.06, 0.0601, 0.11, 0.15, 0.3, 1.0])
@@ -436,6 +530,41 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
         assert picture.size[0] > 1000
 
 
+@pytest.mark.parametrize("broken", ["run", "png", "csv", "statistics", "nothing"])
+def test_what_fails_at_a_sweeps_end_costs_nothing_else(
+    made: Make, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = side_by_side(made)
+    for folder in folders:
+        (folder / "model" / "model.safetensors").touch()
+    jobs = {str(i): {"folder": folder.name, "name": f"job {i}"} for i, folder in enumerate(folders)}
+    if broken == "run":
+        (folders[2] / "predictions.csv").write_text("")
+    elif broken == "statistics":
+        monkeypatch.setattr(paired, "two_sided", lambda t, df: 1 / 0)
+    elif broken != "nothing":
+        (tmp_path / f"comparison.{broken}").mkdir()
+    failed = sweep_summary.sum_up(tmp_path, jobs, Tracker())
+    printed, said = capsys.readouterr()
+    assert said.splitlines() == [f"tlx: {line}" for line in failed]
+    whole = {kind for kind in ("csv", "png", "html") if (tmp_path / f"comparison.{kind}").is_file()}
+    if broken in ("run", "statistics"):
+        assert len(failed) == 1
+        assert failed[0].startswith("the comparison: ")
+        assert not whole
+        for i, folder in enumerate(folders):
+            line = next(line for line in printed.splitlines() if line.startswith(f"job {i} "))
+            assert f"test accuracy {read_accuracy(folder):.1%}" in line
+    else:
+        assert [line.partition(":")[0] for line in failed] == ([] if broken == "nothing" else [f"comparison.{broken}"])
+        assert whole == {"csv", "png", "html"} - {broken}
+        assert printed.startswith("configuration  ")
+
+
+def read_accuracy(folder: Path) -> float:
+    return float(json.loads((folder / "summary.json").read_text())["test_accuracy"])
+
+
 def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made: Make, tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>\n\x1b[31m"
     files = []
@@ -450,8 +579,8 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
         made(f"run{i}", right, files=files, asked=[f"head={name}"], values={"head": {"name": name}})
         for i, (name, right) in enumerate(zip(names, ([1] * 40, [0] * 40, [0] * 40), strict=True))
     ]  # fmt: skip
-    page, picture, table = tmp_path / "c" / "comparison.html", tmp_path / "c" / "comparison.png", tmp_path / "c" / "x"
-    assert compare.write(compare.compared(folders), table.parent) == [table.with_name("comparison.csv"), page, picture]
+    page, picture = tmp_path / "c" / "comparison.html", tmp_path / "c" / "comparison.png"
+    assert compare.write(compare.compared(folders), [page, picture]) == [page, picture]
     text = page.read_text()
     assert not re.search(r"<script|<img src|https?:|src=\"(?!data:)|url\((?!data:)|\x1b", text)
     assert "default-src 'none'; img-src data:" in text
@@ -478,7 +607,7 @@ def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) 
     folders = [made(f"{i}", answers(rng, 20, 0.5), values={"training": {"lr": i}}) for i in range(45)]
     found = compare.compared(folders)
     assert found.tested == len(found.pairs) == 45 * 44 / 2
-    assert len(compare.write(found, tmp_path / "written")) == 3
+    assert len(compare.write(found, [tmp_path / f"x.{kind}" for kind in compare.KINDS])) == 3
 
 
 def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(

@@ -10,7 +10,8 @@ import torch
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from tlx.evaluate import scores, wilson
+from tlx.evaluate import scores
+from tlx.intervals import wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (1, 1), (144, 153), (7, 18), (9_400, 10_000)])

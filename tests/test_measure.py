@@ -13,7 +13,7 @@ from PIL import Image
 import tlx
 from tlx import measure, model
 from tlx.errors import RequestError
-from tlx.evaluate import wilson
+from tlx.intervals import wilson
 from tlx.record import Summary
 
 CLASSES = ("dark", "grey", "light")

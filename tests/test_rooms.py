@@ -82,7 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
-    "evaluate": {"forward", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy with intervals
+    "intervals": set(),  # of an accuracy
+    "evaluate": {"forward", "intervals", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy
     "captured": {"ranks", "runtime"},  # training steps that a GPU repeats
     "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
     "solvers": {"captured", "config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
@@ -116,9 +117,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "summary", "tracking"),
     },
     # Runs side by side.
-    "paired": {"registry"},  # which of two is better on the same images: tests, intervals, correction
+    "paired": {"intervals", "registry"},  # which of two is better on the same images: tests, intervals, correction
     "finished": {"config"},  # a finished run, read from its folder
-    "comparison": {"finished", "paired"},  # configurations and pairs of them
+    "comparison": {"finished", "intervals", "paired"},  # configurations and pairs of them
     "comparison_text": {"comparison", "display", "paired"},  # table, CSV
     "comparison_plot": {"comparison", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
@@ -166,9 +167,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run
     "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
+    "sweep_summary": {  # what a sweep found, at its end
+        *("compare", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime", "standing"),
+        "tracking",
+    },
     "sweep": {  # runs that belong together, whatever happens on the way
-        *("build", "checkpoint", "checks", "compare", "compose", "config", "data", "display", "job"),
-        *("launchers", "ledger", "planned", "rank_processes", "runtime", "standing", "summary", "tracking"),
+        *("build", "checkpoint", "checks", "compose", "config", "data", "display", "job", "launchers"),
+        *("ledger", "planned", "rank_processes", "runtime", "standing", "summary", "sweep_summary", "tracking"),
     },
     "history": {"display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "history", "planned", "space"},  # a search's memory

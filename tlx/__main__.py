@@ -180,7 +180,7 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
     try:
         whole.launch()
         failed = whole.failed()
-        whole.close("FAILED" if failed else "FINISHED")
+        unsaid = whole.close("FAILED" if failed else "FINISHED")
     except KeyboardInterrupt:
         again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
         print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
@@ -196,7 +196,9 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         print(f"job{'s' if len(which) > 1 else ''} {numbers} failed: {reason}", file=sys.stderr)
         for job in which:
             print(f"  again: {job.command}", file=sys.stderr)
-    return 1 if failed else 0
+    if unsaid:
+        print(f"all results are kept; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
+    return 1 if failed or unsaid else 0
 
 
 def _verb(name: str, arguments: list[str]) -> int:

@@ -63,7 +63,7 @@ def main(given: argparse.Namespace) -> int:
     show(found)
     # A sweep's own three always go together.
     own = [] if place is None else [place / f"comparison.{kind}" for kind in KINDS]
-    for file in _write(found, list(dict.fromkeys([*own, *targets.values()]))):
+    for file in write(found, list(dict.fromkeys([*own, *targets.values()]))):
         print(f"written: {file}", file=sys.stderr)
     return 0
 
@@ -74,13 +74,25 @@ def show(comparison: Comparison) -> None:
     print(comparison_text.text(comparison, width))
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes `comparison.csv`, `comparison.html` and `comparison.png`, each whole or absent; the files.
+def write(comparison: Comparison, files: Sequence[Path]) -> list[Path]:
+    """Writes the table, the page or the picture, as each file's ending says, each whole or absent; the files.
 
     Raises:
         RequestError: a file cannot be written.
     """
-    return _write(comparison, [folder / f"comparison.{kind}" for kind in KINDS])
+    from tlx import comparison_plot
+
+    picture = comparison_plot.picture(comparison) if {".html", ".png"} & {file.suffix for file in files} else b""
+    made: dict[str, Callable[[], bytes]] = {
+        ".csv": lambda: comparison_text.table(comparison).encode(),
+        ".html": lambda: comparison_page.page(comparison, picture).encode(),
+        ".png": lambda: picture,
+    }
+    whole = {ending: made[ending]() for ending in {file.suffix for file in files}}
+    for file in files:
+        with atomic(file) as path:
+            path.write_bytes(whole[file.suffix])
+    return list(files)
 
 
 def flipped(first: str, second: str) -> None:
@@ -172,20 +184,3 @@ def _within(place: Path) -> Iterator[Path]:
         yield from below(place, 2)
     except OSError as error:
         raise RequestError(f"{error.filename or place}: cannot be read: {reason(error)}") from error
-
-
-def _write(comparison: Comparison, files: Sequence[Path]) -> list[Path]:
-    """Writes what each file's ending says."""
-    from tlx import comparison_plot
-
-    picture = comparison_plot.picture(comparison) if {".html", ".png"} & {file.suffix for file in files} else b""
-    made: dict[str, Callable[[], bytes]] = {
-        ".csv": lambda: comparison_text.table(comparison).encode(),
-        ".html": lambda: comparison_page.page(comparison, picture).encode(),
-        ".png": lambda: picture,
-    }
-    whole = {ending: made[ending]() for ending in {file.suffix for file in files}}
-    for file in files:
-        with atomic(file) as path:
-            path.write_bytes(whole[file.suffix])
-    return list(files)

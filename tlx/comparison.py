@@ -11,6 +11,7 @@ import numpy as np
 
 from tlx.errors import RequestError
 from tlx.finished import Run, read, state
+from tlx.intervals import pooled
 from tlx.paired import Difference, Differences, difference, holm, mean_interval
 
 LEVEL = 0.05  # of all claims together
@@ -28,13 +29,15 @@ class Configuration:
         runs: in the order of their seeds; `n` of them.
         mean: of the test accuracy, 0..1.
         sd: its standard deviation over the runs; None for one run.
-        interval: 95 %: Student's t over the runs; Wilson's over the images for one run, and where all runs agree.
-        interval_of: `runs` or `images`, accordingly.
+        interval: 95 %.
+        interval_of: `runs`: Student's t over several runs on the same images. `images`: Wilson's over a run's images,
+            for one run, and where all runs agree. `all images`: Wilson's over the images of all runs together, where
+            these are others from run to run, as in a cross-validation.
         val_accuracy: mean, in each run's best epoch.
         seconds: that data, features, training and evaluation of a run took, median.
         trained: parameters that learned in some phase.
         reused: share of the features that were read and not computed; None where unknown.
-        test_images: of a run, the fewest and the most.
+        test_images: how many different ones, of all runs.
     """
 
     label: str
@@ -47,7 +50,7 @@ class Configuration:
     seconds: float
     trained: int
     reused: float | None
-    test_images: tuple[int, int]
+    test_images: int
 
     @property
     def n(self) -> int:
@@ -196,23 +199,26 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
 
 def _configuration(label: str, runs: list[Run]) -> Configuration:
     accuracies = [run.accuracy for run in runs]
-    # Runs that agree would have an interval without width; that of their images says more.
-    of_runs = len(set(accuracies)) > 1
-    low, high = min(runs, key=lambda run: len(run.answers.files)).summary["test_accuracy_interval"]
+    low, high = runs[0].summary["test_accuracy_interval"]
+    interval, over, images = (float(low), float(high)), "images", len(runs[0].answers.files)
+    if not all(run.same_images(runs[0]) for run in runs):
+        over = "all images"
+        interval, images = pooled([run.answers.files for run in runs], [run.answers.correct.tolist() for run in runs])
+    elif len(set(accuracies)) > 1:  # else an interval over runs would have no width; that of their images says more
+        interval, over = mean_interval(accuracies), "runs"
     known = [run.reused for run in runs if run.reused is not None]
-    images = [len(run.answers.files) for run in runs]
     return Configuration(
         label,
         runs,
         fmean(accuracies),
         stdev(accuracies) if len(runs) > 1 else None,
-        mean_interval(accuracies) if of_runs else (float(low), float(high)),
-        "runs" if of_runs else "images",
+        interval,
+        over,
         fmean(float(run.summary["val_accuracy"]) for run in runs),
         median(run.seconds for run in runs),
         max(run.trained for run in runs),
         fmean(known) if known else None,
-        (min(images), max(images)),
+        images,
     )
 
 
@@ -228,7 +234,8 @@ def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
     leads = [lead(one, other) for one, other in matched]
     same_images = all(one.same_images(matched[0][0]) for one, _ in matched)
     ratio = fmean(map(len, leads)) / fmean(one.summary["images"]["train"] for one, _ in matched)
-    return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=ratio))
+    files = [one.answers.files for one, _ in matched]
+    return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=ratio, files=files))
 
 
 def _order(draw: tuple[Any, Any]) -> tuple[tuple[bool, float, str], ...]:

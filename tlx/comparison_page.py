@@ -54,7 +54,7 @@ figcaption span { display: block; }
 
 
 def page(comparison: Comparison, picture: bytes) -> str:
-    """The page; `picture`: PNG."""
+    """The page; `picture`: PNG, or empty for none."""
     pairs = sorted((pair for pair in comparison.pairs if pair.found), key=lambda pair: (pair.first, pair.second))
     flipped = [(pair, flips(pair.matched)) for pair in pairs[:PAIRS]]
     pictures = _Pictures()
@@ -66,7 +66,9 @@ def page(comparison: Comparison, picture: bytes) -> str:
         *pictures.styles(),
         "</style>\n</head>\n<body>\n<h1>Comparison</h1>\n",
         *_table(comparison),
-        f'<p><img class=plot alt="Test accuracies and learning curves" src="data:image/png;base64,{data}"></p>\n',
+        f'<p><img class=plot alt="Test accuracies and learning curves" src="data:image/png;base64,{data}"></p>\n'
+        if picture
+        else "",
         *_matrix(comparison),
     ]
     if details:

@@ -74,7 +74,8 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))
     _in_percent(axes.xaxis, 8)
     kinds = {one.interval_of for one in shown}
-    over = f"over {kinds.pop()}" if len(kinds) == 1 else "over runs (dashed: over images)"
+    mixed = "runs (dashed: over images)" if "runs" in kinds else "images"
+    over = f"over {kinds.pop() if len(kinds) == 1 else mixed}"
     dots = ", a dot a run" if any(one.n > 1 for one in shown) else ""
     axes.set_xlabel(f"test accuracy: mean and 95 % interval {over}{dots}")
     axes.grid(axis="x", alpha=0.25)

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def cells(comparison: Comparison, place: int) -> Iterator[str]:
     one = comparison.configurations[place]
     yield printable(one.label)
     yield f"{one.mean:.1%}"
-    yield interval(one)
+    yield interval(one) + marks(comparison)[one.interval_of]
     yield "-" if one.sd is None else f"{one.sd:.1%}"
     yield str(one.n)
     yield f"{one.val_accuracy:.1%}"
@@ -48,8 +49,15 @@ def cells(comparison: Comparison, place: int) -> Iterator[str]:
 
 def interval(one: Configuration) -> str:
     """The 95 % interval, and over what it is one."""
-    over = "runs" if one.interval_of == "runs" else f"{one.test_images[0]} images"
+    every = "all " if one.interval_of == "all images" else ""
+    over = "runs" if one.interval_of == "runs" else f"{every}{one.test_images} images"
     return f"{one.interval[0]:.1%} to {one.interval[1]:.1%} over {over}"
+
+
+def marks(comparison: Comparison) -> dict[str, str]:
+    """What is behind an interval, by its kind: nothing for the most frequent one of the table, stars for others."""
+    kinds = Counter(one.interval_of for one in comparison.configurations)
+    return {kind: f" {'*' * place}" if place else "" for place, (kind, _) in enumerate(kinds.most_common())}
 
 
 def against(pair: Pair, seen_from: int) -> str:
@@ -73,22 +81,12 @@ def p_value(p: float) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """How the table is to be read, as far as it applies."""
-    of_runs = [one for one in comparison.configurations if one.interval_of == "runs"]
-    of_images = [one for one in comparison.configurations if one.interval_of == "images"]
     found = [pair.found for pair in comparison.pairs if pair.found is not None]
+    told = {"runs": _over_runs, "images": _over_images, "all images": _over_all_images}
     lines = []
-    if of_runs:
-        other, images = max(
-            (196 * (o.mean * (1 - o.mean) / o.test_images[0]) ** 0.5, o.test_images[0]) for o in of_runs
-        )
-        lines += [
-            "95 % interval over runs: Student's t over seeds, on these test images; "
-            f"other images as many ({images}) would move a mean by up to {other:.1f} points"
-        ]
-    if of_images:
-        alike = any(one.n > 1 for one in of_images)
-        which = "of one run, as its runs have equal accuracies" if alike else "of the one run"
-        lines += [f"95 % interval over images: Wilson, {which}; other seeds are not in it"]
+    for kind, mark in marks(comparison).items():
+        some = [one for one in comparison.configurations if one.interval_of == kind]
+        lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {told[kind](some)}")
     lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
     lines += ["trained: parameters that learned; reused: share of the features that were read from an earlier run"]
     if found:
@@ -105,6 +103,33 @@ def notes(comparison: Comparison) -> list[str]:
     if len(found) < len(comparison.pairs):
         lines += ["where the test images differ there is no paired test"]
     return lines
+
+
+def _over_runs(some: Sequence[Configuration]) -> str:
+    other, images = max((196 * (o.mean * (1 - o.mean) / o.test_images) ** 0.5, o.test_images) for o in some)
+    return (
+        f"Student's t over {_draws(some)}, on these test images; "
+        f"other images as many ({images}) would move a mean by up to {other:.1f} points"
+    )
+
+
+def _over_images(some: Sequence[Configuration]) -> str:
+    alike = any(one.n > 1 for one in some)
+    which = "of one run, as its runs have equal accuracies" if alike else "of the one run"
+    return f"Wilson, {which}; other seeds are not in it"
+
+
+def _over_all_images(some: Sequence[Configuration]) -> str:
+    twice = any(one.test_images < sum(len(run.answers.files) for run in one.runs) for one in some)
+    once = "; an image that several runs were tested on counts as one" if twice else ""
+    return f"Wilson, over the test images of all {_draws(some)} together{once}"
+
+
+def _draws(some: Sequence[Configuration]) -> str:
+    """What the runs of a configuration differ in."""
+    draws = [run.draw for one in some for run in one.runs]
+    names = [name for name, place in (("seeds", 0), ("folds", 1)) if len({draw[place] for draw in draws}) > 1]
+    return " and ".join(names) or "runs"
 
 
 def left_out(comparison: Comparison) -> list[str]:
@@ -150,7 +175,7 @@ def table(comparison: Comparison) -> str:
         found = None if pair is None else pair.found
         lead = [""] * 6 if found is None or pair is None else _lead(found, pair.p)
         words = "best" if pair is None else pair.words(place)
-        cells = [one.label, one.n, *figures, one.reused, one.test_images[0], *lead, words]
+        cells = [one.label, one.n, *figures, one.reused, one.test_images, *lead, words]
         rows.writerow(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
     return stream.getvalue().encode("utf-8", "backslashreplace").decode()
 

@@ -3,10 +3,8 @@
 import csv
 import io
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from torch.nn import functional
 
 from tlx import ranks
 from tlx.forward import as_input, rows_per_pass
+from tlx.intervals import wilson
 from tlx.lanes import for_passes, side_by_side
 from tlx.parallel import gathered
 from tlx.rows import Rows
@@ -40,15 +39,6 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
     return gathered(torch.cat(list(found))[: len(mine)], n)
-
-
-def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a proportion after Wilson (1927), within [0, 1]; never empty, also for 0 or n of n."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = correct / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)

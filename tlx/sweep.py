@@ -5,7 +5,6 @@ command, typed again after a crash, finds what is finished, goes on with what wa
 """
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tlx import checkpoint, compose, ledger, tracking
+from tlx import checkpoint, compose, ledger, sweep_summary, tracking
 from tlx.checks import checked
 from tlx.config import Config
 from tlx.errors import RequestError, said
@@ -72,7 +71,7 @@ class Sweep:
         head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", ""
         try:
             standing.unchanged(planned.config, done, folder)
-            print(f"{head}: finished already, {_accuracy(done)}", file=sys.stderr)
+            print(f"{head}: finished already, {sweep_summary.accuracy(done)}", file=sys.stderr)
         except Exception as refused:  # one job's reason is not the others'
             error = said(refused)
             print(f"tlx: {error}", file=sys.stderr)
@@ -111,22 +110,11 @@ class Sweep:
         """The content of the sweep's own file."""
         return ledger.read(self.folder)
 
-    def close(self, status: tracking.Status) -> None:
-        """Keeps the comparison of all that is finished, also in MLflow, and prints it; the sweep's MLflow run ends."""
-        from tlx import compare
-
-        every = [self.folder / job["folder"] for job in self.book()["jobs"].values()]
-        if self.finished():
-            found = compare.compared(every)
-            for file in compare.write(found, self.folder):
-                self.tracker.artifact(file)
-            for number, one in enumerate(found.configurations):
-                label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
-                figures = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
-                known = {f"test_accuracy_{name}/{label}": value for name, value in figures.items() if value is not None}
-                self.tracker.metrics(known, sum(other.n for other in found.configurations))
-            compare.show(found)
+    def close(self, status: tracking.Status) -> list[str]:
+        """Keeps and prints what all finished jobs found; the sweep's MLflow run ends. What of this failed, in lines."""
+        failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker) if self.finished() else []
         self.end(status)
+        return failed
 
     def end(self, status: tracking.Status) -> None:
         """Ends the sweep's MLflow run."""
@@ -244,7 +232,7 @@ def task(
         print(f"{head} failed: {said(error)}" if quiet else f"tlx: {said(error)}", file=sys.stderr)
         return {"error": said(error), "skipped": False}
     if quiet:
-        print(f"{head} finished: {known['name']}: {_accuracy(summary.to_dict())}", file=sys.stderr)
+        print(f"{head} finished: {known['name']}: {sweep_summary.accuracy(summary.to_dict())}", file=sys.stderr)
     else:
         closing(summary, sys.stderr)  # stdout is for what the sweep finds
     return {"error": "", "skipped": False}
@@ -254,11 +242,6 @@ def _fair(config: Config, beside: int) -> int:
     """Bytes of features that a job may keep in memory: what all jobs at once would take is half of what is free."""
     places = {device_of(config.runtime.device), device_of("cpu")}
     return min(map(free_bytes, places)) // (2 * beside)
-
-
-def _accuracy(summary: Mapping[str, Any]) -> str:
-    low, high = summary["test_accuracy_interval"]
-    return f"test accuracy {summary['test_accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _output(config: Config) -> Path:
