@@ -76,8 +76,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"stages"},  # new last layers
     "hub": {"downloads", "unpack"},  # where timm keeps its weights
     "places": {"downloads"},  # a file in a cache, a package, on the network
-    "weights": {"downloads", "hub", "places", "unpack"},  # where weights come from
-    "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "weights"},
+    "torch_files": set(),  # what a file of weights holds, nothing of it executed
+    "state_dicts": {"torch_files"},  # the state dict in a checkpoint of any script
+    "weights": {"downloads", "hub", "places", "state_dicts", "unpack"},  # where weights come from
+    "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "state_dicts", "weights"},
     # Learning.
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
@@ -226,7 +228,9 @@ MAY_BE_HEAVY = {
         "served",
         "solvers",
         "stages",
+        "state_dicts",
         "strategy",
+        "torch_files",
         "trainer",
     ),
 }

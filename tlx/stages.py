@@ -8,7 +8,7 @@ from typing import overload
 
 from torch import Tensor, nn
 
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, printable
 from tlx.parts import expanded, owns, part
 
 __all__ = ["Layout", "Net", "body_head", "free_name", "misfit", "staged"]
@@ -130,7 +130,7 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
         for what, keys in lists.items()
         if keys
     ]
-    return "; ".join(words)
+    return printable("; ".join(words))
 
 
 def staged(

@@ -5,10 +5,10 @@ Imports no torch, so that weights which cannot be had are reported at once.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from tlx.downloads import intact, probe
@@ -110,36 +110,14 @@ def would_download(cfg: Wanted) -> str | None:
 
 
 def read(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a `.safetensors` file or of a torch checkpoint, by key; nothing but tensors is unpickled.
-
-    A checkpoint may keep them under `state_dict` or `model`, and DataParallel's `module.` is taken off.
+    """The tensors of a file by name, for no network in particular; see `state_dicts.read`.
 
     Raises:
         RequestError: the file is damaged or holds something else.
     """
-    import torch
-    from safetensors.torch import load_file
+    from tlx import state_dicts  # imports torch
 
-    try:
-        state: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged pickle makes the unpickler raise anything at all
-        what = "damaged, or no file of weights (.pth, .safetensors)"
-        raise RequestError(f"{path}: {what}: {reason(error)}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items())
-    ):
-        raise RequestError(f"{path}: holds no state dict (tensors by key); save `model.state_dict()`")
-    parallel = all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if parallel else key: value for key, value in state.items()}
+    return state_dicts.read(path)
 
 
 def official(cfg: Wanted, path: Path) -> bool:
