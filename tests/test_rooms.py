@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"blocks"},  # rows of features on disk, never trusted
     "cache": {"display", "store"},  # the verb: what is kept, and its removal
     # From words to values.
+    "levels": set(),  # images of more than 8 bits
     "config": set(),  # the schema, components by name, a run's identity
     "checks": {"config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
@@ -51,11 +52,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranks": set(),  # which one this is, and what they exchange
     "rank_processes": {"config", "ranks", "runtime"},  # started, and ended together
     # From files to pixels.
-    "decoding": set(),  # bytes → uint8 [H, W, 3]
+    "decoding": {"levels"},  # bytes → uint8 [H, W, 3]
     "shapes": {"decoding"},  # drawn pictures
-    "digests": {"decoding"},  # files' content by name, hashed once
-    "images": {"decoding", "digests", "runtime"},  # labelled images, decoded on demand
-    "data": {"images", "config"},  # splits
+    "digests": {"decoding", "levels"},  # files' content by name, hashed once
+    "images": {"decoding", "digests", "levels", "runtime"},  # labelled images, decoded on demand
+    "data": {"images", "config", "levels"},  # splits
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
     "folders": {"images", "unpack"},  # image folders
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "split_folders": {"folders", "split_names"},  # which folder is which split
     "class_folders": {"folders", "split_names"},  # folders that are no classes
     "datasets": {"class_folders", "data", "fetch", "folders", "images", "shapes", "split_folders"},  # the readers
-    "pixels": {"decoding", "runtime"},  # evaluation view, random views
+    "pixels": {"decoding", "levels", "runtime"},  # evaluation view, random views
     "operations": set(),  # torch's own in another order
     "folding": {"operations"},  # a recorded graph made fast
     "recording": set(),  # a network as a graph
@@ -99,6 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "folders",
         "forward",
         "lanes",
+        "levels",
         "pixels",
         "runtime",
         "saved",
@@ -110,8 +112,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share
     "weights_inventory": {"config", "hub", "inventory", "places", "weights"},  # the verb `weights`
-    "data_inventory": {"config", "data", "datasets", "decoding", "fetch", "inventory", "unpack"},  # the verb `data`
-    "export": {"decoding", "exported", "folders", "model", "pixels", "predict", "runtime", "shapes"},  # the verb
+    "data_inventory": {"config", "data", "datasets", "fetch", "images", "inventory", "unpack"},  # the verb `data`
+    "export": {  # the verb
+        *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
+    },
     "report": {"runtime"},  # pictures, card
     "tracking": {"config", "tracking_pipe", "tracking_store"},  # what MLflow is told
     "summary": {"runtime"},  # what a run found
@@ -158,6 +162,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "evaluate",
             "folders",
             "images",
+            "levels",
             "model",
         ),
         *("rows", "runtime"),

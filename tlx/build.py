@@ -12,13 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx import ranks, weights
 from tlx.config import Backbone, Config, component, identity
-from tlx.data import Data, Parts, split
+from tlx.data import Data, Parts, scale, split
 from tlx.errors import RequestError, reason
 from tlx.images import Decoded
 from tlx.runtime import device_of, precision_of, reader_processes, use_precision, use_threads
@@ -84,9 +83,9 @@ def prepare(config: Config, clock: Clock) -> Job:
     parts = found(config) if given else None
     if pretrained:
         weights.locate(config.backbone, offline=config.runtime.offline)
-    known = output(config) / "features" / f"decoded-{version('pillow')}.txt"
-    decoded = Decoded(known if config.features.store else None)
+    decoded = Decoded.below(output(config)) if config.features.store else Decoded(None)
     data = split(parts or found(config), config.dataset, config.seed, decoded)
+    span = scale(data, config.dataset.range)
     clock.seconds["data"] = time.perf_counter() - began
     import torch
 
@@ -97,6 +96,7 @@ def prepare(config: Config, clock: Clock) -> Job:
     use_precision(precision)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
     net, preprocessing = network(config, backbone, len(data.classes), device)
+    preprocessing = dataclasses.replace(preprocessing, range=span)
     _try_out(config, preprocessing.input_size)
     plans = plans_of(config, net)
     return Job(config, data, net, preprocessing, plans, device, precision, decoded)
@@ -166,7 +166,9 @@ def identify(job: Job) -> str:
     from tlx.features import fingerprint
 
     runtime = dataclasses.replace(job.config.runtime, device=job.device.type, precision=job.precision)
-    config = dataclasses.replace(job.config, runtime=runtime)
+    span = job.preprocessing.range  # measured, or given and of use
+    dataset = dataclasses.replace(job.config.dataset, range=None if span is None else list(span))
+    config = dataclasses.replace(job.config, runtime=runtime, dataset=dataset)
     return identity(config, job.data.fingerprint, fingerprint(job.net))
 
 

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -57,7 +57,8 @@ def page(comparison: Comparison, picture: bytes) -> str:
     """The page; `picture`: PNG, or empty for none."""
     pairs = sorted((pair for pair in comparison.pairs if pair.found), key=lambda pair: (pair.first, pair.second))
     flipped = [(pair, flips(pair.matched)) for pair in pairs[:PAIRS]]
-    pictures = _Pictures()
+    spans = (run.summary.get("range") for each in comparison.configurations for run in each.runs)
+    pictures = _Pictures(next(filter(None, spans), None))
     # Each picture is on the page once, as a class of its own, however many pairs it is in.
     details = "".join(line for pair, found in flipped for line in _details(comparison, pair, found, pictures))
     data = base64.b64encode(picture).decode()
@@ -122,9 +123,10 @@ def _cell(pair: Pair, row: int) -> str:
 
 
 class _Pictures:
-    """Small pictures of image files, each once."""
+    """Small pictures of image files, each once. `span`: of those of more than 8 bits, as `decode` has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, span: Sequence[float] | None) -> None:
+        self.span = None if span is None else (span[0], span[1])
         self.known: dict[str, int | None] = {}
         self.data: list[str] = []
 
@@ -142,7 +144,7 @@ class _Pictures:
 
     def _make(self, file: Path) -> int | None:
         try:
-            small = Image.fromarray(decode(file))
+            small = Image.fromarray(decode(file, self.span))
         except (OSError, ValueError, UnreadableImage):  # `test/3` of a drawn data set, or the file has gone
             return None
         small.thumbnail((SIDE, SIDE))

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -75,9 +76,17 @@ class Dataset:
     folds: int | None = None  # cross-validation: how many parts the images are dealt into
     fold: int | None = None  # which of them this run holds out, from 0
     on_error: str = "fail"  # fail | skip
+    range: list[float] | None = None  # [black, white] of images of more than 8 bits; null: by header, or measured
     reader: dict[str, Any] = field(default_factory=dict)  # `_target_`, `name`, `root` and what the reader asks for
 
     def __post_init__(self) -> None:
+        if self.range is not None and not (
+            len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf
+        ):
+            raise RequestError(
+                f"dataset.range={self.range}: must be two numbers, the values that become black and white, the lower "
+                "one first, as in dataset.range=[0, 4095]"
+            )
         if (self.folds is None) != (self.fold is None):
             given, other = ("fold", "folds") if self.folds is None else ("folds", "fold")
             raise RequestError(
@@ -279,6 +288,7 @@ ASIDE = (
 # what a run, a job and a configuration are known by, and a tree of before is read with them.
 ADDED: dict[str, Any] = {
     **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
+    **{f"{part}dataset.range": None for part in ("", "source.")},
 }
 
 

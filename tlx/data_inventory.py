@@ -15,9 +15,9 @@ from tlx import inventory
 from tlx.config import component
 from tlx.data import Images, Parts
 from tlx.datasets import archive_of, folder_of
-from tlx.decoding import UnreadableImage
-from tlx.errors import RequestError, reason
+from tlx.errors import RequestError
 from tlx.fetch import home, obtain
+from tlx.images import Decoded
 from tlx.unpack import content_digest
 
 ACTIONS = ("fetch", "verify")
@@ -121,13 +121,7 @@ def _unreadable(images: Images) -> list[tuple[str, str]]:
     """(path, reason) of what cannot be decoded; nothing of the rest is kept."""
 
     def why(index: int) -> str | None:
-        try:
-            images.decode(index)
-        except UnreadableImage as error:
-            return str(error)
-        except OSError as error:
-            return reason(error).lower()
-        return None
+        return images.store.check(int(images.rows[index]), Decoded(None))
 
     bad = []
     with ThreadPoolExecutor() as threads:

@@ -1,6 +1,7 @@
 """Files to pixels: any image a person may have becomes uint8 RGB, upright (no torch)."""
 
 import io
+import logging
 import stat
 import struct
 import threading
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tlx.errors import reason
+from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, outside, said, words
 
 try:
     import simplejpeg
@@ -22,6 +24,9 @@ except ImportError:  # a machine with no more than what computes: Pillow has the
     simplejpeg = None
 
 Pixels = NDArray[np.uint8]
+Source = bytes | Path | None  # where an image was opened from, if that is known
+
+log = logging.getLogger("tlx")
 
 # Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
 # be handed to Ghostscript.
@@ -50,55 +55,124 @@ class UnreadableImage(ValueError):
 
 
 _one = threading.Lock()  # held by whoever decodes a large image
+_warned = set[str]()
 
 
-def decode(data: bytes | Path) -> Pixels:
+def decode(data: bytes | Path, span: Range | None = None, name: str = "") -> Pixels:
     """The picture in a file or in its bytes, the way a person sees it.
 
-    Any mode becomes RGB (transparency over white, 16 bit scaled down, the first frame of an animation) and the EXIF
-    orientation is applied. Returns uint8 [H, W, 3]; raises `UnreadableImage` where the data is truncated, is no
-    image, or would unpack to more than 100 million pixels.
+    Any mode becomes RGB (transparency over white, the first frame of an animation) and the EXIF orientation is
+    applied. `span`: the values that become black and white in an image of more than 8 bits; None: 0 and 65535, or, of
+    floats, 0 and 1, 255 where any is above 1. `name`: of the image, for warnings.
+
+    Returns uint8 [H, W, 3]; raises `UnreadableImage` where the data is truncated, is no image, or would unpack to more
+    than 100 million pixels.
     """
-    with _told():
-        if isinstance(data, Path):
-            found = data.stat()
-            if not stat.S_ISREG(found.st_mode):  # a pipe or a device would be waited for
-                raise UnreadableImage("not a file")
-            size = found.st_size
-        else:
-            size = len(data)
-        if not size:
-            raise UnreadableImage("the file is empty")
-        if size > MAX_BYTES:  # a film among the photographs
-            raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+    with _told(), _opened(data) as image:
+        return _pixels(image, data, span, name or (str(data) if isinstance(data, Path) else ""))
+
+
+def examined(data: bytes) -> Pixels | Levels | None:
+    """What `decode` makes of an image, where that is known without a range; of one of more than 8 bits its levels.
+
+    None where such an image has no value that is a number. Raises `UnreadableImage` as `decode` does.
+    """
+    with _told(), _opened(data) as image:
+        if not deep(image):
             return _pixels(image, data)
+        with _room(image):
+            declared = said(image)
+            return levels(*loaded(image, lambda: _opened(data)), declared)
 
 
-def pixels_of(image: Image.Image) -> Pixels:
+def pixels_of(image: Image.Image, span: Range | None = None) -> Pixels:
     """One of Pillow's images, in any mode, as `decode` has it; what it has not read of its file is read now.
 
     Returns uint8 [H, W, 3], a copy. Raises `UnreadableImage` as `decode` does.
     """
     with _told():
-        return _pixels(image, None)
+        return _pixels(image, _content(image) if deep(image) else None, span)
 
 
-def _pixels(image: Image.Image, source: bytes | Path | None) -> Pixels:
-    """`source`: where the image was opened from, if that is known."""
+def _opened(data: bytes | Path) -> Image.Image:
+    """The image in a file or in its bytes; its pixels are not read yet."""
+    if isinstance(data, Path):
+        found = data.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device would be waited for
+            raise UnreadableImage("not a file")
+        size = found.st_size
+    else:
+        size = len(data)
+    if not size:
+        raise UnreadableImage("the file is empty")
+    if size > MAX_BYTES:  # a film among the photographs
+        raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
+    return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+
+
+def _content(image: Image.Image) -> bytes | None:
+    """The file of one of Pillow's images whose pixels have not been read, left where it was; None where there is none.
+
+    To read colour of 16 bits takes the file twice.
+    """
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None):
+        return None
+    place = file.tell()
+    try:
+        file.seek(0)
+        content: bytes = file.read()
+    finally:
+        file.seek(place)
+    return content
+
+
+@contextmanager
+def _room(image: Image.Image) -> Iterator[None]:
+    """Large images are decoded one after the other; too large ones are refused."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
     alone: AbstractContextManager[object] = _one if width * height > LARGE else nullcontext()
     with alone:
+        yield
+
+
+def _pixels(image: Image.Image, source: Source, span: Range | None = None, name: str = "") -> Pixels:
+    with _room(image):
         pixels = _jpeg(image, source)
         if pixels is None:
-            image.load()
-            pixels = np.array(_rgb(image), dtype=np.uint8)
+            shown = _scaled(image, source, span, name) if deep(image) else image
+            shown.load()
+            pixels = np.array(_rgb(shown), dtype=np.uint8)
         return _upright(pixels, image)
 
 
-def _jpeg(image: Image.Image, source: bytes | Path | None) -> Pixels | None:
+def _scaled(image: Image.Image, source: Source, span: Range | None, name: str) -> Image.Image:
+    """An image of more than 8 bits with its range spread over 8; as it is, where there is no range."""
+    named = f"{name}: " if name else ""
+    if span is None:
+        what = "an image of more than 8 bits, for which no range is known"
+        _once(what, f"{named}{what}: 0 becomes black and 65535 white (of floats 1, or 255 where any is above 1)")
+        return image
+    values, opaque = loaded(image, lambda: _opened(cast("bytes | Path", source)))
+    if found := outside(values, span):
+        what = f"values outside of the range {words(span)} (dataset.range) are clipped"
+        _once(what, f"{named}{what}: this image has {words((found.low, found.high))}")
+    grey_or_colour = Image.fromarray(eight_bit(values, span))
+    if opaque is None:
+        return grey_or_colour
+    return Image.merge("RGBA", (*grey_or_colour.convert("RGB").split(), opaque))
+
+
+def _once(key: str, line: str) -> None:
+    """Warns once in this process, whatever the number of images."""
+    if key not in _warned:
+        _warned.add(key)
+        log.warning("%s", line)
+
+
+def _jpeg(image: Image.Image, source: Source) -> Pixels | None:
     """A JPEG's pixels, as Pillow has them in a third more time; None for all but a plain and undamaged one."""
     if simplejpeg is None or source is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None

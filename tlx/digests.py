@@ -4,14 +4,17 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from tlx.decoding import Pixels
+from tlx.levels import Levels
 
 DIGITS = 40  # of an image's digest
+DECODER = 2  # one more where images are found to be readable, or have levels, that were not before
 RACE = 2.0  # seconds after a change within which a file may change once more and have the same times
 
 
@@ -29,28 +32,53 @@ def digest_of(content: "bytes | Pixels") -> str:
 class Decoded:
     """Digests of images that were decoded whole before: they need not be decoded to know that they can be.
 
-    `path`: the file that keeps them from run to run, a line each; None keeps nothing. It goes with one version of the
-    decoder. A file that is damaged or cannot be written costs time, nothing else.
+    `path`: the file that keeps them from run to run, a line each, with the levels of images of more than 8 bits; None
+    keeps nothing. It goes with one version of the decoder. A file that is damaged or cannot be written costs time,
+    nothing else.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.digests: set[str] = set()
+        self.levels: dict[str, Levels] = {}
         if path is not None:
             with contextlib.suppress(OSError):
-                lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-                self.digests = {line for line in lines if len(line) == DIGITS}
+                for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+                    digest, *numbers = line.split(" ")
+                    with contextlib.suppress(ValueError):
+                        if len(digest) == DIGITS:
+                            if numbers:
+                                self.levels[digest] = _levels([float(number) for number in numbers])
+                            self.digests.add(digest)
 
-    def add(self, digests: Iterable[str]) -> None:
-        """Keeps what is new."""
+    @classmethod
+    def below(cls, folder: Path) -> "Decoded":
+        """Those that are kept below the output folder, for the decoder of today."""
+        return cls(folder / "features" / f"decoded-{version('pillow')}-{DECODER}.txt")
+
+    def add(self, digests: Iterable[str], levels: Mapping[str, Levels] | None = None) -> None:
+        """Keeps what is new. `levels`: of those with more than 8 bits."""
         new = set(digests) - self.digests
         self.digests |= new
+        self.levels.update(levels or {})
         if self.path is not None and new:
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # One write, so that processes do not come between each other's lines; after a line that was cut short.
                 with self.path.open("ab") as file:
-                    file.write("".join(f"\n{digest}" for digest in sorted(new)).encode())
+                    file.write("".join(f"\n{self._line(digest)}" for digest in sorted(new)).encode())
+
+    def _line(self, digest: str) -> str:
+        found = self.levels.get(digest)
+        return digest if found is None else " ".join([digest, *map(repr, (found.low, found.high, *(found.said or ())))])
+
+
+def _levels(numbers: list[float]) -> Levels:
+    """What a line says behind the digest. Raises ValueError where a number is missing or one too many."""
+    low, high, *said = numbers
+    if len(said) not in (0, 2):
+        raise ValueError(numbers)
+    return Levels(low, high, (said[0], said[1]) if said else None)
 
 
 State = tuple[int, ...]  # of a file: size, times, inode, device

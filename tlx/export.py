@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tlx.decoding import UnreadableImage, decode
 from tlx.errors import RequestError, nearest
 from tlx.folders import run_folder
+from tlx.levels import words
 from tlx.predict import find
 from tlx.runtime import atomic
 from tlx.shapes import SHAPES, draw, generator
@@ -123,7 +124,7 @@ def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) 
 
     def view(file: Path) -> "Tensor":
         try:
-            return preprocessing.of(decode(file))
+            return preprocessing.of(decode(file, preprocessing.range))
         except (UnreadableImage, RequestError) as error:
             raise RequestError(f"{file}: {error}") from error
 
@@ -161,6 +162,7 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
     side = seen.input_size
     rule = f"both sides to {side} pixels" if seen.resize is None else f"the short side to {seen.resize} pixels"
     crop = "" if seen.crop is None else f", then a centre crop of {seen.crop}"
+    deep = {} if seen.range is None else {"range": f"images of more than 8 bits: {words(seen.range)} is black to white"}
     return {
         "tlx": __version__,
         "backbone": model.description["backbone"]["name"],
@@ -171,6 +173,7 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
             "probabilities": f"float32 [N, {classes}], softmax(logits / temperature)",
         },
         "preprocessing": seen.to_dict(),
+        **deep,
         "resize": f"{rule}{crop} ({seen.interpolation}, antialiased)",
         "temperature": model.description.get("temperature"),
         "unknown_threshold": model.description.get("unknown_threshold"),

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlx.decoding import MAX_BYTES, Pixels, UnreadableImage, decode
+from tlx.decoding import MAX_BYTES, Pixels, UnreadableImage, decode, examined
 from tlx.digests import Decoded, Seen, digest_of, seen
 from tlx.errors import reason
+from tlx.levels import Levels, Range
 from tlx.runtime import free_memory
 
 __all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacked", "joined", "read_all"]
@@ -93,13 +94,16 @@ class Store:
         self.read = read
         self.kept: dict[int, Pixels] = {}
         self.digests: dict[int, str] = {}
+        self.levels: dict[int, Levels] = {}  # of the images of more than 8 bits
+        self.span: Range | None = None  # what becomes black and white in these
         self.budget: _Budget | None = None
 
     def pixels(self, row: int) -> Pixels:
         kept = self.kept.get(row)
         if kept is not None:
             return kept
-        pixels = _decoded(self.read(row))
+        content = self.read(row)
+        pixels = decode(content, self.span, self._file(row) or "") if isinstance(content, bytes) else content
         if self.budget is not None and self.budget.take(pixels.nbytes):
             self.kept[row] = pixels
         return pixels
@@ -122,9 +126,11 @@ class Store:
                 content = self.read(row)
                 digest = digest_of(content)
                 if not fine(digest):
-                    pixels = _decoded(content)
-                    if self.budget is not None and self.budget.take(pixels.nbytes):
-                        self.kept[row] = pixels
+                    found = examined(content) if isinstance(content, bytes) else content
+                    if isinstance(found, Levels):
+                        self.levels[row] = found
+                    elif found is not None and self.budget is not None and self.budget.take(found.nbytes):
+                        self.kept[row] = found
                 if path:
                     seen.keep(path, state, digest)
         except UnreadableImage as error:
@@ -132,6 +138,8 @@ class Store:
         except OSError as error:
             return reason(error).lower()
         self.digests[row] = digest
+        if decoded is not None and digest in decoded.levels:
+            self.levels[row] = decoded.levels[digest]
         return None
 
     def digest(self, row: int) -> str:
@@ -148,10 +156,6 @@ class Store:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "kept": {}, "budget": None}  # a worker process decodes for itself
-
-
-def _decoded(content: "bytes | Pixels") -> Pixels:
-    return decode(content) if isinstance(content, bytes) else content
 
 
 class Images:
@@ -196,6 +200,11 @@ class Images:
     def digests(self) -> list[str]:
         """A digest of each image's content (the file's bytes, or the pixels where there is no file): 40 hex digits."""
         return [self.store.digest(int(row)) for row in self.rows]
+
+    def levels(self) -> list[tuple[str, Levels]]:
+        """(digest, levels) of each image of more than 8 bits, as far as they were examined."""
+        known = self.store.levels
+        return [(self.store.digest(row), known[row]) for row in self.rows.tolist() if row in known]
 
 
 def joined(parts: Sequence[Images]) -> Images:

@@ -103,7 +103,8 @@ def run(
             if record.rows:
                 watch(record.rows[-1])  # who was killed may not have seen it
         if writes:
-            job.decoded.add(d for images in (job.data.train, job.data.val, job.data.test) for d in images.digests())
+            for images in (job.data.train, job.data.val, job.data.test):
+                job.decoded.add(images.digests(), dict(images.levels()))
 
         def keep() -> None:
             assert job is not None
@@ -184,7 +185,8 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
                 run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
-    job.net, job.preprocessing = network(config, backbone, len(job.data.classes), job.device)
+    job.net, preprocessing = network(config, backbone, len(job.data.classes), job.device)
+    job.preprocessing = dataclasses.replace(preprocessing, range=job.preprocessing.range)
     return folder
 
 
@@ -207,6 +209,7 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
         "classes": list(job.data.classes),
         "images": {part: len(getattr(job.data, part)) for part in ("train", "val", "test")},
         "splits": dict(job.data.origins),
+        "range": None if job.preprocessing.range is None else list(job.preprocessing.range),
         "skipped": [list(pair) for pair in job.data.skipped],
         "precision": job.precision,
         "device": device_name(job.device),

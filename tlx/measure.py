@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tlx.data import Data, Images, Parts
     from tlx.evaluate import Scores
     from tlx.images import Decoded
+    from tlx.levels import Range
     from tlx.model import Model
 
 PARTS = ("train", "val", "test", "all")
@@ -153,8 +153,10 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     position = _positions(parts.classes, model.classes)
     trained_on: Mapping[str, Any] = model.description.get("data", {})
     seed = config.seed if "seed" in _keys(overrides) else trained_on.get("seed", config.seed)
-    known = output(config) / "features" / f"decoded-{version('pillow')}.txt"
-    data = _read(parts, config, seed, part, Decoded(known))
+    data = _read(parts, config, seed, part, Decoded.below(output(config)))
+    span = _range(model, config)
+    for images in (data.train, data.val, data.test):
+        images.store.span = span
     sets = [getattr(data, name) for name in (PARTS[:3] if part == "all" else (part,))]
     chosen = [images for images in sets if len(images)]
     labels = [position[label] for images in chosen for label in images.labels.tolist()]
@@ -178,6 +180,18 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
         device=device_name(model.device),
         scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes),
     )
+
+
+def _range(model: "Model", config: "Config") -> "Range | None":
+    """What becomes black and white in images of more than 8 bits: the model's own, or what is given where it has none.
+
+    Raises:
+        RequestError: another one is given.
+    """
+    own, given = model.preprocessing.range, config.dataset.range
+    if own is not None and given is not None and own != tuple(given):
+        raise RequestError(f"dataset.range={given}: the model brings its own, {list(own)}; leave it out")
+    return own if given is None else (given[0], given[1])
 
 
 def _composed(overrides: Sequence[str], config_dir: str | None) -> "Config":

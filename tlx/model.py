@@ -21,6 +21,7 @@ from tlx.errors import RequestError
 from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
+from tlx.levels import Range
 from tlx.pixels import Preprocessing, as_batch
 from tlx.runtime import autocast, device_of, sent
 from tlx.saved import DESCRIPTION, WEIGHTS, Format, describe, opened, save
@@ -152,7 +153,7 @@ class Model:
     def _view(self, image: Picture) -> _View:
         name = str(image) if isinstance(image, str | Path) else ""
         try:
-            return name, self.preprocessing.of(_pixels(image))
+            return name, self.preprocessing.of(_pixels(image, self.preprocessing.range))
         except (UnreadableImage, RequestError) as error:
             return name, str(error)
         except MemoryError:
@@ -208,17 +209,20 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     return model
 
 
-def _pixels(image: Picture) -> Pixels:
-    """uint8 `[H, W, 3]` of whatever may be given. Raises UnreadableImage, and RequestError for a URL."""
+def _pixels(image: Picture, span: Range | None) -> Pixels:
+    """uint8 `[H, W, 3]` of whatever may be given; `span` as `decode` has it.
+
+    Raises UnreadableImage, and RequestError for a URL.
+    """
     if isinstance(image, Image.Image):
-        return pixels_of(image)
+        return pixels_of(image, span)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UnreadableImage(f"an array of {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]")
         return np.require(image, requirements=["C", "W"])
     if isinstance(image, bytes):
-        return decode(image)
+        return decode(image, span)
     if isinstance(image, str | Path):
-        return decode(local(str(image)))
+        return decode(local(str(image)), span)
     kind = type(image).__name__
     raise UnreadableImage(f"{kind} is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image")

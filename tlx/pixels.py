@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from tlx.decoding import MAX_PIXELS, Pixels, UnreadableImage
 from tlx.errors import RequestError, nearest
+from tlx.levels import Range
 from tlx.runtime import seed_from
 
 __all__ = ["Normalize", "Preprocessing", "ShearZoom", "as_batch", "random_view"]
@@ -29,7 +30,9 @@ class Preprocessing:
 
     `input_size`: side of the network's input, pixels. `resize`: the short side is brought to this, pixels, or None:
     both sides to `input_size`. `crop`: side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values
-    in [0, 1]. `interpolation`: bilinear, bicubic or nearest. Raises `RequestError` where these contradict each other.
+    in [0, 1]. `interpolation`: bilinear, bicubic or nearest. `range`: the values that become black and white when an
+    image of more than 8 bits is decoded; None: no such image was trained on. Raises `RequestError` where these
+    contradict each other.
     """
 
     input_size: int
@@ -38,6 +41,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    range: Range | None = None
 
     def __post_init__(self) -> None:
         size = self.input_size
@@ -93,13 +97,16 @@ class Preprocessing:
         return self.view(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Plain values, for JSON; without a range where there is none, as it was before there were any."""
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        span = values.pop("range")
+        return values if span is None else {**values, "range": list(span)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        lists = {name: tuple(values[name]) for name in ("mean", "std", "range") if name in values}
+        return cls(**{**values, **lists})
 
 
 def as_batch(views: Sequence[Tensor]) -> Tensor:

@@ -179,6 +179,9 @@ def _impossible(
     size = backbone.input_size
     if size != preprocessing.input_size or size not in SIZES or (preprocessing.resize or size) not in SIZES:
         yield f"images of {size} pixels, resized to {preprocessing.resize}"
+    span = preprocessing.range
+    if span is not None and not (len(span) == 2 and all(map(_number, span)) and span[0] < span[1]):
+        yield f"range={list(span)}: must be two numbers, the lower one first"
     temperature, threshold = description["temperature"], description["unknown_threshold"]
     if not _number(temperature) or temperature <= 0:
         yield f"temperature={temperature}: must be above 0"
