@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shapes": {"decoding"},  # drawn pictures
     "digests": {"decoding", "levels"},  # files' content by name, hashed once
     "images": {"decoding", "digests", "levels", "runtime"},  # labelled images, decoded on demand
+    "copies": {"images"},  # images that are there more than once
     "data": {"images", "config", "levels"},  # splits
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
@@ -169,7 +170,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # the verb `evaluate`
     "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
     "job": {
-        *("backbones", "build", "checkpoint", "config", "display", "evaluate", "features", "model", "rank_processes"),
+        *(
+            "backbones",
+            "build",
+            "checkpoint",
+            "config",
+            "copies",
+            "display",
+            "evaluate",
+            "features",
+            "model",
+            "rank_processes",
+        ),
         *("ranks", "record", "runtime", "solvers", "standing", "summary", "tracking", "trainer"),
     },
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run

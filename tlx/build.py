@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tlx.features import Features
     from tlx.pixels import Preprocessing
     from tlx.stages import Net
+    from tlx.store import Store
     from tlx.strategy import Plan
 
 log = logging.getLogger("tlx")
@@ -172,8 +173,8 @@ def identify(job: Job) -> str:
     return identity(config, job.data.fingerprint, fingerprint(job.net))
 
 
-def features_of(job: Job) -> "Features":
-    """The rows of a job's images, as they are and behind its frozen stages."""
+def features_of(job: Job, store: "Store | None" = None) -> "Features":
+    """The rows of a job's images, as they are and behind its frozen stages. `store`: the run's own, if it has one."""
     from tlx.features import Features
     from tlx.rows import Pixels
     from tlx.store import Store
@@ -219,7 +220,7 @@ def features_of(job: Job) -> "Features":
         None if views is None else min(views, max(epochs, 1)),  # no epoch sees another
         settings.budget,
         cuts=sorted({plan.cut for plan in job.plans.values()}),
-        store=Store(output(config) / "features", settings.store, say=log.warning),
+        store=store or Store(output(config) / "features", settings.store, say=log.warning),
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,

@@ -58,6 +58,7 @@ class Found(Protocol):
     images_per_second: float | None
     images: dict[str, int]
     splits: dict[str, str]
+    copies: dict[str, Any]
     classes: list[str]
     skipped: list[list[str]]
     precision: str
@@ -171,6 +172,7 @@ def opening(summary: Found) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
     classes = _some([str(c) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
+    yield from summary.copies.get("lines", ())
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
         yield f"skipped: {_files(len(summary.skipped))}: {names}"

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from tlx import ranks
 from tlx.forward import Forward, recipe
-from tlx.kept import Mapped, Outline, Task, outline
+from tlx.kept import Known, Mapped, Outline, Task, outline
 from tlx.lanes import for_images, side_by_side
 from tlx.parallel import made_together
 from tlx.rows import Kept, Pixels, Rows, Through
@@ -158,7 +158,7 @@ class Features:
 
         space = self._space(net, cut, pixels, content) if store else ""
         about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
-        made, found = list[Tensor | Mapped](), 0
+        made, found = list[Tensor | Mapped](), list[Known]()
         promised = 0 if where is None else needed
         self._promised += promised
         try:
@@ -169,7 +169,7 @@ class Features:
                     self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
                     return None
                 made.append(rows)
-                found += known
+                found.append(known)
         except torch.OutOfMemoryError:
             if where is None or ranks.count() > 1:
                 raise
@@ -181,10 +181,9 @@ class Features:
             self.doing("")
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within
-        whole = found == views * n
-        earlier = "" if not found else ", from an earlier run" if whole else f", {found:,} of them from earlier runs"
+        reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), views * n)
         place = "" if where is not None else f": more than {mib(free)} of memory, read from files"
-        self.say(f"{what}{earlier}, {took:.1f} s{place}")
+        self.say(f"{what}{reused}, {took:.1f} s{place}")
         return Kept(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
 
     def _where(self, needed: int) -> tuple[torch.device | None, int]:
@@ -213,6 +212,13 @@ class Features:
         versions = [_version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
+
+
+def _reused(earlier: int, copies: int, n: int) -> str:
+    """Where those of `n` rows come from that were not computed."""
+    words = ", from an earlier run" if earlier == n else f", {earlier:,} of them from earlier runs" if earlier else ""
+    of_this = "of them copies of other images of this run"
+    return words + (f", {'all' if copies == n else f'{copies:,}'} {of_this}" if copies else "")
 
 
 def _stage(net: nn.Sequential, cut: int) -> str:

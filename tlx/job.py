@@ -16,6 +16,7 @@ from filelock import FileLock
 from tlx import __version__, checkpoint, rank_processes, ranks, tracking
 from tlx.build import Clock, Job, features_of, identify, network, output, prepare
 from tlx.config import Config, Phase, component, from_tree, source_task
+from tlx.copies import copies
 from tlx.display import Display, lines
 from tlx.errors import RequestError
 from tlx.record import Record, Silent
@@ -194,7 +195,7 @@ def _as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Fea
     """The job with the model that was opened from its files; rows are made anew where these say something else."""
     same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
     job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
-    return job, features if same else features_of(job)
+    return job, features if same else features_of(job, features.store)
 
 
 def _name(folder: Path) -> str:
@@ -210,6 +211,7 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
         "images": {part: len(getattr(job.data, part)) for part in ("train", "val", "test")},
         "splits": dict(job.data.origins),
         "range": None if job.preprocessing.range is None else list(job.preprocessing.range),
+        "copies": copies({part: getattr(job.data, part) for part in ("train", "val", "test")}, job.data.classes),
         "skipped": [list(pair) for pair in job.data.skipped],
         "precision": job.precision,
         "device": device_name(job.device),

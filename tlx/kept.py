@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -107,9 +108,17 @@ class Task:
                 self.step(len(index))
 
 
+class Known(NamedTuple):
+    """How many rows need not be computed: those that earlier runs have left, and those of images that this run has
+    computed already, for copies of them."""
+
+    earlier: int = 0
+    copies: int = 0
+
+
 def made_rows(
     task: Task, store: Store | None, space: str, about: Mapping[str, str], where: torch.device | None
-) -> tuple[Tensor | Mapped | None, int]:
+) -> tuple[Tensor | Mapped | None, Known]:
     """The rows in the memory of `where`, or as files of the store; and how many of them were known.
 
     None where no memory is given and the store cannot take them.
@@ -122,14 +131,14 @@ def made_rows(
 
 def _in_memory(
     task: Task, store: Store | None, space: str, about: Mapping[str, str], device: torch.device
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Known]:
     """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
     n, outline = len(task.pixels.y), task.outline
     x = outline.empty(n, device)
     if store is None:
         for index, some in task.compute(np.arange(n)):
             x[sent(index, device)] = sent(some, device)
-        return x, 0
+        return x, Known()
     keys, chunk = task.keys(), max(1, _CHUNK // outline.row_bytes)
     with store.lock(space):
         found = store.find(space, keys, outline.row_bytes)
@@ -146,23 +155,24 @@ def _in_memory(
                     for start in range(0, len(missing), chunk):
                         some = torch.from_numpy(missing[start : start + chunk])
                         block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
-    return x, len(known)
+    return x, Known(len(known) - found.owned, found.owned)
 
 
-def _in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, int]:
+def _in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, Known]:
     """The rows as files, and how many of them were known; None where the store cannot take them."""
     keys, outline = task.keys(), task.outline
     with store.lock(space):
         found = store.find(space, keys, outline.row_bytes)
         missing = found.missing
+        known = Known(len(keys) - len(missing) - found.owned, found.owned)
         if len(missing):
             with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is None:
-                    return None, 0
+                    return None, Known()
                 done = 0
                 for index, rows in task.compute(missing):
                     block[done : done + len(index)] = outline.to_bytes(rows)
                     done += len(index)
             found = store.find(space, keys, outline.row_bytes)
     # Another process may have made room for its own meanwhile.
-    return (None if len(found.missing) else Mapped(found, outline)), len(keys) - len(missing)
+    return (None if len(found.missing) else Mapped(found, outline)), known

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from tlx import ranks
 from tlx.errors import RequestError
-from tlx.kept import Mapped, Outline, Task, made_rows
+from tlx.kept import Known, Mapped, Outline, Task, made_rows
 from tlx.rows import Rows
 from tlx.store import Store
 
@@ -145,7 +145,7 @@ class _Sum(torch.autograd.Function):
 
 def made_together(
     task: Task, store: Store | None, space: str, about: dict[str, str], where: torch.device | None
-) -> tuple[Tensor | Mapped | None, int]:
+) -> tuple[Tensor | Mapped | None, Known]:
     """As `made_rows`: each rank computes some of the passes, and all get every row.
 
     The first alone looks into the store and writes to it; the others compute what it asks for.
@@ -154,7 +154,7 @@ def made_together(
         return made_rows(task, store, space, about, where)
     n, device = len(task.pixels.y), task.pixels.device
     rows: Tensor | Mapped | None = None
-    known = 0
+    known = Known()
     if ranks.rank() == 0:
         leads = replace(task, live=lambda: _Led(task.live, task.outline, device))
         rows, known = made_rows(leads, store, space, about, where)
@@ -165,7 +165,8 @@ def made_together(
             ranks.broadcast(index)
             for _ in _in_turns(task.live(), torch.split(index, sizes), task.view, task.outline, device):
                 pass
-    kept, known = ranks.agreed([rows is not None, known])
+    kept, *counts = ranks.agreed([rows is not None, *known])
+    known = Known(*counts)
     if not kept:
         return None, known
     if where is None:  # the others find what the first has stored; where one does not, none goes by it

@@ -46,16 +46,23 @@ class Found:
         blocks: `[n, row_bytes]` each, mapped from the file copy-on-write: writing to one changes no file.
         block: `[N]`, which of `blocks` has key i; -1: none.
         row: `[N]`, key i's row in that block.
+        own: of each block, whether this `Store` has written it.
     """
 
     blocks: list[NDArray[np.uint8]]
     block: NDArray[np.int64]
     row: NDArray[np.int64]
+    own: list[bool]
 
     @property
     def missing(self) -> NDArray[np.int64]:
         """The indices of the keys that no block has, ascending."""
         return np.flatnonzero(self.block < 0)
+
+    @property
+    def owned(self) -> int:
+        """How many keys are in blocks that this `Store` has written."""
+        return int(np.isin(self.block, np.flatnonzero(self.own)).sum())
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Store:
     def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
         self.folder, self.limit, self.say = folder, limit, say
         self._said: set[object] = set()
+        self._own: set[Path] = set()
 
     @contextlib.contextmanager
     def lock(self, space: str) -> Iterator[None]:
@@ -102,6 +110,7 @@ class Store:
     def find(self, space: str, keys: Sequence[str], row_bytes: int) -> Found:
         """The rows of `keys` that are kept; their blocks count as used now. What is damaged is removed and missing."""
         blocks: list[NDArray[np.uint8]] = []
+        own: list[bool] = []
         where: dict[str, tuple[int, int]] = {}
         wanted = set(keys)
         for place in self._blocks(space) if self.limit else []:
@@ -115,6 +124,7 @@ class Store:
                 hits = wanted & held.keys()
                 if hits:
                     blocks.append(map_rows(place, head))
+                    own.append(place in self._own)
                     where |= {key: (len(blocks) - 1, held[key]) for key in hits}
                     wanted -= hits
                     with contextlib.suppress(OSError):  # a folder that is only read keeps the time of writing
@@ -127,7 +137,7 @@ class Store:
             except (OSError, ValueError) as error:  # it may be whole: another user's, or no memory to map it
                 self._once(place, f"{place} cannot be read ({reason(error)}); computed anew")
         at = np.array([where.get(key, (-1, 0)) for key in keys], dtype=np.int64).reshape(-1, 2)
-        return Found(blocks, at[:, 0], at[:, 1])
+        return Found(blocks, at[:, 0], at[:, 1], own)
 
     def takes(self, n: int, row_bytes: int) -> bool:
         """Whether `n` rows are within the limit; more of them, in several blocks, would push each other out."""
@@ -213,6 +223,7 @@ class Store:
         try:
             crc = write_names(scratch, keys, rows, about)
             scratch.rename(place)
+            self._own.add(place)
         except OSError as error:
             self._cannot_keep(error)
             return
