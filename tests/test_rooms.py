@@ -29,9 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parts": set(),  # one piece of a network as a module
     "registry": set(),  # MLflow's models: logged, registered, compared
     "tracking_store": set(),  # an MLflow store, opened once
-    "tracking_run": {"tracking_store"},  # a run's messages, written in order
-    "tracking_process": {"registry", "tracking_run", "tracking_store"},  # of its own, started by path
+    "tracking_load": set(),  # the machine's load, sampled
+    "tracking_run": {"tracking_load", "tracking_store"},  # a run's messages, written in order
+    "tracking_process": {"registry", "tracking_load", "tracking_run", "tracking_store"},  # of its own, started by path
     "tracking_pipe": set(),  # what leads there
+    "tracking_tags": set(),  # who runs what, as MLflow lists it
     "terminal": set(),  # what a terminal is shown beyond lines, by rich
     "display": {"terminal"},  # what a person sees
     "blocks": set(),  # a file of rows, checked
@@ -118,10 +120,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
     },
     "report": {"runtime"},  # pictures, card
-    "tracking": {"config", "tracking_pipe", "tracking_store"},  # what MLflow is told
+    "tracking": {"config", "tracking_pipe", "tracking_store", "tracking_tags"},  # what MLflow is told
+    "logged": {"runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
-        *("checkpoint", "config", "data", "evaluate", "model", "report", "runtime", "solvers", "summary", "tracking"),
+        *("checkpoint", "config", "data", "evaluate", "logged", "model", "report", "runtime", "solvers", "summary"),
+        "tracking",
     },
     # Runs side by side.
     "paired": {"intervals", "registry"},  # which of two is better on the same images: tests, intervals, correction
@@ -187,12 +191,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run
     "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
     "sweep_summary": {  # what a sweep found, at its end
-        *("compare", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime", "standing"),
-        "tracking",
+        *("compare", "comparison", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime"),
+        *("standing", "tracking"),
     },
     "sweep": {  # runs that belong together, whatever happens on the way
         *("build", "checkpoint", "checks", "compose", "config", "data", "display", "job", "launchers"),
         *("ledger", "planned", "rank_processes", "runtime", "standing", "summary", "sweep_summary", "tracking"),
+    },
+    "sync": {  # the verb: what MLflow has not got
+        *("checkpoint", "compare", "config", "finished", "ledger", "logged", "report", "runtime"),
+        *("sweep_summary", "tracking"),
     },
     "history": {"display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "history", "planned", "space"},  # a search's memory
@@ -394,7 +402,7 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def test_the_process_for_mlflow_runs_without_tlx() -> None:
     """It is started by path, so that it does not depend on where tlx is."""
-    for name in ("tracking_process", "tracking_run", "tracking_store", "registry"):
+    for name in ("tracking_load", "tracking_process", "tracking_run", "tracking_store", "registry"):
         assert not HOUSE[name].rooms(HOUSE[name].now, HOUSE[name].later)
         assert HOUSE[name].packages(HOUSE[name].now) <= set(sys.stdlib_module_names)
 

@@ -302,6 +302,28 @@ def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_server_whose_artifacts_cannot_be_stored_gets_everything_else(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client has no driver or no credentials for the place that the server names."""
+    MlflowClient(server.uri).create_experiment("bucket", artifact_location="s3://no-such-bucket/x")
+    tracker = tracking.open(Tracking(uri=server.uri, experiment="bucket", system_metrics=False), tmp_path)
+    tracker.start("on the server", {"lr": 1e-3}, {})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text('{"data": {"test": "ffff"}}')
+    (tmp_path / "summary.json").write_text("{}")
+    tracker.artifact(tmp_path / "summary.json")
+    tracker.metrics({"val_accuracy": 0.5}, 1)
+    tracker.model(tmp_path, "bucket")
+    tracker.note("97 %")
+    assert tracker.finish() != ""
+    run = MlflowClient(server.uri).get_run(tracker.run_id)
+    assert (run.info.status, run.data.metrics, run.data.params) == ("FINISHED", {"val_accuracy": 0.5}, {"lr": "0.001"})
+    assert run.data.tags["mlflow.note.content"] == "97 %"
+    (warning,) = caplog.messages
+    assert f"MLflow ({server.uri}) cannot take artifacts of the run" in warning
+
+
 def test_a_server_that_dies_costs_one_warning_and_one_that_returns_gets_everything(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,6 +33,7 @@ ROOMS = {
     "export": ("export", "write a saved model as ONNX, torch.export or a state dict"),
     "weights": ("weights_inventory", "list what the backbones need, and fetch it"),
     "data": ("data_inventory", "list the data sets, fetch and verify them"),
+    "sync": ("sync", "send MLflow what it has not got of a run, from the run's folder"),
     "cache": ("cache", "list or remove the features that runs keep for each other"),
 }
 VERBS = {verb: what for verb, (_, what) in ROOMS.items()}

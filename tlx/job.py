@@ -280,6 +280,7 @@ def _kept(record: Record, job: Job, progress: "Progress") -> str:
     if not record.saved:
         restore(job.net, progress.best)
         _save(record, job)
+    record.best(progress.best_epoch)
     kept = record.kept()
     after = "" if kept == len(record.rows) else f" after epoch {kept}"
     again = f"to go on{after}: python -m tlx resume {record.folder}"

@@ -7,6 +7,7 @@ import json
 import logging
 import logging.handlers
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from tlx import logged
 from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from tlx.evaluate import Scores
     from tlx.model import Prediction
     from tlx.solvers import Progress
+    from tlx.tracking import Status
 
-MLFLOW_LOCK = ".mlflow.lock"  # held by the process that writes the run into MLflow
 KEPT = {"accuracy_before_training", "after", "epochs"}  # of the summary, by a checkpoint
 log = logging.getLogger("tlx")
 
@@ -128,20 +130,36 @@ class Record:
         if self.summary.source is not None:
             found = json.loads((Path(self.summary.source) / "summary.json").read_text(encoding="utf-8"))
             tags["tlx.source"] = found["mlflow_run_id"]
-        self._start(name, _parameters(tree), tags)
+        self._start(name, logged.parameters(tree), tags, data)
         if before is not None:
             for row in self.rows:  # those that MLflow has are not written again
-                self._metrics(row)
+                logged.epoch(self.tracker, row)
         self.tracker.dataset(data.name, data.fingerprint, data.source, self.summary.images, data.classes)
         for file in ("config.yaml", "plan.json"):
             self.tracker.artifact(self.folder / file)
 
-    def _start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        lock = self.folder / MLFLOW_LOCK if self.folder.is_dir() else None
+    def _start(
+        self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str], data: Data | None = None
+    ) -> None:
+        lock = None
+        if self.folder.is_dir() and self.tracker.uri:
+            lock = self.folder / logged.LOCK
+            began = logged.facts(self.folder).get("began", time.time())
+            known = {"key": self.key, "name": name, "began": began, "sent": False}
+            if data is not None:
+                known["data"] = {"name": data.name, "digest": data.fingerprint, "source": data.source}
+            where = {"uri": shown(self.tracker.uri), "experiment": self.tracker.experiment}
+            logged.remember(self.folder, **known, **where)
         self.tracker.start(name, parameters, tags, self.parent, key=self.key, lock=lock)
 
-    def _metrics(self, row: Mapping[str, Any]) -> None:
-        self.tracker.metrics({key: value for key, value in row.items() if key != "epoch"}, row["epoch"])
+    def _finish(self, status: "Status", error: str | None = None) -> None:
+        """Ends the MLflow run; what MLflow could not take is remembered in the folder."""
+        why = self.tracker.finish(status, error)
+        if (self.folder / logged.FILE).is_file():
+            known = {"ended": time.time(), "run_id": self.tracker.run_id}
+            logged.remember(self.folder, **known, sent=not why, reason=why)
+            if why:
+                log.info("what MLflow has not got is in the folder; to send it: python -m tlx sync %s", self.folder)
 
     def keep(
         self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
@@ -164,7 +182,7 @@ class Record:
                 lines.write(json.dumps(row) + "\n")
         except OSError as error:
             raise unwritable(self.folder / "metrics.jsonl", error) from error
-        self._metrics(row)
+        logged.epoch(self.tracker, row)
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None:
         """Keeps what the test set said: `before` training, after a phase of that name, or `after` all.
@@ -181,19 +199,23 @@ class Record:
             for key, value in figures.items():
                 setattr(self.summary, key, value)
             self.summary.per_class, self.summary.confusion = scores.per_class, scores.confusion
-            logged = {"test_accuracy": scores.accuracy, "test_accuracy_low": low, "test_accuracy_high": high}
-            self.tracker.metrics({**logged, "test_loss": scores.loss}, self.summary.epochs)
+            self.tracker.metrics(logged.test_figures(figures), self.summary.epochs)
         else:
             self.summary.after[when] = figures
             self.tracker.metrics({f"test_accuracy_after_{when}": scores.accuracy}, self.summary.epochs)
         if table:
             self._predictions("predictions.csv" if when == "after" else f"predictions-{when}.csv", scores, images)
 
+    def best(self, epoch: int) -> None:
+        """Keeps which epoch's model is saved, and its figures."""
+        figures = logged.best_figures(self.rows, epoch)
+        self.summary.best_epoch, self.summary.val_accuracy = epoch, figures["best_val_accuracy"]
+        self.tracker.metrics(figures, self.summary.epochs)
+
     def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None:
         """Keeps the pictures, the model and the summary of a run that is through."""
         summary = self.summary
-        best = next(row for row in self.rows if row["epoch"] == progress.best_epoch)
-        summary.best_epoch, summary.val_accuracy = best["epoch"], best["val_accuracy"]
+        self.best(progress.best_epoch)
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         self._pictures(scores, images)
         if self.log_model:
@@ -237,18 +259,18 @@ class Record:
                 self._start(name, {}, {"tlx.command": self.summary.command})
             self._leave(isinstance(error, RequestError) or killed)
             self._keep_log()
-            self.tracker.finish("KILLED" if killed or pruned else "FAILED", self.summary.error)
+            self._finish("KILLED" if killed or pruned else "FAILED", self.summary.error)
             if pruned:  # nobody goes on with it
                 self._through()
             raise
         else:
             self._keep_log()
-            self.tracker.finish("FINISHED")
+            self._finish("FINISHED")
             # Last: a run without a checkpoint is one that is through, in MLflow too.
             self._through()
         finally:
             if self.opened:
-                (self.folder / MLFLOW_LOCK).unlink(missing_ok=True)
+                (self.folder / logged.LOCK).unlink(missing_ok=True)
                 if not self.within_sweep:
                     (self.folder / LOCK).unlink(missing_ok=True)
             self._within.close()
@@ -318,7 +340,8 @@ class Record:
             report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
             drawn.result()
         for name in ("curves", "confusion", "predictions"):
-            self.tracker.artifact(self.folder / f"{name}.png", "plots")
+            file = self.folder / f"{name}.png"
+            self.tracker.artifact(file, logged.place(file))
 
 
 class Silent(Record):
@@ -357,12 +380,6 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Says nothing: a full disk is told by what else is written."""
-
-
-def _parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What MLflow lists: what can change the result (all of it is in `config.yaml`)."""
-    left_out = {"output", "tracking", "evaluation"} | ({"source"} if tree["source"]["dataset"] is None else set())
-    return {name: value for name, value in tree.items() if name not in left_out}
 
 
 def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:

@@ -119,9 +119,11 @@ class Sweep:
     def end(self, status: tracking.Status) -> None:
         """Ends the sweep's MLflow run."""
         self.tracker.artifact(self.folder / ledger.FILE)
-        if self.tracker.run_id:
-            ledger.write(self.folder, {"mlflow_run_id": self.tracker.run_id})
-        self.tracker.finish(status)
+        why = self.tracker.finish(status)
+        if self.tracker.uri:
+            ledger.write(self.folder, {"mlflow_run_id": self.tracker.run_id, "mlflow_sent": not why})
+        if why:
+            print(f"to send MLflow what it has not got: python -m tlx sync {self.folder}", file=sys.stderr)
         (self.folder / ".mlflow.lock").unlink(missing_ok=True)
 
 
@@ -182,7 +184,8 @@ def open_sweep(
     if not growing:
         known = ledger.read(folder)["jobs"] if (folder / ledger.FILE).is_file() else {}
         ledger.no_clash(folder, known, new)
-    book = ledger.write(folder, {"name": folder.name, "command": told}, new)
+    unsent = {"mlflow_sent": False} if tracker.uri else {}
+    book = ledger.write(folder, {"name": folder.name, "command": told, **unsent}, new)
     tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
     lock = folder / ".mlflow.lock"
     tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)

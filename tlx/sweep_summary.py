@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlx import compare, comparison_page, comparison_plot, comparison_text, tracking
+from tlx import compare, comparison, comparison_page, comparison_plot, comparison_text, tracking
 from tlx.display import aligned
 from tlx.errors import printable, said
 from tlx.runtime import atomic
@@ -48,12 +48,18 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: trackin
                 path.write_bytes(whole)
             tracker.artifact(file)
     with _failing("MLflow's figures of the sweep", failed):
-        for number, one in enumerate(found.configurations):
-            label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
-            figures = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
-            known = {f"test_accuracy_{name}/{label}": value for name, value in figures.items() if value is not None}
-            tracker.metrics(known, sum(other.n for other in found.configurations))
+        for known, step in figures(found):
+            tracker.metrics(known, step)
     return failed
+
+
+def figures(found: comparison.Comparison) -> Iterator[tuple[dict[str, float], int]]:
+    """A comparison as metrics of the sweep's MLflow run, with their step."""
+    for number, one in enumerate(found.configurations):
+        label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
+        values = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
+        known = {f"test_accuracy_{name}/{label}": value for name, value in values.items() if value is not None}
+        yield known, sum(other.n for other in found.configurations)
 
 
 def accuracy(summary: Mapping[str, Any]) -> str:

@@ -4,18 +4,17 @@ Nothing of MLflow is imported here and nothing is active globally, so the next r
 A store that fails costs one warning. Every message carries the time it was said.
 """
 
-import getpass
 import importlib.util
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import urlsplit
 
+from tlx import tracking_tags
 from tlx.config import flat as leaves
 from tlx.errors import RequestError, shown
 from tlx.tracking_pipe import pipe
@@ -33,6 +32,9 @@ PROBE = 2.0  # seconds that a server has to answer
 class Tracker:
     """What a run tells; here nobody listens (`tracking=none`). All but `start` may be left out, `finish` comes last."""
 
+    uri: str = ""  # the store's, without a password; empty where there is none
+    experiment: str = ""
+
     @property
     def run_id(self) -> str:
         """MLflow's id of the run; waits until it is known; empty where there is none."""
@@ -46,21 +48,24 @@ class Tracker:
         parent: Union[str, "Tracker", None] = None,
         *,
         key: str = "",
+        again: str = "",
         lock: Path | None = None,
         shared: bool = False,
+        at: float | None = None,
     ) -> None:
         """Opens the run; `params` may be nested, `parent` is a run id or another tracker.
 
         `key`: names the run for good (tag `tlx.run`); one that is there is opened again, and keeps the metrics it has.
-        `lock`: a file that one process at a time holds, from here to the run's end (`shared`: while it opens the run),
-        so that what a killed process has left to say is said before.
+        `again`: MLflow's id of a run that has no such key and is to be opened again. `lock`: a file that one process at
+        a time holds, from here to the run's end (`shared`: while it opens the run), so that what a killed process has
+        left to say is said before. `at`: when it began, seconds since the epoch, if not now.
         """
 
     def dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]) -> None:
         """The data: `digest` is its fingerprint, `counts` images a split."""
 
-    def metrics(self, row: Mapping[str, object], step: int) -> None:
-        """The numbers of a row (the rest of it is left out) at `step`, the epoch counted from 1."""
+    def metrics(self, row: Mapping[str, object], step: int, *, at: float | None = None) -> None:
+        """The numbers of a row (the rest of it is left out) at `step`, the epoch counted from 1; `at`: if not now."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """A file, or a folder under its own name, read before `finish` returns."""
@@ -75,8 +80,12 @@ class Tracker:
     def note(self, text: str) -> None:
         """The run's description, in Markdown."""
 
-    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
-        """Ends the run when everything is written; `error` is the reason it failed. A second call does nothing."""
+    def finish(self, status: Status = "FINISHED", error: str | None = None, *, at: float | None = None) -> str:
+        """Ends the run when everything is written; `error` is the reason it failed, `at` when that was, if not now.
+
+        Gives why MLflow does not have all of it; empty where it has. A second call does nothing.
+        """
+        return ""
 
 
 class MlflowTracker(Tracker):
@@ -104,15 +113,15 @@ class MlflowTracker(Tracker):
         parent: Union[str, "Tracker", None] = None,
         *,
         key: str = "",
+        again: str = "",
         lock: Path | None = None,
         shared: bool = False,
+        at: float | None = None,
     ) -> None:
         if not self._pipe.usable:
             self._pipe = pipe()
         self.number = self._pipe.new_key(shown(self.uri))
-        own = {"mlflow.source.name": "tlx", "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
-        if commit := _commit():
-            own["mlflow.source.git.commit"] = commit
+        own = tracking_tags.source()
         if key:
             own["tlx.run"] = key
         if isinstance(parent, MlflowTracker):
@@ -129,9 +138,11 @@ class MlflowTracker(Tracker):
             tags={key: shown(str(value))[:TAG_LENGTH] for key, value in {**own, **tags}.items()},
             parent=told,
             key=key,
+            again=again,
             lock=None if lock is None else str(Path(lock).absolute()),
             shared=shared,
             system_metrics=self.system_metrics,
+            at=at,
         )
 
     def dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int], classes: Sequence[str]) -> None:
@@ -139,8 +150,8 @@ class MlflowTracker(Tracker):
             "dataset", name=name, digest=digest, source=source, counts=dict(counts), classes=[str(c) for c in classes]
         )
 
-    def metrics(self, row: Mapping[str, object], step: int) -> None:
-        self._say("metrics", values=dict(_numbers(row)), step=step)
+    def metrics(self, row: Mapping[str, object], step: int, *, at: float | None = None) -> None:
+        self._say("metrics", values=dict(_numbers(row)), step=step, at=at)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self._say("artifact", path=str(Path(path).absolute()), folder=folder)
@@ -154,14 +165,16 @@ class MlflowTracker(Tracker):
     def note(self, text: str) -> None:
         self._say("tags", tags={"mlflow.note.content": text[:TAG_LENGTH]})
 
-    def finish(self, status: Status = "FINISHED", error: str | None = None) -> None:
-        if self.number is not None:
-            self._say("finish", status=status, error=(error or "")[:TAG_LENGTH])
-            self._pipe.wait_finished(self.number)
+    def finish(self, status: Status = "FINISHED", error: str | None = None, *, at: float | None = None) -> str:
+        if self.number is None:
+            return ""
+        self._say("finish", status=status, error=shown(error or "")[:TAG_LENGTH], at=at)
+        return self._pipe.wait_finished(self.number)
 
-    def _say(self, op: str, **content: Any) -> None:
+    def _say(self, op: str, *, at: float | None = None, **content: Any) -> None:
         if self.number is not None:
-            self._pipe.say({"op": op, "run": self.number, "time": int(time.time() * 1000), **content})
+            when = int((time.time() if at is None else at) * 1000)
+            self._pipe.say({"op": op, "run": self.number, "time": when, **content})
 
 
 def open(config: "Tracking", output: Path) -> Tracker:
@@ -252,29 +265,3 @@ def _numbers(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield from _numbers(value, f"{prefix}{key}/")
         elif not isinstance(value, str | bool) and hasattr(value, "__float__"):
             yield f"{prefix}{key}", float(value)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have
-        return "unknown"
-
-
-def _commit() -> str | None:
-    """The commit of tlx's own source where it runs from a checkout, else of the folder that the run is started in."""
-    here = Path(__file__)
-    git = ("git", "-c", "core.fsmonitor=false")  # a repository may name a program for it, which git would start
-    for folder, file in ((here.parent, here.name), (Path.cwd(), ".")):
-        try:
-            tracked = subprocess.run(
-                [*git, "ls-files", "--error-unmatch", file], cwd=folder, capture_output=True, check=False, timeout=5
-            )
-            if tracked.returncode == 0:
-                head = [*git, "rev-parse", "HEAD"]
-                found = subprocess.run(head, cwd=folder, capture_output=True, text=True, check=False, timeout=5)
-                if found.returncode == 0:
-                    return found.stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):  # no git
-            return None
-    return None

@@ -1,17 +1,28 @@
-"""The run's end of what leads to the process that writes into MLflow (`tracking_process`)."""
+"""The run's end of what leads to the process that writes into MLflow (`tracking_process`).
+
+Sending never waits, and no wait for an answer is without limit: a process that has ended, that does not answer, or
+whose answers cannot be read costs one warning, and the run goes on without it.
+"""
 
 import atexit
+import contextlib
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tlx.errors import shown
+
+PATIENCE = 30.0  # seconds in which the process answers that it lives, whatever it does
+BUSY = 600.0  # seconds that one message may take it: an upload, a server that answers slowly
 log = logging.getLogger("tlx.tracking")
 
 
@@ -20,23 +31,32 @@ class Pipe:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
-        # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("tracking_process.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-        )
         self._lock = threading.Lock()
         self._answer = threading.Condition(self._lock)
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._ids: dict[int, str] = {}
-        self._finished: set[int] = set()
+        self._finished: dict[int, str] = {}  # why MLflow does not have all of it, "" where it has
         self._uris: dict[int, str] = {}
-        self._gone = False
+        self._gone = ""  # why nothing can be said any more
+        self._heard = time.monotonic()
+        self._busy = 0.0  # seconds that the message under way has taken
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        self._process: subprocess.Popen[bytes] | None = None
         self._reader = threading.Thread(target=self._listen, name="tlx-tracking", daemon=True)
+        try:
+            # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("tracking_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._end(f"it cannot be started: {error}")
+            return
         self._reader.start()
+        threading.Thread(target=self._send, name="tlx-tracking-out", daemon=True).start()
 
     @property
     def usable(self) -> bool:
@@ -52,64 +72,100 @@ class Pipe:
 
     def say(self, message: Mapping[str, Any]) -> None:
         """Sends a message, and does not wait for what becomes of it."""
-        assert self._process.stdin is not None
         with self._lock:
-            if self._gone or message["run"] in self._finished:
-                return
-            try:
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
-            except OSError:
-                pass  # it has died; the listener says so
+            if not self._gone and message["run"] not in self._finished:
+                self._outbox.put(json.dumps(message).encode() + b"\n")
 
     def run_id(self, key: int) -> str:
         """MLflow's id of a run; waits until it is known; empty where it will not be."""
         with self._answer:
-            self._answer.wait_for(lambda: self._gone or key in self._ids or key in self._finished)
+            self._wait(lambda: key in self._ids or key in self._finished)
             return self._ids.get(key, "")
 
-    def wait_finished(self, key: int) -> None:
-        """Waits until all that was said of a run is written, or the process has ended."""
-
-        def done() -> bool:
-            return self._gone or key in self._finished
-
+    def wait_finished(self, key: int) -> str:
+        """Waits until all that was said of a run is written; why MLflow does not have all of it, empty where it has."""
         with self._answer:
-            if not self._answer.wait_for(done, timeout=10):
-                log.info("waiting until MLflow (%s) has everything", self._uris[key])
-                self._answer.wait_for(done)
+            self._wait(lambda: key in self._finished, f"waiting until MLflow ({self._uris[key]}) has everything")
+            return self._finished.get(key, self._gone)
+
+    def _wait(self, done: Callable[[], bool], doing: str = "") -> None:
+        """Until it is done, or the process has ended or does not answer; the lock is held."""
+        began = self._heard = time.monotonic()
+        while not done() and not self._gone:
+            now = time.monotonic()
+            if doing and now - began > 10:
+                log.info("%s", doing)
+                doing = ""
+            if now - self._heard > PATIENCE or self._busy > BUSY:
+                silent = self._busy if self._busy > BUSY else now - self._heard
+                assert self._process is not None
+                self._process.kill()
+                self._end(f"it has not answered for {silent:.0f} s, and was stopped")
+                return
+            self._outbox.put(b'{"op": "ping"}\n')
+            self._answer.wait(timeout=2)
+
+    def _send(self) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has died; the listener says so
+            while (line := self._outbox.get()) is not None:
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
     def _listen(self) -> None:
+        assert self._process is not None
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            key = answer["run"]
-            with self._answer:
+        why = ""
+        try:
+            for line in self._process.stdout:
+                self._take(json.loads(line))
+        except Exception as error:  # whatever it is that has come
+            why = f"its answer could not be read ({type(error).__name__})"
+        with self._answer:
+            if len(self._finished) < len(self._uris) or why:
+                self._errors.seek(0)
+                last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
+                self._end(why or f"it has ended: {last[0]}")
+            else:
+                self._gone = self._gone or "it has ended"
+            self._answer.notify_all()
+
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        with self._answer:
+            self._heard = time.monotonic()
+            self._busy = float(answer.get("busy", 0.0))
+            if "busy" in answer:
+                return
+            if "broken" in answer:
+                self._end(str(answer["broken"]))
+            else:
+                key = answer["run"]
                 if "run_id" in answer:
                     self._ids[key] = answer["run_id"]
-                if "finished" in answer:
-                    self._finished.add(key)
-                self._answer.notify_all()
-            if "said" in answer:
-                log.info("MLflow: %s", answer["said"])
-            if "warning" in answer:
-                log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], answer["warning"])
-        with self._answer:
-            self._gone = True
-            lost = len(self._finished) < len(self._uris)
+                if "finished" in answer and not self._gone:
+                    self._finished[key] = shown(answer["finished"])
             self._answer.notify_all()
-        if lost:
-            self._errors.seek(0)
-            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-            log.warning("the process that writes to MLflow has ended, the run goes on without it: %s", last[0])
+        if "said" in answer:
+            log.info("MLflow: %s", shown(answer["said"]))
+        if "warning" in answer:
+            log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], shown(answer["warning"]))
+        if "refused" in answer:
+            log.warning("MLflow (%s) %s", self._uris[key], shown(answer["refused"]))
+
+    def _end(self, why: str) -> None:
+        """Says once that nothing more is written."""
+        if not self._gone:
+            self._gone = f"the process that writes to MLflow: {shown(why)}"
+            log.warning("the run goes on without MLflow: %s", self._gone)
 
     def close(self) -> None:
         """Ends the process: when everything is written it has nothing to do any more."""
-        if self.pid != os.getpid():
+        if self.pid != os.getpid() or self._process is None:
             return
-        assert self._process.stdin is not None
-        with self._lock:
-            self._process.stdin.close()
+        self._outbox.put(None)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

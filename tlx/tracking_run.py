@@ -3,6 +3,7 @@
 Part of that process, which opens this file by its path: nothing of tlx is imported here, and MLflow when it is needed.
 """
 
+import contextlib
 import json
 import time
 from collections import deque
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from tlx.tracking_load import Load
     from tlx.tracking_store import Store
 
 Message = dict[str, Any]
 RETRY = 10.0  # seconds until a store that failed is tried again
-SAMPLE = 2.0  # seconds between two samples of the machine's load; later 1 % of the run's time so far
+OCCUPIED = 30.0  # seconds for which a run waits until another process has written what it has of it
+UPLOADS = ("artifact", "model", "register")  # they go to another place than metrics, which may fail alone
+REJECTED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # MLflow's word for what it will never take
 
 
 class Left(Exception):
@@ -32,6 +36,7 @@ class Recorded:
         key: int,
         store: "Store",
         registry: Any,
+        load: Any,
         say: Callable[[Message], None],
         ids: dict[int, str],
         orphaned: Callable[[], bool],
@@ -45,8 +50,9 @@ class Recorded:
         self.pending: deque[Message] = deque()
         self.failed = 0.0  # when the store failed last, seconds since the epoch; 0: it works
         self.warned = False
-        self.started = time.time()
-        self.sampled = time.time()
+        self.aside: list[Message] = []  # what could not be uploaded, or was rejected
+        self.refused = ""  # why
+        self.waited = False  # for another process to leave the run
         self.samples = 0
         self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
         self.model_id = ""  # MLflow's, once the model is logged
@@ -54,7 +60,8 @@ class Recorded:
         # Of a run that was opened again: the steps that each metric has, and the parameters' names.
         self.known: dict[str, set[int]] | None = None
         self.parameters: set[str] = set()
-        self.monitor: Any = None  # MLflow's SystemMetricsMonitor, which is not typed
+        self.new_load = load  # the class `tracking_load.Load`
+        self.load: Load | None = None
 
     def take(self, message: Message) -> None:
         """Writes the message and what waits before it; keeps all of it where the store fails."""
@@ -69,7 +76,9 @@ class Recorded:
         failures = 0
         while self.pending and failures < 2:
             try:
-                self.apply(self.pending[0])
+                if self.pending[0]["op"] == "finish":
+                    self.catch_up()
+                self.write(self.pending[0])
                 self.failed = 0.0
                 self.store.works = True
                 failures = 0
@@ -79,14 +88,57 @@ class Recorded:
                 self.failed = time.time()
                 if self.store.works and not self.warned:  # once a run, and once for all that are open
                     self.warned = True
-                    self.say({"run": self.key, "warning": " ".join(str(error).split())[:300] or repr(error)})
+                    self.say({"run": self.key, "warning": reason(error)})
                 self.store.works = False
+                self.refused = self.refused or reason(error)
                 if self.key not in self.ids:  # nobody waits for an id that may never come
                     self.say({"run": self.key, "run_id": ""})
                 if not last:
                     return
                 failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing
+                self.aside.append(self.pending[0])
             self.pending.popleft()
+
+    def write(self, message: Message) -> None:
+        """One message into the store, or set aside where it alone cannot be taken: metrics do not wait for artifacts.
+
+        Raises:
+            Exception: the store itself fails.
+        """
+        upload = message["op"] in UPLOADS
+        if upload and self.aside and self.key in self.ids:  # tried again at the end
+            self.aside.append(message)
+            return
+        try:
+            self.apply(message)
+        except Exception as error:
+            if self.key not in self.ids or not (upload or getattr(error, "error_code", "") in REJECTED):
+                raise
+            if self.store.asleep():
+                raise
+            self.aside.append(message)
+            self.refused = reason(error)
+            if not self.warned:
+                self.warned = True
+                what = f"{'artifacts' if upload else message['op']} of the run"
+                self.say({"run": self.key, "refused": f"cannot take {what}: {self.refused}"})
+
+    def catch_up(self) -> None:
+        """Tries once more what was set aside, until two in a row fail."""
+        waiting, self.aside, failures = self.aside, [], 0
+        for message in waiting:
+            try:
+                if failures < 2:
+                    self.apply(message)
+                    failures = 0
+                    continue
+            except Exception as error:
+                self.refused, failures = reason(error), failures + 1
+            self.aside.append(message)
+
+    def left(self) -> str:
+        """Why MLflow does not have all of it; empty where it has."""
+        return (self.refused or "the store does not answer") if self.aside or self.pending else ""
 
     def apply(self, message: Message) -> None:
         """One message into the store."""
@@ -115,6 +167,8 @@ class Recorded:
             client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
         elif op == "artifact":
             path = Path(message["path"])
+            if not path.exists():  # removed since
+                return
             if path.is_dir():
                 client.log_artifacts(run_id, str(path), "/".join(filter(None, (message["folder"], path.name))))
             else:
@@ -137,16 +191,27 @@ class Recorded:
             self.leave()
 
     def enter(self, path: str | None) -> None:
-        """Waits until no other process writes this run; a process that was killed leaves it to who goes on with it."""
+        """Waits until no other process writes this run; a process that was killed leaves it to who goes on with it.
+
+        Raises:
+            Left: nobody waits for this one any more.
+            RuntimeError: the other one has not left it in `OCCUPIED` seconds.
+        """
         if path is None or not Path(path).parent.is_dir():  # the run has removed its folder: it has done nothing
             return
         from filelock import FileLock, Timeout
 
         self.lock = self.lock or FileLock(path)
-        try:
-            self.lock.acquire(timeout=0 if self.orphaned() else -1)
-        except Timeout as error:
-            raise Left from error
+        until = time.monotonic() + (0.0 if self.waited else OCCUPIED)
+        while not self.lock.is_locked:
+            try:
+                self.lock.acquire(timeout=0 if self.orphaned() or self.waited else 1)
+            except Timeout as error:
+                if self.orphaned():
+                    raise Left from error
+                if time.monotonic() >= until:
+                    self.waited = True
+                    raise RuntimeError(f"another process is still writing this run and holds {path}") from error
 
     def leave(self) -> None:
         """Lets others write this run."""
@@ -159,13 +224,15 @@ class Recorded:
 
         tags = dict(message["tags"])
         parent = message["parent"]
+        experiment = self.store.experiment(message["experiment"])
         if isinstance(parent, int):
             parent = self.ids.get(parent)
+        if not parent and "/" in message["key"]:  # a sweep's job, whose key begins with the sweep's
+            parent = self.known_as(client, experiment, message["key"].rpartition("/")[0])
         if parent:
             tags["mlflow.parentRunId"] = parent
         if self.key not in self.ids:  # a second try after the parameters failed
-            experiment = self.store.experiment(message["experiment"])
-            found = self.again(client, experiment, message["key"]) if message["key"] else None
+            found = self.again(client, experiment, message) if message["key"] else None
             if found is None:
                 run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
                 found = run.info.run_id
@@ -179,23 +246,31 @@ class Recorded:
         for some in chunks(fresh, 100):
             client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
         if message["system_metrics"]:
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+            self.load = self.new_load(self.ids[self.key], self.store.uri)
 
-            monitor: Any = SystemMetricsMonitor
-            self.monitor = monitor(self.ids[self.key], tracking_uri=self.store.uri)
-
-    def again(self, client: "MlflowClient", experiment: str, key: str) -> str | None:
-        """The run of that key, opened again, or None where there is none."""
+    def known_as(self, client: "MlflowClient", experiment: str, key: str) -> str | None:
+        """The id of the run of that key, or None where there is none."""
         runs = client.search_runs([experiment], f"tags.`tlx.run` = '{key}'", max_results=1)
-        if not runs:
+        return str(runs[0].info.run_id) if runs else None
+
+    def again(self, client: "MlflowClient", experiment: str, message: Message) -> str | None:
+        """The run of the message's key, opened again, or None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self.known_as(client, experiment, message["key"])
+        if run_id is None and message.get("again"):
+            with contextlib.suppress(MlflowException):  # it is another store's, or was removed
+                run = client.get_run(message["again"])
+                run_id = str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
+        if run_id is None:
             return None
         if self.orphaned():
             raise Left  # another process has gone on with it
-        run_id: str = runs[0].info.run_id
         client.update_run(run_id, "RUNNING")
-        if "tlx.error" in runs[0].data.tags:
+        data = client.get_run(run_id).data
+        if "tlx.error" in data.tags:
             client.delete_tag(run_id, "tlx.error")
-        self.known, self.measured, self.parameters = {}, True, set(runs[0].data.params)
+        self.known, self.measured, self.parameters = {}, True, set(data.params)
         self.samples = len(client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
         return run_id
 
@@ -218,22 +293,17 @@ class Recorded:
             client.log_batch(self.ids[self.key], metrics=some)
 
     def sample(self) -> None:
-        """Writes the machine's load, where it is time; MLflow's own thread would write at the same time as we do."""
-        now = time.time()
-        if (
-            not self.measured
-            or self.monitor is None
-            or self.failed
-            or now - self.sampled < max(SAMPLE, (now - self.started) / 100)
-        ):
+        """Writes the machine's load, where it is time for that."""
+        if not self.measured or self.load is None or self.failed:
             return
-        self.sampled = now
-        self.monitor.collect_metrics()
-        values = {f"system/{name}": float(value) for name, value in self.monitor.aggregate_metrics().items()}
-        for monitor in self.monitor.monitors:
-            monitor.clear_metrics()
-        self.samples += 1
-        self.take({"op": "metrics", "rows": [(values, self.samples, int(now * 1000))]})
+        if values := self.load.due():
+            self.samples += 1
+            self.take({"op": "metrics", "rows": [(values, self.samples, int(time.time() * 1000))]})
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in a line."""
+    return " ".join(str(error).split())[:300] or repr(error)
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

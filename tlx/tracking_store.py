@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,10 @@ def reachable(uri: str, timeout: float) -> str | None:
 class Store:
     """One MLflow store, opened once; several processes may open (and create) it at the same time."""
 
-    def __init__(self, uri: str, artifacts: str | None) -> None:
+    def __init__(self, uri: str, artifacts: str | None, login: Sequence[str] | None = None) -> None:
+        """`login`: user name and password of the server."""
         self.uri = uri
+        self.login = None if login is None else (login[0], login[1])
         self.artifacts = artifacts
         self.works = True  # as of the last attempt
         self._client: MlflowClient | None = None
@@ -83,7 +86,7 @@ class Store:
 
         file = Path(self.uri.removeprefix("sqlite:///"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(file.with_name(f".{file.name}.lock"), timeout=300)
+        return FileLock(file.with_name(f".{file.name}.lock"), timeout=120)
 
     def client(self) -> "MlflowClient":
         """Connects; creates the database where there is none."""
