@@ -1,8 +1,10 @@
 """Pixels: any image decodes to what a person sees; views are exact, random ones depend on their three numbers alone."""
 
+import functools
 import io
 import json
 import os
+import random
 import struct
 import threading
 import time
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+import torchvision.transforms
 import yaml
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor, nn
@@ -28,7 +31,7 @@ from tlx.compose import CONF
 from tlx.config import component
 from tlx.decoding import LARGE, MAX_BYTES, MAX_PIXELS, UnreadableImage, decode, pixels_of
 from tlx.errors import RequestError
-from tlx.pixels import Normalize, Preprocessing, ShearZoom, random_view
+from tlx.pixels import Normalize, Preprocessing, ShearZoom, _torch_alone, random_view
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -404,6 +407,63 @@ def test_seed_epoch_and_index_each_change_the_draw(part: int) -> None:
         key[part] = value
     views = {random_view(image, crop, seed=s, epoch=e, index=i).numpy().tobytes() for s, e, i in keys}
     assert len(views) == 6
+
+
+class Shifted:
+    """A transform of a user's own, that draws from a generator which all threads share."""
+
+    def __init__(self, source: str) -> None:
+        self.draw: Callable[[], float] = {
+            "numpy": lambda: float(np.random.randint(0, 1 << 30)),
+            "python": lambda: float(random.randrange(1 << 30)),
+            "torch": lambda: float(torch.randint(0, 1 << 30, ())),
+        }[source]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        first = self.draw()
+        time.sleep(0.0005)  # another thread has its turn
+        return torch.tensor([first, self.draw()])
+
+
+@pytest.mark.parametrize("within", ["alone", "v2.Compose", "v2.RandomApply", "torchvision.transforms.Compose"])
+@pytest.mark.parametrize("source", ["numpy", "python", "torch"])
+def test_draws_from_numpy_and_python_come_from_seed_epoch_and_index_in_any_thread(source: str, within: str) -> None:
+    own: Any = Shifted(source)
+    if within == "v2.Compose":
+        own = v2.Compose([own])
+    elif within == "v2.RandomApply":
+        own = v2.RandomApply([own], p=1.0)
+    elif within != "alone":
+        own = torchvision.transforms.Compose([own])
+    keys = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in range(6)]
+
+    def drawn(key: tuple[int, int, int]) -> list[float]:
+        found: list[float] = random_view(tensor(), [own], seed=key[0], epoch=key[1], index=key[2]).tolist()
+        return found
+
+    expected = {key: drawn(key) for key in keys}
+    assert len({tuple(draws) for draws in expected.values()}) == len(keys)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(drawn, reversed(keys))) == [expected[key] for key in reversed(keys)]
+    python, numpy, ours = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    drawn(keys[0])
+    assert random.getstate() == python
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpy)
+    assert torch.equal(torch.get_rng_state(), ours)
+
+
+def test_transforms_of_torchvision_need_not_take_turns() -> None:
+    for made in RANDOM.values():
+        assert _torch_alone(made())
+    assert _torch_alone(v2.RandomApply([v2.ColorJitter(0.1)]))
+    for shared in (
+        Shifted("torch"),
+        v2.Compose([Shifted("torch")]),
+        v2.RandomChoice([v2.Identity(), v2.Compose([torchvision.transforms.RandomChoice([torch.nn.Identity()])])]),
+        v2.Lambda(lambda x: x),
+        functools.partial(v2.functional.hflip),
+    ):
+        assert not _torch_alone(shared)
 
 
 def test_random_views_in_threads_neither_disturb_each_other_nor_a_training_network() -> None:
