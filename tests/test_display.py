@@ -47,6 +47,7 @@ class Summary:
     test_loss: float | None = 0.2
     val_accuracy: float | None = 0.95
     best_epoch: int | None = 2
+    choose_by: str = "val_loss"
     epochs: int = 3
     seconds: dict[str, float] = field(default_factory=lambda: {"data": 1.0, "training": 61.0, "total": 62.0})
     images_per_second: float | None = 1234.5
@@ -199,7 +200,7 @@ def test_the_closing_table_is_plain_where_it_is_not_a_terminal(capsys: pytest.Ca
     assert "\x1b" not in out
     assert "test accuracy    94.8%  (95 % interval 90.0% to 97.0%, 153 images)" in out
     assert "before training  36.6%" in out
-    assert "validation       95.0%  (best epoch 2 of 3)" in out
+    assert "validation       95.0%  (best epoch 2 of 3, by val_loss)" in out
     assert "time             1 min 02 s  (data 1.0 s, training 1 min 01 s)" in out
     assert re.search(r"^ants +70 +0\.900 +0\.800 +0\.850$", out, re.MULTILINE)
     assert "folder           outputs/run" in out

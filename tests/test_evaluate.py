@@ -10,7 +10,8 @@ import torch
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from tlx.evaluate import scores
+from tlx.choice import RULES
+from tlx.evaluate import scores, validation
 from tlx.intervals import wilson
 
 
@@ -21,6 +22,24 @@ def test_the_interval_is_wilsons(correct: int, n: int) -> None:
     low, high = wilson(correct, n)
     assert 0 <= low <= correct / n + 1e-12 <= high + 2e-12 <= 1 + 2e-12
     assert high - low > 0
+
+
+def test_figures_of_validation_images_are_sklearns() -> None:
+    torch.manual_seed(0)
+    answers, labels = torch.randn(200, 5), torch.randint(0, 3, (200,))
+    answers[:, 2] -= 9  # a class that is never predicted
+    answers[:, 4] -= 9  # and one that is neither label nor prediction
+    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    expected = {
+        "val_loss": float(torch.nn.functional.cross_entropy(answers, labels)),
+        "val_accuracy": metrics.accuracy_score(true, predicted),
+        "val_macro_f1": metrics.f1_score(true, predicted, average="macro"),
+        "val_balanced_accuracy": metrics.recall_score(true, predicted, average="macro", labels=np.unique(true)),
+    }
+    for rule in RULES:
+        found = validation(answers, labels, rule)
+        assert set(found) == {"val_loss", "val_accuracy", rule}
+        assert found == pytest.approx({name: expected[name] for name in found})
 
 
 def test_figures_are_sklearns() -> None:

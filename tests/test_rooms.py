@@ -35,14 +35,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking_pipe": set(),  # what leads there
     "tracking_tags": set(),  # who runs what, as MLflow lists it
     "terminal": set(),  # what a terminal is shown beyond lines, by rich
-    "display": {"terminal"},  # what a person sees
+    "choice": set(),  # by which figure of the validation images all is chosen
+    "display": {"choice", "terminal"},  # what a person sees
     "blocks": set(),  # a file of rows, checked
     "store": {"blocks"},  # rows of features on disk, never trusted
     "cache": {"display", "store"},  # the verb: what is kept, and its removal
     # From words to values.
     "levels": set(),  # images of more than 8 bits
     "config": set(),  # the schema, components by name, a run's identity
-    "checks": {"config"},  # every value in range, every name known
+    "checks": {"choice", "config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
     "launchers": set(),  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
@@ -92,7 +93,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": {"forward", "intervals", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy
     "captured": {"ranks", "runtime"},  # training steps that a GPU repeats
     "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
-    "solvers": {"captured", "config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy"},
+    "solvers": {
+        *("captured", "choice", "config", "evaluate", "forward", "parallel", "ranks", "rows", "runtime", "strategy")
+    },
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk
     # What stays.
@@ -119,9 +122,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {  # the verb
         *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
     },
-    "report": {"runtime"},  # pictures, card
+    "report": {"choice", "runtime"},  # pictures, card
     "tracking": {"config", "tracking_pipe", "tracking_store", "tracking_tags"},  # what MLflow is told
-    "logged": {"runtime", "tracking"},  # what MLflow is told of a run, in its words
+    "logged": {"choice", "runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
         *("checkpoint", "config", "data", "evaluate", "logged", "model", "report", "runtime", "solvers", "summary"),
@@ -202,11 +205,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("checkpoint", "compare", "config", "finished", "ledger", "logged", "report", "runtime"),
         *("sweep_summary", "tracking"),
     },
-    "history": {"display", "runtime", "space"},  # what a search has found
-    "study": {"checkpoint", "history", "planned", "space"},  # a search's memory
+    "history": {"choice", "display", "runtime", "space"},  # what a search has found
+    "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
-        *("build", "config", "display", "history", "job", "ledger", "planned", "runtime", "solvers", "space"),
-        *("standing", "study", "sweep", "tracking"),
+        *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime", "solvers"),
+        *("space", "standing", "study", "sweep", "tracking"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
     "__main__": {

@@ -1,6 +1,7 @@
 """Whole runs: sweeps, source tasks, presets, and what they leave in the folder and in MLflow."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from PIL import Image
 
 import tlx
 from tests.conftest import ROOT
+from tests.test_compose import config_of
 from tlx.__main__ import main
 from tlx.compose import choices
+from tlx.config import from_tree, key, results
 from tlx.errors import RequestError
 from tlx.record import Summary, new_folder
 
@@ -356,3 +359,20 @@ def test_a_source_whose_model_has_gone_is_trained_again(tmp_path: Path) -> None:
     again = tlx.run([*task, f"output={tmp_path}", "tracking=none"])
     assert again.source == first.source
     assert (Path(first.source) / "model" / "model.safetensors").is_file()
+
+
+def test_what_chooses_is_known_to_the_run_and_the_default_changes_no_identity(here: Path) -> None:
+    config = config_of(*SMALL)
+    tree = dataclasses.asdict(config)
+    assert tree["evaluation"].pop("choose_by") == "val_loss"
+    assert "choose_by" not in results(config)["evaluation"], "earlier runs keep their identity"
+    assert from_tree(tree) == config
+    other = config_of(*SMALL, "evaluation.choose_by=val_macro_f1")
+    assert key(other) != key(config)
+    assert main([*SMALL, "evaluation.choose_by=val_f1"]) == 2
+    summary = tlx.run([*SMALL, "evaluation.choose_by=val_macro_f1"])
+    rows = [json.loads(line) for line in (summary.folder / "metrics.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: (row["val_macro_f1"], -row["val_loss"]))
+    written = json.loads((summary.folder / "summary.json").read_text())
+    assert (written["choose_by"], written["best_epoch"]) == ("val_macro_f1", best["epoch"])
+    assert written["val_loss"] == best["val_loss"]

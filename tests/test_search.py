@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tlx import history, schedules, search, space, study
+from tlx import schedules, search, space, study
 from tlx.__main__ import main
+from tlx.choice import RULES, score
 from tlx.errors import RequestError
 from tlx.planned import Planned, single
 
@@ -196,14 +197,14 @@ def test_typed_again_a_search_is_done_already_and_more_trials_go_on(
     assert before == {file: file.stat().st_mtime_ns for file in copied.glob("*/summary.json")}
     assert state(copied) == {"COMPLETE": 2}
     rows = table(copied)
-    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    best = min(rows, key=lambda row: float(row["val_loss"]))
     lines = said.out.splitlines()
-    assert lines[0].split() == ["trial", "val_accuracy", "val_loss", "epochs", "time", "training.lr"]
+    assert lines[0].split() == ["trial", "val_loss", "val_accuracy", "epochs", "time", "training.lr"]
     assert lines[1].split()[0] == best["trial"]
     assert len(lines) == 1 + 2 + 1 + 3
     # The test set: one look at one model, whatever the others have found.
     assert said.out.count("test accuracy") == 1
-    assert f"test accuracy of trial {best['trial']}: " in said.out
+    assert f"chosen by validation (val_loss): trial {best['trial']}, test accuracy " in said.out
     assert "test accuracy" not in said.err
     assert not any("test" in name for name in rows[0])
     again = lines[-1].removeprefix("again: python -m tlx ")
@@ -316,7 +317,7 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     assert pruned
     for row in pruned:
         assert 1 < int(row["epochs"]) < 4
-        assert f"pruned after epoch {row['epochs']} of 4: its validation accuracy, " in row["error"]
+        assert f"pruned after epoch {row['epochs']} of 4: its best val_loss, " in row["error"]
         at = folder / row["folder"]
         assert json.loads((at / "summary.json").read_text())["status"] == "pruned"
         assert not [path.name for path in at.iterdir() if path.name.startswith((".", "checkpoint", "model"))]
@@ -328,8 +329,10 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"search.csv", "search.png"}
-    finished = [float(row["val_accuracy"]) for row in rows.values() if row["status"] == "finished"]
-    assert parent.data.metrics["best_val_accuracy"] == pytest.approx(max(finished))
+    finished = [row for row in rows.values() if row["status"] == "finished"]
+    best = min(finished, key=lambda row: float(row["val_loss"]))
+    for name in ("val_loss", "val_accuracy"):
+        assert parent.data.metrics[f"best_{name}"] == pytest.approx(float(best[name]))
     children = {run.data.params["training.lr"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert len(children) == len(runs) - 1 == 4
     for lr, row in rows.items():
@@ -376,7 +379,7 @@ def test_two_processes_share_a_study_and_none_repeats_what_another_does(here: Pa
     def plan(point: Sequence[str]) -> Planned:
         return dataclasses.replace(any_job, key=str(point), folder=f"{point[0]}")
 
-    one, two = (study.Study(here, axes, {"x": 1}, 0, plan) for _ in range(2))
+    one, two = (study.Study(here, axes, {"x": 1}, 0, plan, "val_loss") for _ in range(2))
     first, second, third = one.next(4), two.next(4), one.next(4)
     assert first is not None
     assert second is not None
@@ -392,7 +395,7 @@ def test_two_processes_share_a_study_and_none_repeats_what_another_does(here: Pa
     assert two.next(4) is None  # four are being worked on
     facts = {"val_accuracy": 0.5, "val_loss": 1.0}
     for trial, shared in ((first, one), (taken, one), (third, two), (last, two)):
-        shared.settle(trial, "finished", facts, history.score(facts))
+        shared.settle(trial, "finished", facts, score(facts, "val_loss"))
         shared.settle(trial, "failed", {})  # what is settled stays so
     assert len({one.values for one in two.found()}) == 4
     assert [found.status for found in two.found()] == ["finished"] * 4
@@ -405,11 +408,23 @@ def test_two_processes_share_a_study_and_none_repeats_what_another_does(here: Pa
     two.close()
 
 
-def test_the_higher_accuracy_is_better_and_the_loss_decides_between_equals() -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_the_figure_that_chooses_decides_and_the_loss_between_equals(rule: str) -> None:
     random = np.random.default_rng(1)
-    rows = [{"val_accuracy": n / 50_000, "val_loss": loss}
+    rows = [{rule: n / 50_000, "val_loss": loss}
             for n, loss in zip(random.integers(0, 20, 50), random.exponential(10, 50), strict=True)]  # fmt: skip
-    assert sorted(rows, key=history.score) == sorted(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    known = sorted(rows, key=lambda row: (0 if rule == "val_loss" else row[rule], -row["val_loss"]))
+    assert sorted(rows, key=lambda row: score(row, rule)) == known
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_study_keeps_the_rule_that_it_was_made_with(here: Path, rule: str) -> None:
+    fixed, axes = space.read([*SMALL, "training.lr=1,2,3,4,5"])
+    job = single([*fixed, "training.lr=1"], None)[0]
+    made, again = (study.Study(here, axes, {"x": 1}, 0, lambda point: job, choose) for choose in (rule, "val_loss"))
+    assert (made.choose_by, again.choose_by) == (rule, rule)
+    made.close()
+    again.close()
 
 
 def test_values_that_do_not_go_together_are_said_and_not_asked_for_again(here: Path) -> None:
@@ -421,7 +436,7 @@ def test_values_that_do_not_go_together_are_said_and_not_asked_for_again(here: P
             return single([*fixed, *point], None)[0]
         return dataclasses.replace(good, key=str(point), folder=point[1])
 
-    shared = study.Study(here, axes, {"x": 1}, 0, plan)
+    shared = study.Study(here, axes, {"x": 1}, 0, plan, "val_loss")
     taken = []
     for _ in range(4):
         try:

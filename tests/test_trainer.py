@@ -17,6 +17,7 @@ from torch.nn import functional
 from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
 from tlx.build import Clock, features_of, prepare
+from tlx.choice import RULES, score
 from tlx.config import Phase, Training
 from tlx.features import fingerprint
 from tlx.kept import Mapped, outline
@@ -278,12 +279,14 @@ def linear_task(n: int = 33) -> tuple[nn.Sequential, Kept]:
     return net, Kept([x], (x[:, 0] > 0).long())
 
 
-def fit(net: nn.Sequential, rows: Kept, training: Training | None = None, **values: Any) -> tuple[list[Any], Progress]:
+def fit(
+    net: nn.Sequential, rows: Kept, training: Training | None = None, choose_by: str = "val_loss", **values: Any
+) -> tuple[list[Any], Progress]:
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
     phase = Phase(train_from="all", **{**settings, **values})
     plan = strategy.plan(net, "tune", phase, classifier="head")
     strategy.prepare(net, plan)
-    progress = Progress(epochs=phase.epochs or 0)
+    progress = Progress(epochs=phase.epochs or 0, choose_by=choose_by)
     done = sgd(net, plan, rows, rows, phase, training or Training(), progress, seed=0, precision="fp32")
     return list(done), progress
 
@@ -335,6 +338,24 @@ def test_the_best_epoch_is_put_back() -> None:
     answers = job.net.eval()(next(iter(val.batches([torch.arange(len(val.y))], 0)))[0]).detach()
     loss = float(nn.functional.cross_entropy(answers, val.y))
     assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=2e-2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_figure_that_chooses_decides_about_the_epoch_and_the_end(rule: str) -> None:
+    net, rows = linear_task(40)
+    rows.y[:12] = 1 - rows.y[:12]  # labels that are wrong: loss and accuracy do not go together
+    rows.y[30:] = 0  # and classes that are not equally frequent
+    odd: dict[str, Any] = {"lr": 0.5, "optimizer": ADAM}
+    found, progress = fit(net, rows, epochs=30, choose_by=rule, **odd)
+    assert all(rule in row for row in found)
+    best = max(found, key=lambda row: score(row, rule))
+    assert progress.best_epoch == best["epoch"]
+    assert progress.best_score == score(best, rule)
+    torch.manual_seed(0)
+    found, progress = fit(*[linear_task(40)[0], rows], epochs=30, choose_by=rule, patience=2, **odd)
+    scores = [score(row, rule) for row in found]
+    assert len(found) in (30, progress.best_epoch + 2)
+    assert max(scores) == scores[progress.best_epoch - 1]
 
 
 def test_the_time_left_counts_the_running_epoch_on_both_sides() -> None:

@@ -32,7 +32,7 @@ _SHAPE: dict[str, type] = {
     **dict.fromkeys(("config", "summary", "seconds"), dict),
     "rows": list,
 }
-_PLAIN = ("phase", "within", "waited", "epoch", "epochs", "seconds", "best_epoch", "best_loss", "val_accuracy")
+_PLAIN = ("phase", "within", "waited", "epoch", "epochs", "seconds", "best_epoch", "best_score", "val_accuracy")
 
 
 class Keeper:
@@ -143,8 +143,11 @@ def load(folder: Path, state: Mapping[str, Any], net: "nn.Module", progress: "Pr
                 if own[name].shape != tensors[f"net/{name}"].shape:
                     raise ValueError(f"{name} is of another shape")
                 own[name].copy_(tensors[f"net/{name}"])
+        known = state["progress"]
+        if "best_loss" in known:  # of a version that chose by it alone
+            known = {**known, "best_score": -known["best_loss"]}
         for name in _PLAIN:
-            setattr(progress, name, state["progress"][name])
+            setattr(progress, name, known[name])
         progress.moved = set(state["moved"])
         progress.best = {n: tensors.get(f"best/{n}", own[n]).to(own[n].device).clone() for n in state["best"]}
         progress.optimizer_state = _joined(state["optimizer"], tensors)

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from tlx.choice import RULES
 from tlx.config import Config, Dataset, Source, Strategy, flat
 from tlx.errors import RequestError, nearest
 
@@ -135,6 +136,7 @@ _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r".*\.statistics", ("learning", "all", "none")),
     (r".*\.solver", SOLVERS),
     (r"features\.mode", ("auto", "live", "exact")),
+    (r"evaluation\.choose_by", RULES),
     (r"resume", ("auto", "never")),
     (r"runtime\.precision", ("auto", "fp32", "bf16")),
 )

@@ -146,7 +146,7 @@ class Training:
     batch_size: int = 32
     lr: float = 1e-3
     lr_factor: float = 1.0  # on the learning rate of every phase
-    patience: int | None = None  # epochs without a better validation loss before a phase ends
+    patience: int | None = None  # epochs without a better one (evaluation.choose_by) before a phase ends
     label_smoothing: float = 0.0
     class_weights: str | None = None  # null | balanced
     clip_norm: float | None = None
@@ -165,8 +165,10 @@ class Features:
 
 @dataclass
 class Evaluation:
-    """What is measured beyond the test set before and after training."""
+    """What chooses, and what is measured beyond the test set before and after training."""
 
+    # Of the validation images: by it the epoch, a search's trial, a sweep's configuration and the champion are chosen.
+    choose_by: str = "val_loss"  # val_loss | val_accuracy | val_macro_f1 | val_balanced_accuracy
     after_each_phase: bool = False
     samples: Any = None  # a data set's reader whose images are drawn into the run's folder and predicted
 
@@ -251,7 +253,7 @@ def source_task(config: Config) -> Config | None:
         backbone=dataclasses.replace(config.backbone, weights="none"),
         head=Head(),
         source=Source(dataset=None),
-        evaluation=Evaluation(),
+        evaluation=Evaluation(choose_by=config.evaluation.choose_by),
         tracking=dataclasses.replace(config.tracking, register=None),
     )
 
@@ -289,6 +291,7 @@ ASIDE = (
 ADDED: dict[str, Any] = {
     **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
     **{f"{part}dataset.range": None for part in ("", "source.")},
+    "evaluation.choose_by": "val_loss",
 }
 
 

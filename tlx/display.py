@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from tlx.choice import RULES
+
 try:
     from tlx import terminal
 except ImportError:  # a machine with no more than what computes: plain lines
@@ -53,6 +55,7 @@ class Found(Protocol):
     test_loss: float | None
     val_accuracy: float | None
     best_epoch: int | None
+    choose_by: str
     epochs: int
     seconds: dict[str, float]
     images_per_second: float | None
@@ -210,7 +213,7 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool = False) -> str:
-    """An epoch in one line; `best` marks the best one so far by validation loss."""
+    """An epoch in one line; `best` marks the best one so far by the figure that chooses."""
     of = f"/{epochs}" if epochs else ""
     facts = [
         f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
@@ -218,6 +221,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool 
         f"train_loss {row['train_loss']:.4f}",
         f"val_loss {row['val_loss']:.4f}",
         f"val_accuracy {row['val_accuracy']:6.1%}",
+        *(f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row),
         f"lr {_lr(row['lr'])}",
         f"{row['images_per_second']:.0f} images/s",
         f"{row['seconds']:.1f} s",
@@ -253,7 +257,8 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
     if summary.test_loss is not None:
         yield "test loss", f"{summary.test_loss:.4f} nats"
     if summary.val_accuracy is not None:
-        yield "validation", f"{summary.val_accuracy:.1%}  (best epoch {summary.best_epoch} of {summary.epochs})"
+        best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
+        yield "validation", f"{summary.val_accuracy:.1%}  ({best})"
     if "total" in summary.seconds:
         parts = ", ".join(f"{part} {duration(s)}" for part, s in summary.seconds.items() if part != "total")
         yield "time", f"{duration(summary.seconds['total'])}  ({parts})"

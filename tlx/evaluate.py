@@ -5,6 +5,7 @@ import io
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,33 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
     return gathered(torch.cat(list(found))[: len(mine)], n)
+
+
+def validation(answers: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
+    """The validation images' loss (nats) and accuracy, and the figure that `evaluation.choose_by` names (0..1).
+
+    Args:
+        answers: logits `[N, classes]`.
+        labels: int64 `[N]`.
+        rule: val_macro_f1 is the mean F1 of the classes that are a label or a prediction, val_balanced_accuracy the
+            mean recall of the classes that are a label.
+    """
+    predictions = answers.argmax(1)
+    right = predictions == labels
+    found = {
+        "val_loss": float(functional.cross_entropy(answers, labels)),
+        "val_accuracy": float(right.float().mean()),
+    }
+    if rule not in found:
+        count = partial(torch.bincount, minlength=answers.shape[1])
+        of_label, both = count(labels).double(), count(labels).double() + count(predictions)
+        correct = count(labels[right]).double()
+        shares = {
+            "val_macro_f1": (2 * correct / both)[both > 0],
+            "val_balanced_accuracy": (correct / of_label)[of_label > 0],
+        }
+        found[rule] = float(shares[rule].mean())
+    return found
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def run(
         known = _known(job, source)
         ranks.same("data or weights", known["identity"])
         before = ranks.agreed(claimed(record, config, job, known["identity"], resume) if writes else None)
-        progress = Progress(epochs=sum(phase.epochs or 0 for phase in config.strategy.phases.values()))
+        epochs = sum(phase.epochs or 0 for phase in config.strategy.phases.values())
+        progress = Progress(epochs=epochs, choose_by=config.evaluation.choose_by)
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
         record.before = before
@@ -207,6 +208,7 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
     """What is known about a run before it trains, by the names of `Summary`."""
     return {
         "identity": identify(job),
+        "choose_by": job.config.evaluation.choose_by,
         "classes": list(job.data.classes),
         "images": {part: len(getattr(job.data, part)) for part in ("train", "val", "test")},
         "splits": dict(job.data.origins),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlx.choice import DEFAULT
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def parameters(tree: Mapping[str, Any]) -> dict[str, Any]:
     """
     left_out = {"output", "tracking", "evaluation"} | ({"source"} if tree["source"]["dataset"] is None else set())
     found = {name: value for name, value in tree.items() if name not in left_out}
+    found["evaluation"] = {"choose_by": tree["evaluation"].get("choose_by", DEFAULT)}
     phases = tree["strategy"]["phases"].values()
     for name in _INHERITED:
         used = list(dict.fromkeys(phase[name] for phase in phases))
@@ -61,7 +63,7 @@ def test_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 def best_figures(rows: Sequence[Mapping[str, Any]], best_epoch: int) -> dict[str, float]:
     """The epoch whose model is kept: MLflow shows the last value of `val_accuracy`, which may be another epoch's."""
     best = next(row for row in rows if row["epoch"] == best_epoch)
-    return {"best_epoch": best_epoch, "best_val_accuracy": best["val_accuracy"], "best_val_loss": best["val_loss"]}
+    return {"best_epoch": best_epoch, **{f"best_{name}": best[name] for name in best if name.startswith("val_")}}
 
 
 def place(file: Path) -> str:

@@ -209,7 +209,8 @@ class Record:
     def best(self, epoch: int) -> None:
         """Keeps which epoch's model is saved, and its figures."""
         figures = logged.best_figures(self.rows, epoch)
-        self.summary.best_epoch, self.summary.val_accuracy = epoch, figures["best_val_accuracy"]
+        self.summary.best_epoch = epoch
+        self.summary.val_accuracy, self.summary.val_loss = figures["best_val_accuracy"], figures["best_val_loss"]
         self.tracker.metrics(figures, self.summary.epochs)
 
     def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None:
@@ -336,7 +337,7 @@ class Record:
 
         with ThreadPoolExecutor(1) as beside:  # decoding and Pillow's work leave Python's lock
             drawn = beside.submit(predictions)
-            report.curves(self.rows, self.folder / "curves.png")
+            report.curves(self.rows, self.folder / "curves.png", self.summary.choose_by)
             report.confusion(np.array(scores.confusion), classes, self.folder / "confusion.png")
             drawn.result()
         for name in ("curves", "confusion", "predictions"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlx.choice import DEFAULT, score
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ NUMBERS = 15  # classes up to which it has numbers
 RIGHT, WRONG, TRAIN, VAL = "#2b7a3d", "#c0392b", "#7f8c8d", "#1f5fa8"
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Losses and validation accuracy by epoch; phases are marked, and the best epoch of each by validation loss.
+def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAULT) -> None:
+    """Losses and validation accuracy by epoch; phases are marked, and the best epoch of each by `choose_by`.
 
     Args:
         rows: an epoch each: `phase, epoch, train_loss, val_loss` (nats), `val_accuracy` (0..1).
@@ -51,7 +52,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
     starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
     ends = [*starts[1:], len(rows)]
-    best = [min(rows[a:b], key=lambda row: row["val_loss"]) for a, b in zip(starts, ends, strict=True)]
+    best = [max(rows[a:b], key=lambda row: score(row, choose_by)) for a, b in zip(starts, ends, strict=True)]
     for axes, key in ((left, "val_loss"), (right, "val_accuracy")):
         axes.plot(
             [row["epoch"] for row in best],
@@ -177,10 +178,11 @@ def card(summary: Mapping[str, Any]) -> str:
     images = ", ".join(f"{number} {part}" for part, number in summary.get("images", {}).items())
     classes = list(summary.get("classes", []))
     named = ", ".join(classes[:10]) + (" …" if len(classes) > 10 else "")
+    by = f", by {summary['choose_by']}" if summary.get("choose_by") else ""
     facts = [
         ("images", images),
         ("classes", f"{len(classes)}: {named}" if classes else ""),
-        ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}" if summary.get("best_epoch") else ""),
+        ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}{by}" if summary.get("best_epoch") else ""),
         ("ran on", f"{summary.get('device', '')}, {summary.get('precision', '')}".strip(", ")),
         ("folder", f"`{summary['folder']}`" if summary.get("folder") else ""),
     ]

@@ -1,8 +1,8 @@
 """The verb `search`: the best values of some keys by validation, in a study that goes on where it stopped.
 
-A trial is a job of a sweep. It is scored by the validation accuracy of the model that it keeps, and of two that are
-equal the one with the lower validation loss is better: the accuracy is what is wanted, but it has only as many values
-as there are images, and the loss tells more of them apart. The test set has no say.
+A trial is a job of a sweep. It is scored by that figure of the validation images which `evaluation.choose_by` names, of
+the model that it keeps. A study that an earlier version made goes on by the validation accuracy. The test set chooses
+nothing.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tlx import build, history, ledger, space, sweep, tracking
+from tlx.choice import score, shown
 from tlx.config import flat, key, results
 from tlx.display import duration, epoch_line
 from tlx.errors import Pruned, RequestError, said
@@ -91,7 +92,7 @@ class Search:
         def plan(point: Sequence[str]) -> Planned:
             return replace(single([*self.fixed, *point], config_dir)[0], name=" ".join(point))
 
-        self.study = Study(folder, self.axes, asked, first.config.seed, plan)
+        self.study = Study(folder, self.axes, asked, first.config.seed, plan, first.config.evaluation.choose_by)
         self._same_images(folder)
         flags = ["--trials", str(trials)]
         told = command(["search", *overrides, *flags], config_dir)
@@ -122,14 +123,14 @@ class Search:
     def close(self, failed: str) -> int:
         """Keeps and prints what was found; the exit code. `failed`: why the search gave up, if it did."""
         found, folder = self.study.found(), self.whole.folder
-        for file in history.write(found, self.axes, folder):
+        for file in history.write(found, self.axes, folder, self.study.choose_by):
             self.whole.tracker.artifact(file)
         finished = any(one.status == "finished" for one in found)
         good = finished and not failed
         self.whole.end("FINISHED" if good else "FAILED")
         print(f"\n{failed and failed + ': '}{self.standing()}", file=sys.stderr)
         if finished:
-            best = history.show(found, self.axes, folder)
+            best = history.show(found, self.axes, folder, self.study.choose_by)
             print(f"again: {command([*self.fixed, *self._point(best.values)], self.config_dir)}")
         return 0 if good else 1
 
@@ -171,13 +172,16 @@ class Search:
         except Exception as error:
             status, failure = "failed", error
             print(f"trial {trial.number} failed: {said(error)}\n  again: {planned.command}", file=sys.stderr)
-        facts = _facts(folder, status)
-        self.study.settle(trial, status, facts, history.score(facts) if status == "finished" else None)
+        rule = self.study.choose_by
+        facts = _facts(folder, status, rule)
+        self.study.settle(trial, status, facts, score(facts, rule) if status == "finished" else None)
         if status == "finished":
             best = history.ranked(self.study.found())[0]
-            self.whole.tracker.metrics({"best_val_accuracy": best.facts["val_accuracy"]}, trial.number)
+            known = {f"best_{name}": best.facts[name] for name in dict.fromkeys(("val_accuracy", rule))}
+            self.whole.tracker.metrics(known, trial.number)
             compared = "the best so far" if best.number == trial.number else f"best so far: trial {best.number}"
-            said_of = f"validation accuracy {facts['val_accuracy']:.1%}, {duration(facts['seconds'])}"
+            figures = ", ".join(f"{name} {shown(facts[name], name)}" for name in dict.fromkeys((rule, "val_accuracy")))
+            said_of = f"{figures}, {duration(facts['seconds'])}"
             print(f"trial {trial.number}: {said_of}; {compared}", file=sys.stderr)
         return failure
 
@@ -241,10 +245,10 @@ def _pruned(folder: Path) -> bool:
     return _summary(folder).get("status") == "pruned"
 
 
-def _facts(folder: Path, status: str) -> dict[str, Any]:
+def _facts(folder: Path, status: str, rule: str) -> dict[str, Any]:
     """What the study keeps of a trial: of the epoch whose model is kept, or of the last one."""
     summary, rows = _summary(folder), _rows(folder)
     kept = [row for row in rows if status != "finished" or row["epoch"] == summary["best_epoch"]]
-    row = {name: kept[-1][name] for name in ("val_accuracy", "val_loss")} if kept else {}
+    row = {name: kept[-1][name] for name in dict.fromkeys(("val_accuracy", "val_loss", rule))} if kept else {}
     seconds = summary.get("seconds", {}).get("total", sum(row["seconds"] for row in rows))
     return {**row, "epochs": len(rows), "seconds": seconds, "error": summary.get("error", "")}

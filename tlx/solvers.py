@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from tlx import ranks
 from tlx.captured import Gradients, recorder_for
+from tlx.choice import DEFAULT, score
 from tlx.config import Phase, Training, component
 from tlx.errors import RequestError, reason
-from tlx.evaluate import logits
+from tlx.evaluate import logits, validation
 from tlx.forward import as_input
 from tlx.parallel import share, shared_statistics, sum_gradients
 from tlx.rows import Rows, shuffled
@@ -39,6 +40,7 @@ class Progress:
     waited: int = 0  # of these, those since the best
     epoch: int = 0  # done, over all phases
     epochs: int = 0  # planned, over all phases
+    choose_by: str = DEFAULT  # the figure of the validation images that chooses the epoch
     batch: int = 0
     batches: int = 0
     loss: Tensor | float = math.nan  # of the last batch, nats
@@ -47,7 +49,7 @@ class Progress:
     seconds: float = 0.0  # spent in epochs that are done
     since: float = 0.0  # when the running epoch began, by time.perf_counter
     best_epoch: int = 0  # over all phases; 0: none yet
-    best_loss: float = math.inf
+    best_score: float = -math.inf  # of that epoch, by `choose_by` (`choice.score`)
     best: dict[str, Tensor] = field(default_factory=dict)  # what can change in the phase, as it was then
     moved: set[str] = field(default_factory=set)  # the names of all tensors that any phase so far can have changed
     optimizer: torch.optim.Optimizer | None = None  # of this phase
@@ -86,13 +88,13 @@ def sgd(
     Args:
         net: all stages; only `net[plan.cut:]` runs.
         fit, held_out: rows as they come out of `net[:plan.cut]`.
-        progress: kept up to date within an epoch; `best` holds the state of the best epoch by validation loss. A phase
+        progress: kept up to date within an epoch; `best` holds the state of the best epoch by its `choose_by`. A phase
             of which `within` epochs are done goes on after these.
         precision: the format of evaluation, and of training where the part that learns profits from it.
 
     Yields:
-        A row an epoch: phase, epoch (from 1, over all phases), train_loss and val_loss (nats), val_accuracy (0..1),
-        lr (of the head), images_per_second, seconds.
+        A row an epoch: phase, epoch (from 1, over all phases), train_loss and val_loss (nats), val_accuracy and the
+        figure that chooses (0..1), lr (of the head), images_per_second, seconds.
 
     Raises:
         Diverged: the loss became infinite or not a number.
@@ -143,10 +145,9 @@ def sgd(
         train_loss = float(total) / len(fit.y)  # waits for the device
         trained = time.perf_counter() - began
         answers = logits(tail, held_out, precision)
-        val_loss = float(functional.cross_entropy(answers, held_out.y))
-        val_accuracy = float((answers.argmax(1) == held_out.y).float().mean())
         # What is decided by these, every rank decides alike.
-        train_loss, val_loss, val_accuracy = ranks.agreed([train_loss, val_loss, val_accuracy])
+        train_loss, figures = ranks.agreed((train_loss, validation(answers, held_out.y, progress.choose_by)))
+        val_loss, val_accuracy = figures["val_loss"], figures["val_accuracy"]
         took = time.perf_counter() - began
         progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
         progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
@@ -156,15 +157,14 @@ def sgd(
                 f"take a lower learning rate than {peak:g}, or training.clip_norm=1"
             )
         progress.within, progress.waited = epoch + 1, progress.waited + 1
-        if val_loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch, progress.waited = val_loss, progress.epoch, 0
+        if (found := score(figures, progress.choose_by)) > progress.best_score:
+            progress.best_score, progress.best_epoch, progress.waited = found, progress.epoch, 0
             progress.best = snapshot(net, plan)
         yield {
             "phase": plan.phase,
             "epoch": progress.epoch,
             "train_loss": train_loss,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            **figures,
             "lr": lr,
             "images_per_second": progress.images_per_second,
             "seconds": took,

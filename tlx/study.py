@@ -20,8 +20,9 @@ from filelock import FileLock
 
 from tlx import space
 from tlx.checkpoint import alone, differences
+from tlx.choice import score, shown
 from tlx.errors import Pruned, RequestError, reason
-from tlx.history import Found, score
+from tlx.history import Found
 from tlx.planned import Planned
 from tlx.space import Axis
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FILE = "study.db"
 STARTUP = 5  # trials that must be through before one is pruned
 REPEATS = 3  # requests for values that were tried before, until one of those that were not is chosen
+OLD = "val_accuracy"  # by what the trials of a study are chosen that does not say it
 HOPELESS = 50  # such requests until a space that cannot be counted is taken for exhausted
 
 
@@ -52,6 +54,8 @@ class Study:
     Args:
         asked: what every trial has in common, dotted names; a study of anything else is refused.
         plan: the job of a point's overrides.
+        choose_by: by which figure of the validation images trials are chosen, in a new study; one that is there goes on
+            by its own (`choose_by`).
 
     Raises:
         RequestError: the file holds another search, cannot be read, or is of another version of Optuna.
@@ -64,6 +68,7 @@ class Study:
         asked: Mapping[str, Any],
         seed: int,
         plan: Callable[[Sequence[str]], Planned],
+        choose_by: str,
     ) -> None:
         import optuna
 
@@ -90,7 +95,9 @@ class Study:
             )
             before = self._study.user_attrs.get("asked")
             if before is None:
+                self._study.set_user_attr("choose_by", choose_by)
                 self._study.set_user_attr("asked", json.dumps(asked))
+            self.choose_by: str = self._study.user_attrs.get("choose_by", OLD)
         changed = [] if before is None else differences(json.loads(before), json.loads(json.dumps(asked)))
         # A key that is searched has a say in others, which inherit from it.
         searched = [line for line in changed if line.startswith(tuple(f"{axis.key} was" for axis in axes))]
@@ -128,12 +135,13 @@ class Study:
             known = self._now(trial).intermediate_values
             for row in rows:
                 if row["epoch"] not in known:
-                    trial.optuna.report(score(row), row["epoch"])
+                    trial.optuna.report(score(row, self.choose_by), row["epoch"])
             last = rows[-1]
             if epochs // 4 < last["epoch"] < epochs and trial.optuna.should_prune():
+                best = max(rows, key=lambda row: score(row, self.choose_by))
                 raise Pruned(
-                    f"pruned after epoch {last['epoch']} of {epochs}: its validation accuracy, "
-                    f"{max(row['val_accuracy'] for row in rows):.1%}, is in the lower half of the trials before it"
+                    f"pruned after epoch {last['epoch']} of {epochs}: its best {self.choose_by}, "
+                    f"{shown(best[self.choose_by], self.choose_by)}, is in the worse half of the trials before it"
                 )
 
     def settle(self, trial: Trial, status: str, facts: Mapping[str, Any], value: float | None = None) -> None:

@@ -23,6 +23,8 @@ class Summary:
     accuracy_before_training: float | None = None  # of the test set
     test_loss: float | None = None  # nats
     val_accuracy: float | None = None  # in the best epoch
+    val_loss: float | None = None  # in the best epoch, nats
+    choose_by: str = ""  # the figure of the validation images that chose the epoch
     best_epoch: int | None = None  # from 1, over all phases
     epochs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total

@@ -27,7 +27,7 @@ def train(
     prepare(net, plan)
     if progress.phase != plan.phase:
         # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop in the first.
-        progress.best, progress.best_loss = snapshot(net, plan), math.inf
+        progress.best, progress.best_score = snapshot(net, plan), -math.inf
         progress.phase, progress.within, progress.waited = plan.phase, 0, 0
         progress.moved |= progress.best.keys()
     fit = features.rows(net, plan.cut, "train", training=True)
