@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlx.errors import RequestError, nearest, said
+from tlx.errors import RequestError, empty, nearest, said
 from tlx.runtime import FULL
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _run(arguments: list[str]) -> int:
     for word in rest:
         flags = [flag for action in _options()._actions for flag in action.option_strings]
         raise RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")
+    _options().no_empty(known)
     if known.shell_completion:
         from tlx.compose import completion
 
@@ -207,7 +208,9 @@ def _verb(name: str, arguments: list[str]) -> int:
     room: Any = import_module(f"tlx.{ROOMS[name][0]}")
     parser = _Parser(prog=f"tlx {name}", description=f"{VERBS[name][0].upper()}{VERBS[name][1:]}.")
     room.options(parser)
-    code: int = room.main(parser.parse_intermixed_args(arguments))
+    given = parser.parse_intermixed_args(arguments)
+    parser.no_empty(given)
+    code: int = room.main(given)
     return code
 
 
@@ -216,6 +219,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise RequestError(f"{message.removeprefix('argument ')}; {self.prog} --help says more")
+
+    def no_empty(self, given: argparse.Namespace) -> None:
+        """Refuses an argument without text: as a path it would be the current folder."""
+        for action in self._actions:
+            value = getattr(given, action.dest, None)
+            words = value if isinstance(value, list) else [value]
+            if any(isinstance(word, str) and not word.strip() for word in words):
+                raise empty(action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest))
 
 
 def _options() -> _Parser:

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.choice import RULES
 from tlx.config import Config, Dataset, Source, Strategy, flat
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, empty, nearest
 
 ANCHORS = ("head", "classifier", "last", "all")
 SELECTORS = ("all", "norm", "bias")  # of strategy
@@ -39,7 +39,7 @@ def checked(node: Any) -> Config:
     config.source.dataset = _dataset("source.dataset", config.source.dataset) if config.source.name != "none" else None
     if config.strategy.weights == "none":  # there is nothing to transfer
         config.backbone.weights, config.source = "none", Source(dataset=None)
-    if problem := next(chain(_problems(config), _unknown_stages(config)), None):
+    if problem := next(chain(_empty(config), _problems(config), _unknown_stages(config)), None):
         raise RequestError(problem)
     if config.source.dataset is not None:
         _inherit("source.", config.source.strategy, config.source)
@@ -151,6 +151,18 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (r"backbone\.crop", r"auto|[1-9]\d*", "a number of pixels, null or auto"),
     (r"backbone\.interpolation", r"auto|nearest|bilinear|bicubic", "nearest, bilinear, bicubic or auto"),
 )
+
+
+# What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
+_FREE = r"(.*\.)?(arguments|optimizer|schedule|transforms|samples|reader)\..*"
+_PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights)s?"
+
+
+def _empty(config: Config) -> Iterator[str]:
+    """Keys without a text, as an unset variable leaves them: as a path that would be the current folder."""
+    for key, value in flat(dataclasses.asdict(config)):
+        if isinstance(value, str) and not value.strip() and (not re.fullmatch(_FREE, key) or re.fullmatch(_PATH, key)):
+            yield str(empty(f"{key.replace('.reader.', '.')}="))
 
 
 def _problems(config: Config) -> Iterator[str]:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tlx.config import Config
-from tlx.errors import RequestError
+from tlx.errors import RequestError, empty
 from tlx.explained import GROUPS, explained, unknown_key
 from tlx.launchers import Elsewhere, Lost, collected
 from tlx.typed import as_typed, quote
@@ -67,6 +67,9 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
                 if files not in merged:
                     merged[files] = _compose([*files])
                 node = _with_values(merged[files], typed)
+            for key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+                if not str(OmegaConf.select(node, key) or "").strip():
+                    raise empty(f"{key}=")
             for key in _added(node):
                 given = next((o for o in overrides if o.startswith("+") and o.lstrip("+").startswith(key)), key)
                 raise unknown_key(key, given, overrides)

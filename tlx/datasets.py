@@ -19,7 +19,7 @@ import numpy as np
 
 from tlx.class_folders import check_classes
 from tlx.data import Parts
-from tlx.errors import RequestError, nearest, reason
+from tlx.errors import RequestError, empty, nearest, reason
 from tlx.fetch import Archive, home, obtain, pending
 from tlx.folders import images_of, no_classes, subfolders
 from tlx.images import Images, Stacked
@@ -185,6 +185,8 @@ def would_download(reader: Mapping[str, Any]) -> str | None:
 def _located(root: str | None, name: str, archive: Archive | None, offline: bool, inside: str = "") -> Path:
     """The folder of the data set, fetched where it may be."""
     if root is not None:
+        if not root.strip():
+            raise empty("dataset.root=")
         folder = Path(os.path.expanduser(root))
         if os.path.isfile(folder):
             raise RequestError(f"dataset.root={root}: is a file; give the folder that holds the classes' folders")

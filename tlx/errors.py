@@ -16,6 +16,11 @@ class Pruned(Exception):
     """Ends a run that is not worth going on with; the message says why."""
 
 
+def empty(name: str) -> RequestError:
+    """What to say where `name` (a key, an option, an argument) was given no text, or nothing but spaces."""
+    return RequestError(f"{name}: is empty (a variable that is not set?); give a value, or leave it out")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the valid name nearest to `word`, or nothing where none is near."""
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)

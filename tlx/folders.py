@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlx.errors import RequestError, reason
+from tlx.errors import RequestError, empty, reason
 from tlx.images import FileBytes, Images
 from tlx.unpack import litter
 
@@ -21,8 +21,10 @@ def local(given: str) -> Path:
     """A path as it was typed, with the home for `~`.
 
     Raises:
-        RequestError: it is a URL.
+        RequestError: it is empty, or a URL.
     """
+    if not given.strip():
+        raise empty("path")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
         raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
     return Path(os.path.expanduser(given))
@@ -32,8 +34,10 @@ def run_folder(given: str) -> Path:
     """The folder of a run, or its `model/`, as it was typed.
 
     Raises:
-        RequestError: there is no such folder.
+        RequestError: it is empty, or there is no such folder.
     """
+    if not given.strip():
+        raise empty("RUN")
     folder = Path(os.path.expanduser(given))
     if not folder.is_dir():
         raise RequestError(f"{given}: no such folder; give a run's folder, as in outputs/<date>/<run>")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tlx.checks import DEVICES
 from tlx.decoding import Pixels, UnreadableImage, decode, pixels_of
-from tlx.errors import RequestError
+from tlx.errors import RequestError, empty
 from tlx.folders import local
 from tlx.forward import Forward, as_input, rows_per_pass
 from tlx.lanes import CHUNK, for_images, for_passes, side_by_side
@@ -198,6 +198,8 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     form, words = DEVICES
     if not re.fullmatch(form, device):
         raise RequestError(f"device {device}: must be {words}")
+    if not str(folder).strip():
+        raise empty("the model's folder")
     path = Path(os.path.expanduser(folder))
     path = path / "model" if (path / "model").is_dir() else path
     for name in (WEIGHTS, DESCRIPTION):
