@@ -30,8 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),  # MLflow's models: logged, registered, compared
     "tracking_store": set(),  # an MLflow store, opened once
     "tracking_load": set(),  # the machine's load, sampled
+    "tracking_moved": set(),  # artifacts' addresses follow a store that was moved
     "tracking_run": {"tracking_load", "tracking_store"},  # a run's messages, written in order
-    "tracking_process": {"registry", "tracking_load", "tracking_run", "tracking_store"},  # of its own, started by path
+    "tracking_process": {  # of its own, started by path
+        *("registry", "tracking_load", "tracking_moved", "tracking_run", "tracking_store"),
+    },
     "tracking_pipe": set(),  # what leads there
     "tracking_tags": set(),  # who runs what, as MLflow lists it
     "terminal": set(),  # what a terminal is shown beyond lines, by rich
@@ -202,7 +205,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("ledger", "planned", "rank_processes", "runtime", "standing", "summary", "sweep_summary", "tracking"),
     },
     "sync": {  # the verb: what MLflow has not got
-        *("checkpoint", "compare", "config", "finished", "ledger", "logged", "report", "runtime"),
+        *("checkpoint", "compare", "config", "display", "finished", "ledger", "logged", "report", "runtime"),
         *("sweep_summary", "tracking"),
     },
     "history": {"choice", "display", "runtime", "space"},  # what a search has found
@@ -405,7 +408,7 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def test_the_process_for_mlflow_runs_without_tlx() -> None:
     """It is started by path, so that it does not depend on where tlx is."""
-    for name in ("tracking_load", "tracking_process", "tracking_run", "tracking_store", "registry"):
+    for name in ("tracking_load", "tracking_moved", "tracking_process", "tracking_run", "tracking_store", "registry"):
         assert not HOUSE[name].rooms(HOUSE[name].now, HOUSE[name].later)
         assert HOUSE[name].packages(HOUSE[name].now) <= set(sys.stdlib_module_names)
 

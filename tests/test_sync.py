@@ -1,17 +1,23 @@
 """What MLflow could not take is sent later from the run's folder, and nothing of it twice."""
 
+import contextlib
 import json
+import logging
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.test_tracking import client
-from tlx import logged
+from tlx import logged, sync, tracking
 from tlx.__main__ import main
+from tlx.config import Tracking
+from tlx.tracking_moved import follow
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -124,3 +130,56 @@ def test_a_sweep_that_was_not_sent_is_sent_with_its_jobs_below_it(tmp_path: Path
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.data.params["seed"] for run in children} == {"0", "1"}
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+
+
+def addresses(database: Path) -> list[str]:
+    """All texts of a store that name a folder of artifacts."""
+    with contextlib.closing(sqlite3.connect(database)) as store:
+        return [
+            str(value)
+            for (table,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for row in store.execute(f'SELECT * FROM "{table}"')
+            for value in row
+            if "mlartifacts" in str(value)
+        ]
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
+    how: str, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new é #"
+    shutil.copytree(run, old / "day" / "run")
+    at_old = Tracking(model=True, register="shapes", system_metrics=False)
+    assert not sync._send(old / "day" / "run", at_old, old)[1]
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    if how == "moved":
+        old.rename(new)
+    else:
+        shutil.copytree(old, new)
+    with caplog.at_level(logging.INFO):
+        tracker = tracking.open(Tracking(system_metrics=False), new)
+        tracker.start("after", {}, {})
+        tracker.artifact(new / "day" / "run" / "plan.json")
+        assert tracker.finish() == ""
+    assert [message for message in caplog.messages if f"in {old}/mlartifacts and are in {new}/mlartifacts:" in message]
+    if how == "copied":
+        assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+    else:
+        assert not old.exists()
+    found = addresses(new / "mlflow.db")
+    assert len(found) >= 5
+    assert all(address.startswith((new / "mlartifacts").as_uri()) for address in found)
+    store = client(new)
+    assert [file.path for file in store.list_artifacts(tracker.run_id)] == ["plan.json"]
+    first = store.get_run(str(store.get_model_version("shapes", "1").run_id))
+    assert {file.path for file in store.list_artifacts(first.info.run_id)} == ARTIFACTS
+    mlflow.set_tracking_uri(f"sqlite:///{new}/mlflow.db")
+    try:
+        assert Path(mlflow.artifacts.download_artifacts("models:/shapes/1")).is_relative_to(new)
+    finally:
+        mlflow.set_tracking_uri(None)
+    caplog.clear()
+    assert follow(new / "mlflow.db", (new / "mlartifacts").as_uri()) == ""  # once
+    (tmp_path / "link").symlink_to(new)
+    assert follow(new / "mlflow.db", (tmp_path / "link" / "mlartifacts").as_uri()) == ""  # the same folder

@@ -17,6 +17,7 @@ import yaml
 
 from tlx import checkpoint, compare, ledger, logged, sweep_summary, tracking
 from tlx.config import Tracking
+from tlx.display import lines
 from tlx.errors import RequestError, said
 from tlx.finished import content, is_run
 from tlx.runtime import atomic
@@ -60,7 +61,8 @@ def main(given: argparse.Namespace) -> int:
     failed = False
     for place in places:
         try:
-            where, why, run_id = _send(place, _settings(place, typed, output), output)
+            with lines():
+                where, why, run_id = _send(place, _settings(place, typed, output), output)
         except RequestError as error:
             if not every:
                 raise

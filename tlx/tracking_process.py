@@ -57,10 +57,12 @@ def _neighbour(name: str) -> Any:
 if TYPE_CHECKING:
     from tlx import registry
     from tlx.tracking_load import Load
+    from tlx.tracking_moved import follow
     from tlx.tracking_run import Left, Recorded
     from tlx.tracking_store import Store
 else:
     registry, _run, Load = _neighbour("registry"), _neighbour("tracking_run"), _neighbour("tracking_load").Load
+    follow = _neighbour("tracking_moved").follow
     Left, Recorded, Store = _run.Left, _run.Recorded, _neighbour("tracking_store").Store
 
 
@@ -150,9 +152,10 @@ class Process:
         key = message["run"]
         if message["op"] == "start":
             login = message.get("login")
-            store = self.stores.setdefault(
-                json.dumps([message["uri"], login]), Store(message["uri"], message.get("artifacts"), login)
-            )
+            known = json.dumps([message["uri"], login])
+            if known not in self.stores:
+                self.stores[known] = Store(message["uri"], message.get("artifacts"), login, follow)
+            store = self.stores[known]
             self.runs[key] = Recorded(key, store, registry, Load, self.say, self.ids, self.ended.is_set)
         if key in self.runs:
             try:

@@ -225,6 +225,9 @@ class Recorded:
         tags = dict(message["tags"])
         parent = message["parent"]
         experiment = self.store.experiment(message["experiment"])
+        for news in self.store.news:
+            self.say({"run": self.key, "said": news})
+        self.store.news.clear()
         if isinstance(parent, int):
             parent = self.ids.get(parent)
         if not parent and "/" in message["key"]:  # a sweep's job, whose key begins with the sweep's

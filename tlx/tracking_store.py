@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,20 @@ def reachable(uri: str, timeout: float) -> str | None:
 class Store:
     """One MLflow store, opened once; several processes may open (and create) it at the same time."""
 
-    def __init__(self, uri: str, artifacts: str | None, login: Sequence[str] | None = None) -> None:
-        """`login`: user name and password of the server."""
+    def __init__(
+        self,
+        uri: str,
+        artifacts: str | None,
+        login: Sequence[str] | None = None,
+        follow: Callable[[Path, str], str] | None = None,
+    ) -> None:
+        """`login`: user name and password of the server. `follow`: `tracking_moved.follow`."""
+        self._follow = follow
         self.uri = uri
         self.login = None if login is None else (login[0], login[1])
         self.artifacts = artifacts
         self.works = True  # as of the last attempt
+        self.news: list[str] = []  # what whoever writes next should say
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
 
@@ -96,8 +104,11 @@ class Store:
             with self.lock():
                 if self.uri.startswith("sqlite:///"):
                     # MLflow tries for 100 s to open a file that cannot be opened: asked first
-                    with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as database:
+                    file = Path(self.uri.removeprefix("sqlite:///"))
+                    with contextlib.closing(sqlite3.connect(file)) as database:
                         database.execute("SELECT count(*) FROM sqlite_master")
+                    if self.artifacts and self._follow and (moved := self._follow(file, self.artifacts)):
+                        self.news.append(moved)
                 self._client = MlflowClient(self.uri)
         return self._client
 
