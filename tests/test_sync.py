@@ -1,6 +1,7 @@
 """What MLflow could not take is sent later from the run's folder, and nothing of it twice."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
@@ -14,10 +15,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tests.test_tracking import client
-from tlx import logged, sync, tracking
+from tlx import compose, logged, sync, tracking
 from tlx.__main__ import main
+from tlx.checks import checked
 from tlx.config import Tracking
 from tlx.tracking_moved import follow
+from tlx.tracking_store import EXPERIMENT, VIEW
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -183,3 +186,28 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
     assert follow(new / "mlflow.db", (new / "mlartifacts").as_uri()) == ""  # once
     (tmp_path / "link").symlink_to(new)
     assert follow(new / "mlflow.db", (tmp_path / "link" / "mlartifacts").as_uri()) == ""  # the same folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "lr", "epochs"),
+    [
+        (["strategy=finetune"], "0.0001", "10"),
+        (["strategy=finetune", "training.lr_factor=3", "training.epochs=2"], "0.0003", "2"),
+        (["strategy=feature_extraction", "training.lr=0.5"], "0.5", "10"),
+        (["strategy=finetune", "strategy.phases.tune.lr=3e-5", "strategy.phases.tune.epochs=4"], "3e-05", "4"),
+        (["strategy=lp_ft"], "0.001, 1e-05", "10"),
+    ],
+)
+def test_what_phases_inherit_is_logged_as_they_used_it(typed: list[str], lr: str, epochs: str) -> None:
+    config = checked(compose.without_hydra(compose.compose(typed)))
+    params = tracking.flat(logged.parameters(dataclasses.asdict(config)))
+    used = [float(phase.lr or 0) for phase in config.strategy.phases.values()]
+    assert [float(one) for one in params["training.lr"].split(", ")] == pytest.approx(list(dict.fromkeys(used)))
+    assert [float(one) for one in params["training.lr"].split(", ")] == pytest.approx([float(n) for n in lr.split(",")])
+    assert params["training.epochs"] == epochs
+
+
+def test_the_view_of_runs_shows_the_saved_epochs_figures() -> None:
+    columns = json.loads(EXPERIMENT[VIEW])["selectedColumns"]
+    assert {f"metrics.`best_{name}`" for name in ("val_accuracy", "val_loss", "epoch")} <= set(columns)
+    assert "metrics.`val_accuracy`" not in columns

@@ -22,15 +22,17 @@ COLUMNS = [
     "attributes.`Duration`",
     "metrics.`test_accuracy`",
     "metrics.`accuracy_before_training`",
-    "metrics.`val_accuracy`",
+    "metrics.`best_val_accuracy`",  # of the saved epoch; val_accuracy shows the last one's
+    "metrics.`best_val_loss`",
+    "metrics.`best_epoch`",
+    "params.`training.lr`",
     "params.`backbone.name`",
     "params.`seed`",
 ]
+VIEW = "mlflow.sharedViewState.tlx"
 EXPERIMENT = {
     "mlflow.experimentKind": "custom_model_development",
-    "mlflow.sharedViewState.tlx": json.dumps(
-        {"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}
-    ),
+    VIEW: json.dumps({"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}),
 }
 
 
@@ -131,5 +133,11 @@ class Store:
             if found is not None:
                 if found.lifecycle_stage == "deleted":
                     client.restore_experiment(found.experiment_id)
+                    self.news.append(
+                        f"the experiment '{name}' had been deleted: it is back, with the runs that it had; "
+                        "another one is tracking.experiment=NAME"
+                    )
+                if found.tags.get(VIEW, EXPERIMENT[VIEW]) != EXPERIMENT[VIEW]:  # of an earlier tlx
+                    client.set_experiment_tag(found.experiment_id, VIEW, EXPERIMENT[VIEW])
                 self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
