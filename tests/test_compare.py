@@ -43,6 +43,8 @@ def made(tmp_path: Path) -> Make:
         values: dict[str, Any] | None = None,
         files: Sequence[str] = (),
         test: str = "the images",
+        val_loss: float | None = None,
+        learns: int = 500,
         log: str = "",
         **summary: Any,
     ) -> Path:
@@ -55,15 +57,17 @@ def made(tmp_path: Path) -> Make:
         found = {
             "status": "finished", "error": "", "command": command, "test_accuracy": share,
             "test_accuracy_interval": [max(0.0, share - 0.1), min(1.0, share + 0.1)], "val_accuracy": 0.75,
+            "best_epoch": 1,
             "seconds": {"data": 1.0, "features": 2.0, "training": 3.0 + seed, "evaluation": 4.0, "total": 99.0},
             "images": {"train": 100, "val": 20, "test": n},
         }  # fmt: skip
-        learns = [{"stage": "body", "learns": 0}, {"stage": "head", "learns": 30}]
-        deeper = [{"stage": "body", "learns": 500}, {"stage": "head", "learns": 30}]
+        first = [{"stage": "body", "learns": 0}, {"stage": "head", "learns": 30}]
+        deeper = [{"stage": "body", "learns": learns}, {"stage": "head", "learns": 30}]
         (folder / "config.yaml").write_text(json.dumps(tree))  # JSON is YAML
         (folder / "summary.json").write_text(json.dumps(found | summary))
-        (folder / "plan.json").write_text(json.dumps([{"stages": learns}, {"stages": deeper}]))
-        row = {"phase": "probe", "val_loss": 0.5, "val_accuracy": 0.7, "train_loss": 1.0}
+        (folder / "plan.json").write_text(json.dumps([{"stages": first}, {"stages": deeper}]))
+        loss = 1 - share if val_loss is None else val_loss  # validation and test agree where nothing else is said
+        row = {"phase": "probe", "val_loss": loss, "val_accuracy": 0.7, "train_loss": 1.0}
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row | {'epoch': e})}\n" for e in (1, 2)))
         (folder / "model" / "model.json").write_text(json.dumps({"data": {"test": test}}))
         (folder / "tlx.log").write_text(log)
@@ -333,12 +337,79 @@ def test_seeds_whose_test_images_overlap_have_no_more_images_than_there_are(made
 def test_another_kind_of_interval_carries_a_mark(made: Make) -> None:
     from tlx.comparison_text import cells, notes
 
-    several = [made(f"{h}{s}", [1] * (s + h) + [0] * 5, seed=s, values={"x": h}) for h in (9, 7) for s in range(3)]
-    found = compare.compared([*several, made("single", [1] * 9 + [0], values={"x": 1})])
+    several = [
+        made(f"{h}{s}", [1] * (s + h) + [0] * (15 - s - h), seed=s, values={"x": h}) for h in (9, 7) for s in range(3)
+    ]
+    found = compare.compared([*several, made("single", [1] * 9 + [0] * 6, values={"x": 1})])
     over = [list(cells(found, place))[2] for place in range(3)]
     assert [cell.endswith("images *") for cell in over] == [one.n == 1 for one in found.configurations]
     assert sum(note.startswith("* 95 % interval over images: Wilson") for note in notes(found)) == 1
     assert sum(note.startswith("95 % interval over runs: Student's t") for note in notes(found)) == 1
+
+
+def test_validation_chooses_and_the_test_images_do_not(made: Make) -> None:
+    from tlx.comparison_text import chosen, table, text
+
+    def runs(head: str, losses: Sequence[float], right: int, **more: Any) -> list[Path]:
+        correct, same = [1] * right + [0] * (20 - right), {"asked": [f"head={head}"], "values": {"head": head}}
+        return [made(f"{head}{s}", correct, seed=s, val_loss=loss, **same, **more) for s, loss in enumerate(losses)]
+
+    folders = [*runs("a", [0.2, 0.6], 18), *runs("b", [0.4, 0.2], 12), *runs("c", [0.35, 0.25], 15, learns=40)]
+    found = compare.compared(folders)
+    assert (found.rule, found.alike) == ("val_loss", True)
+    # The mean over seeds; c equals b and has fewer parameters; a has the highest test accuracy and the lowest loss.
+    assert [one.label for one in found.configurations] == ["head=c", "head=b", "head=a"]
+    (sentence,) = chosen(found)
+    assert sentence.startswith("chosen by validation (val_loss): head=c, test accuracy 75.0% (")
+    assert sentence in text(found)
+    rows = list(csv.DictReader(io.StringIO(table(found))))
+    expected = "configuration chosen runs test_accuracy low high sd val_accuracy seconds trainable cached difference "
+    expected += "difference_low difference_high p p_corrected folder"
+    assert list(rows[0])[:17] == expected.split()
+    assert [row["chosen"] for row in rows] == ["1", "0", "0"]
+    assert [row["difference"] for row in rows] == ["", *(f"{float(r['test_accuracy']) - 0.75:.6g}" for r in rows[1:])]
+    assert all(float(r["difference_low"]) < float(r["difference"]) < float(r["difference_high"]) for r in rows[1:])
+    assert [Path(row["folder"]).name for row in rows] == ["c1", "b1", "a0"]
+    (single,) = compare.compared(folders[:2]).configurations
+    assert chosen(compare.compared([single.runs[0].folder])) == [], "there is nothing to choose from"
+
+
+def test_the_rule_is_that_of_the_runs_and_the_default_where_they_have_several(made: Make) -> None:
+    def run(name: str, loss: float, accuracy: float, rule: str = "", **summary: Any) -> Path:
+        values: dict[str, Any] = {"head": name} | ({"evaluation": {"choose_by": rule}} if rule else {})
+        return made(
+            name, [1, 0], val_loss=loss, val_accuracy=accuracy, asked=[f"head={name}"], values=values, **summary
+        )
+
+    by_accuracy = [run("a", 0.1, 0.5, "val_accuracy"), run("b", 0.9, 0.8, "val_accuracy")]
+    found = compare.compared(by_accuracy)
+    assert (found.rule, found.configurations[0].label) == ("val_accuracy", "head=b")
+    found = compare.compared([*by_accuracy, run("c", 0.5, 0.6)])
+    assert (found.rule, found.configurations[0].label) == ("val_loss", "head=a")
+    f1 = [run("d", 0.1, 0.5, "val_macro_f1"), run("e", 0.2, 0.5, "val_macro_f1")]
+    assert compare.compared(f1).rule == "val_loss", "none of them has computed it"
+    for folder, value in zip(f1, (0.3, 0.4), strict=True):
+        row = {"epoch": 1, "val_loss": 0.1, "val_accuracy": 0.5, "val_macro_f1": value}
+        (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    found = compare.compared(f1)
+    assert (found.rule, found.configurations[0].label) == ("val_macro_f1", "head=e")
+
+
+def test_the_epoch_that_was_kept_counts_and_other_validation_images_are_said(made: Make) -> None:
+    from tlx.comparison_text import chosen
+
+    a, b = (made(name, [1, 0], asked=[f"head={name}"], values={"head": name}, best_epoch=2) for name in "ab")
+    for folder, losses in ((a, (0.1, 0.5)), (b, (0.9, 0.4))):
+        rows = [{"epoch": epoch, "val_loss": loss, "val_accuracy": 0.5} for epoch, loss in enumerate(losses, 1)]
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = compare.compared([a, b])
+    assert [one.figure for one in found.configurations] == [0.4, 0.5]
+    assert "rough" not in chosen(found)[0]
+    model = {"data": {"test": "the images", "val": "other images"}}
+    (b / "model" / "model.json").write_text(json.dumps(model))
+    assert chosen(compare.compared([a, b]))[0].endswith(
+        "; not all have the same seeds and validation images: a rough choice"
+    )
 
 
 @pytest.mark.parametrize("width", [0.0007, 0.004, 0.06, 0.0601, 0.11, 0.15, 0.3, 1.0])
@@ -475,11 +546,13 @@ def test_the_table_is_plain_text_and_says_what_its_numbers_are(
     head, best, other, *notes = printed.splitlines()
     assert head.split("  ")[0] == "configuration"
     assert re.fullmatch(
-        r"head=linear +\d\d\.\d% +[\d.]+% to [\d.]+% over runs +\d\.\d% +3 +75\.0% +11 s +530 +-  best", best
+        r"head=linear +\d\d\.\d% +[\d.]+% to [\d.]+% over runs +\d\.\d% +3 +0\.\d{4} +75\.0% +11 s +530 +-  chosen",
+        best,
     )
     assert re.search(r"  -[\d.]+ \(-[\d.]+ to -[\d.]+\), p [\d.e<\- ]+, worse$", other)
     assert "\x1b" not in printed
     assert notes[0] == ""
+    assert notes.pop(1).startswith("chosen by validation (val_loss): head=linear, test accuracy ")
     assert notes[1].startswith("95 % interval over runs: Student's t over seeds, on these test images; other images as")
     assert notes[-1] == r"left out: " + str(tmp_path / "failed") + r": failed: no \x1b[31mmemory"
     assert said == "7 runs …\n"
@@ -525,7 +598,7 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
         assert (float(row["test_accuracy"]), float(row["low"]), float(row["high"])) == pytest.approx(
             (one.mean, *one.interval), rel=1e-5
         )
-    assert [row["against_best"] for row in rows] == ["best", "worse"]
+    assert [row["chosen"] for row in rows] == ["1", "0"]
     with Image.open(name / "comparison.png") as picture:
         assert picture.size[0] > 1000
 

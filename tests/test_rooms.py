@@ -135,9 +135,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Runs side by side.
     "paired": {"intervals", "registry"},  # which of two is better on the same images: tests, intervals, correction
-    "finished": {"config"},  # a finished run, read from its folder
-    "comparison": {"finished", "intervals", "paired"},  # configurations and pairs of them
-    "comparison_text": {"comparison", "display", "paired"},  # table, CSV
+    "finished": {"choice", "config"},  # a finished run, read from its folder
+    "comparison": {"choice", "finished", "intervals", "paired"},  # configurations and pairs of them
+    "comparison_text": {"choice", "comparison", "display", "paired"},  # table, CSV
     "comparison_plot": {"comparison", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
     "compare": {  # the verb

@@ -206,7 +206,7 @@ def test_four_jobs_in_processes_of_their_own(here: Path, preset: str, capfd: pyt
     )
     assert done.returncode == 0, done.stderr
     assert "4 of 4 jobs finished" in done.stderr
-    assert "against the best" in done.stdout
+    assert "against the chosen" in done.stdout
     ((parent,), jobs) = children(here)
     assert {run.info.status for run in (parent, *jobs)} == {"FINISHED"}
     assert len(jobs) == 4

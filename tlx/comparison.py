@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tlx.choice import DEFAULT, RULES
 from tlx.errors import RequestError
 from tlx.finished import Run, read, state
 from tlx.intervals import pooled
@@ -34,6 +35,7 @@ class Configuration:
             for one run, and where all runs agree. `all images`: Wilson's over the images of all runs together, where
             these are others from run to run, as in a cross-validation.
         val_accuracy: mean, in each run's best epoch.
+        figure: mean of what chooses, in each run's best epoch.
         seconds: that data, features, training and evaluation of a run took, median.
         trained: parameters that learned in some phase.
         reused: share of the features that were read and not computed; None where unknown.
@@ -47,6 +49,7 @@ class Configuration:
     interval: tuple[float, float]
     interval_of: str
     val_accuracy: float
+    figure: float
     seconds: float
     trained: int
     reused: float | None
@@ -57,10 +60,14 @@ class Configuration:
         """How many runs."""
         return len(self.runs)
 
+    def run(self, rule: str) -> Run:
+        """The run that validation chooses among them."""
+        return min(self.runs, key=lambda run: _rank(run.validation(rule) or 0.0, rule))
+
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations, by their places in the comparison; the first is the one with the higher mean.
+    """Two configurations, by their places in the comparison; the first is the one that comes first in it.
 
     Attributes:
         matched: the runs that are compared, one of each.
@@ -88,14 +95,18 @@ class Comparison:
     """Finished runs side by side.
 
     Attributes:
-        configurations: the highest mean test accuracy first.
+        configurations: the one that validation chooses first, and so on; the test images have no part in that.
         pairs: every two of them.
         left_out: folder and reason of what has no place in it.
+        rule: the figure of the validation images that chooses (`choice.RULES`).
+        alike: whether the configurations have the same seeds and folds, validated on the same images.
     """
 
     configurations: list[Configuration]
     pairs: list[Pair]
     left_out: list[tuple[Path, str]]
+    rule: str
+    alike: bool
 
     def pair(self, one: int, other: int) -> Pair:
         """The pair of two places, in any order."""
@@ -140,12 +151,14 @@ def compared(folders: Sequence[Path]) -> Comparison:
         why = f"{left_out[0][0]}: {left_out[0][1]}" if left_out else "no folder was given"
         raise RequestError(f"no finished run to compare ({why}{_more(len(left_out) - 1)})")
     runs = [sorted(group.values(), key=lambda run: _order(run.draw)) for group in groups.values()]
-    together = [_configuration(label, each) for label, each in zip(labels(runs), runs, strict=True)]
-    together.sort(key=lambda one: (-one.mean, -one.val_accuracy, one.label))
+    rule = _rule([run for each in runs for run in each])
+    together = [_configuration(label, each, rule) for label, each in zip(labels(runs), runs, strict=True)]
+    together.sort(key=lambda one: (_rank(one.figure, rule), one.trained, one.label))
     pairs = [_pair(together, i, j) for i, j in combinations(range(len(together)), 2)]
     raised = iter(holm([pair.found.p for pair in pairs if pair.found is not None]))
     pairs = [pair if pair.found is None else replace(pair, p=next(raised)) for pair in pairs]
-    return Comparison(together, pairs, left_out)
+    drawn = [{run.draw: (run.val, run.summary["images"].get("val")) for run in one.runs} for one in together]
+    return Comparison(together, pairs, left_out, rule, all(each == drawn[0] for each in drawn))
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
@@ -197,7 +210,19 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
     return sorted(found, key=lambda flip: -abs(flip.first - flip.second))
 
 
-def _configuration(label: str, runs: list[Run]) -> Configuration:
+def _rule(runs: Sequence[Run]) -> str:
+    """What chooses between the runs: their own rule, or the default where they have several."""
+    rules = {run.choose_by for run in runs}
+    rule = rules.pop() if len(rules) == 1 else DEFAULT
+    return rule if rule in RULES and all(run.validation(rule) is not None for run in runs) else DEFAULT
+
+
+def _rank(figure: float, rule: str) -> float:
+    """Lower is better."""
+    return figure if rule == "val_loss" else -figure
+
+
+def _configuration(label: str, runs: list[Run], rule: str) -> Configuration:
     accuracies = [run.accuracy for run in runs]
     low, high = runs[0].summary["test_accuracy_interval"]
     interval, over, images = (float(low), float(high)), "images", len(runs[0].answers.files)
@@ -215,6 +240,7 @@ def _configuration(label: str, runs: list[Run]) -> Configuration:
         interval,
         over,
         fmean(float(run.summary["val_accuracy"]) for run in runs),
+        fmean(run.validation(rule) or 0.0 for run in runs),
         median(run.seconds for run in runs),
         max(run.trained for run in runs),
         fmean(known) if known else None,

@@ -9,13 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from tlx.comparison import SAME, Comparison, Flip, Pair, flips
-from tlx.comparison_text import HEAD, MORE, cells, left_out, notes, p_value, points
+from tlx.comparison_text import cells, chosen, head, left_out, notes, p_value, points
 from tlx.decoding import UnreadableImage, decode
 from tlx.errors import printable
 from tlx.gallery import QUALITY, SIDE
 
-MATRIX = 24  # configurations that are set against each other, the best ones
-PAIRS = 66  # pairs whose images are shown, those with the best first
+MATRIX = 24  # configurations that are set against each other, the first by validation
+PAIRS = 66  # pairs whose images are shown, those with the chosen one first
 SHOWN = 12  # images of a pair that either side has right more often
 PICTURES = 240  # different images on the page; the others have their names only
 
@@ -83,13 +83,15 @@ def page(comparison: Comparison, picture: bytes) -> str:
 
 def _table(comparison: Comparison) -> Iterator[str]:
     yield "<div class=wide><table>\n<thead><tr>"
-    yield from (f"<th>{_text(name)}</th>" for name in (*HEAD, *MORE))
+    yield from (f"<th>{_text(name)}</th>" for name in head(comparison))
     yield "</tr></thead>\n"
     for place in range(len(comparison.configurations)):
         *row, words = cells(comparison, place)
         inner = "".join(f"<td>{_text(cell)}</td>" for cell in row)
         yield f"<tr>{inner}<td class=words>{_text(words)}</td></tr>\n"
-    yield "</table></div>\n<ul>\n"
+    yield "</table></div>\n"
+    yield from (f"<p><b>{_text(line)}</b></p>\n" for line in chosen(comparison))
+    yield "<ul>\n"
     yield from (f"<li>{_text(line)}</li>\n" for line in (*notes(comparison), *left_out(comparison)))
     yield "</ul>\n"
 

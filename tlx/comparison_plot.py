@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-MOST = 40  # configurations with a row, the best ones
+MOST = 40  # configurations with a row, the first by validation
 # Of Okabe and Ito, told apart by all eyes: as many configurations have curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#000000")
 GREY = "#7f8c8d"
@@ -62,7 +62,7 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
                 markeredgewidth=0, zorder=3,
             )  # fmt: skip
         axes.plot([one.mean], [place], marker="D", markersize=7, color=colour, markeredgecolor="white", zorder=4)
-        words = "best" if place == 0 else comparison.pair(0, place).words(place)
+        words = "chosen" if place == 0 else comparison.pair(0, place).words(place)
         axes.text(
             1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
             color=GREY if words == SAME else "black",
@@ -135,5 +135,5 @@ def _over_runs(
 
 
 def _bounds(configurations: int) -> str:
-    more = f"; the {MOST} best have a row" if configurations > MOST else ""
-    return f"{configurations} configurations: the {len(COLOURS)} best have curves{more}"
+    more = f", the first {MOST} a row" if configurations > MOST else ""
+    return f"{configurations} configurations: by validation the first {len(COLOURS)} have curves{more}"

@@ -7,13 +7,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tlx.choice import shown
 from tlx.comparison import Comparison, Configuration, Flip, Pair
 from tlx.display import aligned, duration
 from tlx.errors import printable
 from tlx.paired import Difference
 
-HEAD = ("configuration", "test accuracy", "95 % interval", "sd", "runs", "validation", "time")
-MORE = ("trained", "reused", "against the best")
+COLUMNS = [
+    *("configuration", "chosen", "runs", "test_accuracy", "low", "high", "sd", "val_accuracy", "seconds", "trainable"),
+    *("cached", "difference", "difference_low", "difference_high", "p", "p_corrected", "folder"),
+    # Beside what the contract of the file says: over what the interval is one, and which test p comes from.
+    *("interval_over", "test_images", "method"),
+]
 LEFT_OUT = 20  # runs that are named
 
 
@@ -22,29 +27,51 @@ def text(comparison: Comparison, width: int | None = None) -> str:
 
     `width`: of the screen, characters; where the table is wider, each configuration has lines of its own.
     """
-    rows = [(*HEAD, *MORE), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
+    rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
     lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
     if width is not None and max(map(len, lines)) > width:
         lines = []
         for row in rows[1:]:
             lines += [row[0], *(f"  {name:<16}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)), ""]
-    lines += ["" if lines[-1] else None, *notes(comparison), *left_out(comparison)]  # type: ignore[list-item]
+    more = [*chosen(comparison), *notes(comparison), *left_out(comparison)]
+    lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
     return "\n".join(line for line in lines if line is not None)
 
 
+def head(comparison: Comparison) -> tuple[str, ...]:
+    """The names of the table's columns."""
+    figures = dict.fromkeys((comparison.rule, "val_accuracy"))
+    columns = ("configuration", "test accuracy", "95 % interval", "sd", "runs", *figures, "time")
+    return (*columns, "trainable", "cached", "against the chosen")
+
+
+def chosen(comparison: Comparison) -> list[str]:
+    """Which configuration validation chooses, in a sentence; nothing where there is no choice."""
+    if len(comparison.configurations) == 1:
+        return []
+    one = comparison.configurations[0]
+    rough = "" if comparison.alike else "; not all have the same seeds and validation images: a rough choice"
+    return [
+        f"chosen by validation ({comparison.rule}): {printable(one.label)}, "
+        f"test accuracy {one.mean:.1%} ({interval(one)}){rough}"
+    ]
+
+
 def cells(comparison: Comparison, place: int) -> Iterator[str]:
-    """A configuration's row, by the columns of `HEAD` and `MORE`."""
+    """A configuration's row, by the columns of `head`."""
     one = comparison.configurations[place]
     yield printable(one.label)
     yield f"{one.mean:.1%}"
     yield interval(one) + marks(comparison)[one.interval_of]
     yield "-" if one.sd is None else f"{one.sd:.1%}"
     yield str(one.n)
+    if comparison.rule != "val_accuracy":
+        yield shown(one.figure, comparison.rule)
     yield f"{one.val_accuracy:.1%}"
     yield duration(one.seconds)
     yield f"{one.trained:,}"
     yield "-" if one.reused is None else f"{one.reused:.0%}"
-    yield "best" if place == 0 else against(comparison.pair(0, place), place)
+    yield "chosen" if place == 0 else against(comparison.pair(0, place), place)
 
 
 def interval(one: Configuration) -> str:
@@ -88,10 +115,10 @@ def notes(comparison: Comparison) -> list[str]:
         some = [one for one in comparison.configurations if one.interval_of == kind]
         lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {told[kind](some)}")
     lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
-    lines += ["trained: parameters that learned; reused: share of the features that were read from an earlier run"]
+    lines += ["trainable: parameters that learned; cached: share of the features that were read from an earlier run"]
     if found:
         tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"
-        lines += [f"against the best: points (95 % interval), p after Holm's correction for {tests}"]
+        lines += [f"against the chosen: points (95 % interval), p after Holm's correction for {tests}"]
     if any(each.runs == 1 for each in found):
         lines += ["one run each: McNemar's exact test compares these two models; seeds=5 compares configurations"]
     crossed = [each for each in found if each.runs > 1 and each.same_images]
@@ -159,29 +186,21 @@ def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) ->
 
 
 def table(comparison: Comparison) -> str:
-    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds."""
+    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds, differences from the chosen one."""
     stream = io.StringIO()
     rows = csv.writer(stream)
-    rows.writerow(
-        [
-            *("configuration", "runs", "test_accuracy", "low", "high", "interval_over", "sd", "val_accuracy"),
-            *("seconds", "parameters_trained", "features_reused", "test_images", "lead_of_best", "lead_low"),
-            *("lead_high", "p", "p_corrected", "method", "against_best"),
-        ]
-    )
+    rows.writerow(COLUMNS)
     for place, one in enumerate(comparison.configurations):
-        figures = [one.mean, *one.interval, one.interval_of, one.sd, one.val_accuracy, one.seconds, one.trained]
         pair = comparison.pair(0, place) if place else None
         found = None if pair is None else pair.found
-        lead = [""] * 6 if found is None or pair is None else _lead(found, pair.p)
-        words = "best" if pair is None else pair.words(place)
-        cells = [one.label, one.n, *figures, one.reused, one.test_images, *lead, words]
+        difference: list[float | None] = [None] * 5
+        if pair is not None and found is not None:
+            difference = [0.0 - found.mean, 0.0 - found.high, 0.0 - found.low, found.p, pair.p]
+        cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
+        cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
+        cells += [one.interval_of, one.test_images, None if found is None else found.method]
         rows.writerow(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
     return stream.getvalue().encode("utf-8", "backslashreplace").decode()
-
-
-def _lead(found: Difference, p: float | None) -> list[str]:
-    return [*(f"{value:.6g}" for value in (found.mean, found.low, found.high, found.p, p or 0.0)), found.method]
 
 
 def _near(folder: Path) -> str:

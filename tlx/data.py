@@ -69,6 +69,11 @@ class Data:
         """The same over the test set alone."""
         return _fingerprint({"test": self.test}, self.classes)
 
+    @property
+    def val_fingerprint(self) -> str:
+        """The same over the validation set alone."""
+        return _fingerprint({"val": self.val}, self.classes)
+
 
 def split(
     parts: Parts,

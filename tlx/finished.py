@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tlx.choice import DEFAULT, RULES
 from tlx.config import ASIDE, flat, without_added
 from tlx.errors import RequestError, reason
 
@@ -54,8 +55,8 @@ class Run:
         draw: seed and fold.
         trained: parameters that learned in some phase.
         reused: share of the features that were read and not computed, 0..1; None where the log does not say.
-        rows: an epoch each, as `metrics.jsonl` has them.
-        test: fingerprint of the test images, "" where the saved model is gone.
+        rows: an epoch each, as `metrics.jsonl` has them: `epoch` and the figures of the validation images.
+        test, val: fingerprints of the test and the validation images, "" where the saved model is gone or older.
     """
 
     folder: Path
@@ -68,6 +69,24 @@ class Run:
     rows: Sequence[Mapping[str, Any]]
     answers: Answers
     test: str
+    val: str
+
+    @property
+    def choose_by(self) -> str:
+        """The figure of the validation images that chose the epoch."""
+        return str(self.values.get("evaluation.choose_by", DEFAULT))
+
+    def validation(self, rule: str) -> float | None:
+        """A figure of the validation images in the epoch whose model is kept; None where the run has not computed it.
+
+        The summary of an earlier version has the accuracy alone; the rows have the others.
+        """
+        if isinstance(known := self.summary.get(rule), int | float):
+            return float(known)
+        best = [row for row in self.rows if row["epoch"] == self.summary.get("best_epoch")]
+        if not best:
+            best = [max(self.rows, key=lambda row: -row["val_loss"])]
+        return best[0].get(rule)
 
     @cached_property
     def configuration(self) -> str:
@@ -131,7 +150,8 @@ def read(folder: Path) -> Run:
         _reused(folder / "tlx.log"),
         _rows(folder / "metrics.jsonl"),
         answers,
-        _fingerprint(folder / "model" / "model.json"),
+        _fingerprint(folder / "model" / "model.json", "test"),
+        _fingerprint(folder / "model" / "model.json", "val"),
     )
 
 
@@ -231,11 +251,14 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            rows.append({key: float(row[key]) for key in ("epoch", "val_loss", "val_accuracy")})
+            keys = ["epoch", "val_loss", "val_accuracy", *(rule for rule in RULES[2:] if rule in row)]
+            rows.append({key: float(row[key]) for key in keys})
     except OSError as error:
         raise RequestError(f"{file}: cannot be read: {reason(error)}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(f"{file}, line {len(rows) + 1}: no epoch of a run") from error
+    if not rows:
+        raise RequestError(f"{file}: holds no epoch")
     return rows
 
 
@@ -256,9 +279,9 @@ def _answers(file: Path) -> Answers:
     return Answers(files, labels, predictions, probabilities, np.array(correct, dtype=np.int8))
 
 
-def _fingerprint(file: Path) -> str:
-    """Of the test images, as the saved model knows them; it may be gone, and is not needed otherwise."""
+def _fingerprint(file: Path, split: str) -> str:
+    """Of a split's images, as the saved model knows them; it may be gone, and is not needed otherwise."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["data"]["test"])
+        return str(json.loads(file.read_text(encoding="utf-8"))["data"][split])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

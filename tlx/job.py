@@ -241,7 +241,8 @@ def _save(record: Record, job: Job) -> None:
     if not record.writes:
         return
     config, data = job.config, job.data
-    made_of = {"name": data.name, "fingerprint": data.fingerprint, "test": data.test_fingerprint, "seed": config.seed}
+    made_of = {"name": data.name, "fingerprint": data.fingerprint, "seed": config.seed}
+    made_of |= {"test": data.test_fingerprint, "val": data.val_fingerprint}
     facts = {"data": made_of, "identity": record.summary.identity}
     folder = record.folder / "model"
     record.saved = True
