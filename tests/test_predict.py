@@ -133,8 +133,8 @@ def test_what_cannot_be_found_is_said(photos: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "empty").mkdir()
     said = {
         str(tmp_path / "nowhere"): "nowhere: no such file or folder",
-        str(tmp_path / "empty"): "empty: holds no image (.jpg, ",
-        str(photos / "*.gif"): "*.gif: no image is named so (.jpg, ",
+        str(tmp_path / "empty"): "empty: holds no image (no file)",
+        str(photos / "*.gif"): "*.gif: no image is named so (no file)",
         "https://example.org/cat.jpg": "https://example.org/cat.jpg: a URL; nothing is fetched here",
         "file:///cat.jpg": "file:///cat.jpg: a URL; nothing is fetched here",
     }
@@ -158,7 +158,9 @@ def test_every_form_says_the_same_rows(
     assert verb(folder, photos, "--csv", targets[0], "--json", targets[1], "--html", targets[2]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert re.fullmatch(r"11 images, \d+ images/s, 1 could not be read\n", said.err)  # no progress: no terminal
+    left_out = "left out: 1 file that is no image: notes.txt\n"
+    # No progress: no terminal.
+    assert re.fullmatch(rf"{left_out}11 images, \d+ images/s, 1 could not be read\n", said.err)
     with targets[0].open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     rows = [json.loads(line) for line in targets[1].read_text(encoding="utf-8").splitlines()]
@@ -315,7 +317,7 @@ def test_progress_is_shown_on_a_terminal_only(
     assert verb(folder, photos, "--csv", tmp_path / "t.csv") == 0
     lines = screen.getvalue().split("\r\x1b[K")
     assert re.fullmatch(r"1 of 10 images, \d+ images/s", lines[1])
-    assert re.fullmatch(r"10 images, \d+ images/s\n", lines[-1])
+    assert re.fullmatch(r"left out: 1 file that is no image: notes.txt\n10 images, \d+ images/s\n", lines[-1])
     assert len(lines) == 12
     screen.truncate(0)
     monkeypatch.setattr(sys, "stdout", Terminal())  # the rows show it themselves

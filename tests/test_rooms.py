@@ -58,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranks": set(),  # which one this is, and what they exchange
     "rank_processes": {"config", "ranks", "runtime"},  # started, and ended together
     # From files to pixels.
-    "decoding": {"levels"},  # bytes → uint8 [H, W, 3]
+    "kinds": set(),  # what is an image, by content
+    "decoding": {"kinds", "levels"},  # bytes → uint8 [H, W, 3]
     "shapes": {"decoding"},  # drawn pictures
     "digests": {"decoding", "levels"},  # files' content by name, hashed once
     "images": {"decoding", "digests", "levels", "runtime"},  # labelled images, decoded on demand
@@ -66,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"images", "config", "levels"},  # splits
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
-    "folders": {"images", "unpack"},  # image folders
+    "folders": {"images", "kinds", "unpack"},  # image folders
     "split_names": set(),  # the split that a folder's name speaks of
     "split_folders": {"folders", "split_names"},  # which folder is which split
     "class_folders": {"folders", "split_names"},  # folders that are no classes
@@ -116,7 +117,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stages",
     },  # images → answers
     "gallery": {"model"},  # predictions as a page
-    "predict": {"checks", "folders", "gallery", "model", "runtime"},  # the verb
+    "predict": {"checks", "folders", "gallery", "kinds", "model", "runtime"},  # the verb
     "served": {"decoding", "model"},  # the model as MLflow serves it
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tlx.errors import reason
+from tlx.kinds import FORMATS, HEAD, is_heif, unread
 from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, outside, said, words
 
 try:
@@ -28,9 +29,6 @@ Source = bytes | Path | None  # where an image was opened from, if that is known
 
 log = logging.getLogger("tlx")
 
-# Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
-# be handed to Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
 MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
 MAX_BYTES = 500_000_000  # of one file
 LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
@@ -107,7 +105,32 @@ def _opened(data: bytes | Path) -> Image.Image:
         raise UnreadableImage("the file is empty")
     if size > MAX_BYTES:  # a film among the photographs
         raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
-    return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+    try:
+        return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+    except UnidentifiedImageError:
+        head = _head(data)
+        if is_heif(head):
+            return _heif(data)
+        if kind := unread(head):
+            raise UnreadableImage(f"{kind} is a format that is not read; save it as PNG or JPEG") from None
+        raise
+
+
+def _head(data: bytes | Path) -> bytes:
+    if isinstance(data, bytes):
+        return data[:HEAD]
+    with data.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _heif(data: bytes | Path) -> Image.Image:
+    """An image of a telephone, by Pillow's plugin for them, where that is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UnreadableImage("HEIC and HEIF need pillow-heif: pip install 'tlx-transfer[heic]'") from None
+    pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=("HEIF",))
 
 
 def _content(image: Image.Image) -> bytes | None:

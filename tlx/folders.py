@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tlx.errors import RequestError, empty, reason
 from tlx.images import FileBytes, Images
+from tlx.kinds import is_image
 from tlx.unpack import litter
 
 # Files in which people keep labels.
 TABLES = re.compile(r".*\.(csv|tsv|xlsx?|parquet|jsonl?)|.*(label|annot|class|train|test|val).*\.txt", re.IGNORECASE)
 SHARED = 0.5  # of the sub-folders' names of one folder that another one has, too: they hold the same classes
 MOST = 4  # names in a message
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 
 
 def local(given: str) -> Path:
@@ -74,7 +74,7 @@ def names_in(folder: Path) -> set[str]:
 
 def pictures(folder: Path) -> int:
     """How many images lie in a folder itself."""
-    return sum(name.lower().endswith(PICTURES) for name in files_in(folder))
+    return sum(is_image(folder / name) for name in files_in(folder))
 
 
 def content(folder: Path) -> str:
@@ -101,7 +101,7 @@ def images_of(
     skipped = [
         (str(file), "beside the classes' folders: belongs to none")
         for file in sorted(place.iterdir())
-        if file.suffix.lower() in PICTURES and file.is_file() and not litter(file.name)
+        if not litter(file.name) and is_image(file)
     ]
     files, labels = [], []
     for entry in subfolders(place):  # a part may lack a class

@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
 from tlx.errors import RequestError, printable
-from tlx.folders import PICTURES, local, run_folder, walk
+from tlx.folders import listed, local, run_folder, walk
 from tlx.gallery import Gallery
+from tlx.kinds import only_images
 from tlx.runtime import EMULATED, atomic, emulated
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def predict(
     """
     asked = {form: target for form, target in (targets or {}).items() if target is not None}
     _check(run, asked, top, batch_size, device)
-    files = list(find(paths))
+    left_out: list[Path] = []
+    files = list(find(paths, left_out))
     from tlx.model import load
 
     model = load(run, device)
@@ -102,6 +104,8 @@ def predict(
             progress.at(done)
     took = time.perf_counter() - began
     unread = f", {failed} could not be read" if failed else ""
+    if left_out:
+        print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
     print(f"{done} images, {done / took:.0f} images/s{unread}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -123,34 +127,45 @@ def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int | N
     run_folder(run)
 
 
-def find(paths: Iterable[str]) -> Iterator[Path]:
+def find(paths: Iterable[str], left_out: list[Path] | None = None) -> Iterator[Path]:
     """The image files among files, folders (searched at any depth), patterns and the list on stdin (`-`).
 
-    Sorted within a folder and a pattern. A file of the list that is not there is no error here: it will be one row's.
+    What is an image shows in its content (`kinds.is_image`); other files of a folder or a pattern are added to
+    `left_out`. Sorted within a folder and a pattern. A file of the list that is not there is no error here: it will be
+    one row's.
 
     Raises:
         RequestError: a path does not exist, a folder or pattern holds no image, a URL, an empty list.
     """
-    endings = ", ".join(PICTURES)
     for given in paths:
         path = local(given)
         if given == "-":
             yield from _listed(sys.stdin)
         elif path.is_dir():
-            inside = sorted(file for file in map(Path, walk(str(path))) if _is_picture(file))
+            inside, others = only_images(sorted(map(Path, walk(str(path)))))
             if not inside:
-                raise RequestError(f"{given}: holds no image ({endings})")
+                raise RequestError(f"{given}: holds no image ({none_of_them(others)})")
+            (left_out if left_out is not None else []).extend(others)
             yield from inside
         elif path.is_file():
             yield path
         elif glob.has_magic(given):
             found = sorted(glob.glob(str(path), recursive=True))
-            matched = [file for file in map(Path, found) if _is_picture(file)]
-            if not matched:
-                raise RequestError(f"{given}: no image is named so ({endings})")
-            yield from matched
+            inside, others = only_images([file for file in map(Path, found) if not file.is_dir()])
+            if not inside:
+                raise RequestError(f"{given}: no image is named so ({none_of_them(others)})")
+            (left_out if left_out is not None else []).extend(others)
+            yield from inside
         else:
             raise RequestError(f"{given}: no such file or folder")
+
+
+def none_of_them(files: Sequence[Path]) -> str:
+    """Files that are no images, counted and named."""
+    if not files:
+        return "no file"
+    number = "1 file that is no image" if len(files) == 1 else f"{len(files):,} files that are no images"
+    return f"{number}: {listed([file.name for file in files])}"
 
 
 def _listed(lines: Iterable[str]) -> Iterator[Path]:
@@ -160,10 +175,6 @@ def _listed(lines: Iterable[str]) -> Iterator[Path]:
     if not files:
         raise RequestError("-: no path on stdin; give one a line, as in find photos -name '*.jpg' | …")
     yield from files
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in PICTURES and file.is_file()
 
 
 class _Progress:

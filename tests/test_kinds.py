@@ -1,0 +1,134 @@
+"""What is an image shows in its content: the same files train, are measured and are predicted, the others are named."""
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlx.config import Dataset
+from tlx.data import split
+from tlx.datasets import image_folder
+from tlx.decoding import UnreadableImage, decode
+from tlx.kinds import is_image
+from tlx.predict import find, none_of_them
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+# A name → the format in which a file of that name is written.
+IMAGES = {
+    "a.jfif": "JPEG",
+    "b.jpe": "JPEG",
+    "c": "JPEG",
+    "d.jpeg_large": "JPEG",
+    "e.jpg!d": "JPEG",
+    "f.JPG": "JPEG",
+    "g.mpo": "MPO",
+    "h.tga": "TGA",
+    "i.dat": "PNG",
+    "j.": "WEBP",
+    "k.img": "TIFF",
+    "l.txt": "GIF",
+    "m.x": "BMP",
+    "n.pnm": "PPM",
+    "o.bin": "PPM",
+    "p.y": "AVIF",
+    "q.z": "JPEG2000",
+    "r.w": "ICO",
+}
+
+
+def others() -> dict[str, bytes]:
+    """Files that are no images, some of which begin nearly so."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("x.txt", "x")
+    return {
+        "notes.txt": b"no image",
+        "labels.csv": b"file,label\n",
+        "empty": b"",
+        "zeros.bin": bytes(4000),
+        "P5 text": b"P5 is how a PGM begins",
+        "BM.md": b"BMW cars are cars",
+        "x.zip": archive.getvalue(),
+        "film.mp4": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(400),
+        "GIF": b"GIF89a",
+        "y.pdf": b"%PDF-1.7\n",
+    }
+
+
+def written(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, format in IMAGES.items():
+        Image.fromarray(PIXELS).save(folder / name, format)
+
+
+def test_what_trains_is_what_is_predicted_and_the_rest_is_counted_and_named(tmp_path: Path) -> None:
+    for name in "ab":
+        written(tmp_path / "data" / name)
+    data = split(image_folder(str(tmp_path / "data")), Dataset(), 0)
+    trained = sorted(file for images in (data.train, data.val, data.test) for file in images.files)
+    assert len(trained) == 2 * len(IMAGES)
+    for name, content in others().items():
+        (tmp_path / "data/a" / name).write_bytes(content)
+    left_out: list[Path] = []
+    assert sorted(map(str, find([str(tmp_path / "data")], left_out))) == trained
+    assert {file.name for file in left_out} == set(others())
+    assert none_of_them(left_out[:1]).startswith("1 file that is no image: ")
+    assert none_of_them(left_out) == (
+        f"10 files that are no images: {', '.join(file.name for file in left_out[:4])} and 6 more"
+    )
+    matched: list[Path] = []
+    assert len(list(find([str(tmp_path / "data/a/*")], matched))) == len(IMAGES)
+    assert matched == left_out
+
+
+def test_what_its_name_calls_an_image_is_one_and_is_found_to_be_broken(tmp_path: Path) -> None:
+    for name in ("broken.png", "broken.JFIF", "broken.heic"):
+        (tmp_path / name).write_text("no image")
+        assert is_image(tmp_path / name)
+        with pytest.raises(UnreadableImage, match="not an image"):
+            decode(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    assert not is_image(tmp_path / "folder.png")
+    assert not is_image(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("Photoshop", b"8BPS\0\1" + bytes(300)),
+        ("JPEG XL", b"\xff\x0a" + bytes(300)),
+        ("DICOM", bytes(128) + b"DICM" + bytes(300)),
+        ("FITS", b"SIMPLE  =                    T" + b" " * 300),
+        ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("Canon raw", b"\0\0\0\x18ftypcrx \0\0\0\1" + bytes(300)),
+    ],
+)
+def test_an_image_that_is_not_read_is_named_by_its_format(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(content)
+    assert is_image(tmp_path / "picture")
+    with pytest.raises(UnreadableImage, match=f"{name} is a format that is not read"):
+        decode(content)
+
+
+def test_a_photograph_of_a_telephone_needs_a_package_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photo").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(300))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert list(find([str(tmp_path)])) == [tmp_path / "photo"]
+    with pytest.raises(UnreadableImage, match=r"pip install 'tlx-transfer\[heic\]'"):
+        decode(tmp_path / "photo")
+
+
+def test_a_photograph_of_a_telephone_is_read_with_it(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    smooth = np.stack(np.meshgrid(np.arange(64) * 3, np.arange(48) * 4), -1).astype(np.uint8)
+    pixels = np.dstack([smooth, np.full((48, 64), 90, dtype=np.uint8)])
+    heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / "photo", format="HEIF", quality=95)
+    assert is_image(tmp_path / "photo")
+    for given in (tmp_path / "photo", (tmp_path / "photo").read_bytes()):
+        assert np.abs(decode(given).astype(int) - pixels).mean() < 3
