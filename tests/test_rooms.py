@@ -180,6 +180,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("rows", "runtime"),
     },  # the verb `evaluate`
     "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
+    "saving": {
+        "build",
+        "config",
+        "evaluate",
+        "pixels",
+        "record",
+        "saved",
+        "solvers",
+        "stages",
+    },  # a run's model: tried out, written, however it ends
     "job": {
         *(
             "backbones",
@@ -193,9 +203,9 @@ MAY_IMPORT: dict[str, set[str]] = {
             "model",
             "rank_processes",
         ),
-        *("ranks", "record", "runtime", "solvers", "standing", "summary", "tracking", "trainer"),
+        *("ranks", "record", "runtime", "saving", "solvers", "standing", "summary", "tracking", "trainer"),
     },
-    "preview": {"build", "config", "datasets", "display", "kept", "runtime", "store", "weights"},  # --dry-run
+    "preview": {"build", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"},  # --dry-run
     "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
     "sweep_summary": {  # what a sweep found, at its end
         *("compare", "comparison", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime"),
@@ -212,7 +222,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": {"choice", "display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
-        *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime", "solvers"),
+        *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime"),
         *("space", "standing", "study", "sweep", "tracking"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).

@@ -19,10 +19,11 @@ from tlx import schedules, strategy, trainer
 from tlx.build import Clock, features_of, prepare
 from tlx.choice import RULES, score
 from tlx.config import Phase, Training
+from tlx.errors import Diverged
 from tlx.features import fingerprint
 from tlx.kept import Mapped, outline
 from tlx.rows import Kept, shuffled
-from tlx.solvers import Diverged, Progress, backward, class_weights, optimizer_for, sgd
+from tlx.solvers import Progress, backward, class_weights, optimizer_for, sgd
 
 TINY = [
     *("dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"),

@@ -135,8 +135,14 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
         stages = discover(model, sample, path) if path else None
         if stages is None:
             path = _pooled(model, sample, path)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # what layers make of maps of another size
+    # What layers make of maps of another size, and a network that is no classifier of everything.
+    except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
         own_size = model.pretrained_cfg["input_size"][-1]
+        if cfg.arguments:
+            given = f"backbone.arguments={cfg.arguments}"
+            raise RequestError(
+                f"{given}: {cfg.name} cannot be used so ({reason(error)}), with images of {size} pixels"
+            ) from error
         if size == own_size:
             raise RequestError(f"backbone.name={cfg.name}: {reason(error)}") from error
         raise RequestError(

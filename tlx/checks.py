@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.choice import RULES
-from tlx.config import Config, Dataset, Source, Strategy, flat
+from tlx.config import Config, Dataset, Source, Strategy, flat, names_weights
 from tlx.errors import RequestError, empty, nearest
 
 ANCHORS = ("head", "classifier", "last", "all")
@@ -197,6 +197,12 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"tracking.register={config.tracking.register}: {off} logs no model that could be registered"
     if config.features.mode == "exact" and config.runtime.precision == "bf16":
         yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
+    for argument, value in config.backbone.arguments.items():
+        if names_weights(argument):
+            yield (
+                f"backbone.arguments.{argument}={value}: is not passed on; backbone.weights says where weights come "
+                "from: imagenet, none, a file or a run's folder"
+            )
     for width in config.head.hidden:
         if width < 1:
             yield f"head.hidden: a layer's width must be at least 1, not {width}"

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,11 @@ class Backbone:
     stages: dict[str, list[str]] | None = None  # name → parts, input side first; null: found by running the model
     classifier: str = "head"  # the stage where the classifier starts
     arguments: dict[str, Any] = field(default_factory=dict)  # for the network's constructor
+
+
+def names_weights(argument: str) -> bool:
+    """Whether an argument of a network's constructor says where weights come from: only `backbone.weights` may."""
+    return re.search("pretrained|checkpoint|cache|weights", argument) is not None
 
 
 @dataclass

@@ -16,6 +16,10 @@ class Pruned(Exception):
     """Ends a run that is not worth going on with; the message says why."""
 
 
+class Diverged(Exception):
+    """Ends a run whose loss is no number any more; the message says when, and what to change."""
+
+
 def empty(name: str) -> RequestError:
     """What to say where `name` (a key, an option, an argument) was given no text, or nothing but spaces."""
     return RequestError(f"{name}: is empty (a variable that is not set?); give a value, or leave it out")

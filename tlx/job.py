@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from tlx import __version__, checkpoint, rank_processes, ranks, tracking
+from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking
 from tlx.build import Clock, Job, features_of, identify, network, output, prepare
 from tlx.config import Config, Phase, component, from_tree, source_task
 from tlx.copies import copies
 from tlx.display import Display, lines
-from tlx.errors import RequestError
+from tlx.errors import Diverged, RequestError
 from tlx.record import Record, Silent
 from tlx.runtime import EMULATED, device_name, emulated, unwritable
-from tlx.standing import claimed, finished
 from tlx.summary import Summary
 
 if TYPE_CHECKING:
@@ -84,13 +83,14 @@ def run(
                 job = prepare(config, clock)
                 if writes and emulated(job.precision, job.device):
                     log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
+            saving.try_out(job)
         source = run_source(config, job, command)
         from tlx import model, trainer
-        from tlx.solvers import Progress
+        from tlx.solvers import Progress, restore
 
         known = _known(job, source)
         ranks.same("data or weights", known["identity"])
-        before = ranks.agreed(claimed(record, config, job, known["identity"], resume) if writes else None)
+        before = ranks.agreed(standing.claimed(record, config, job, known["identity"], resume) if writes else None)
         epochs = sum(phase.epochs or 0 for phase in config.strategy.phases.values())
         progress = Progress(epochs=epochs, choose_by=config.evaluation.choose_by)
         features, last = features_of(job), list(config.strategy.phases)[-1]
@@ -117,27 +117,37 @@ def run(
             with Display(progress, record.summary, job.plan) as display:
                 if record.summary.accuracy_before_training is None:
                     _look(record, job, features, "before", clock)
-                for phase, settings in _left(config, progress):
-                    for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
-                        record.row(row)
-                        keep()
-                        display.row(row)
-                        watch(row)
-                    if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
-                        _look(record, job, features, phase, clock)
+                lost: Diverged | None = None
+                try:
+                    for phase, settings in _left(config, progress):
+                        for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
+                            record.row(row)
+                            keep()
+                            display.row(row)
+                            watch(row)
+                        if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
+                            _look(record, job, features, phase, clock)
+                except Diverged as error:
+                    if not progress.best_epoch:
+                        raise
+                    restore(job.net, progress.best)
+                    lost = error
                 with ranks.first():
-                    _save(record, job)
+                    saving.save(record, job, progress)
                 # What is measured is what was saved: the network is built again from its files.
                 saved = model.load(record.folder, str(job.device))
                 scores = _look(record, *_as_saved(job, saved, features), "after", clock)
-                _describe(record, scores, len(job.data.test))
-                if config.evaluation.after_each_phase:
+                saving.describe(record, scores, len(job.data.test))
+                if config.evaluation.after_each_phase and lost is None:
                     record.look(last, scores, job.data.test, table=True)
             _samples(record, config, saved)
             spent = {"features": features.seconds, "training": progress.seconds}
-            record.close(scores, job.data.test, clock.total(spent), progress)
+            status = "finished" if lost is None else "diverged"
+            record.close(scores, job.data.test, clock.total(spent), progress, status)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(_kept(record, job, progress)) from error
+            raise KeyboardInterrupt(saving.interrupted(record, job, progress)) from error
+        if lost is not None:
+            raise Diverged(saving.diverged(record, lost, progress)) from lost
     return record.summary
 
 
@@ -176,15 +186,20 @@ def run_source(config: Config, job: Job, command: str) -> Path | None:
         raise unwritable(folder.parent, error) from error
     lock = FileLock(folder.with_name(f".{folder.name}.lock")) if ranks.rank() == 0 else contextlib.nullcontext()
     with lock:  # jobs of a sweep share it
-        if ranks.agreed(finished(folder) is not None):
+        if ranks.agreed(standing.finished(folder) is not None):
             log.info("source task %s: trained already, %s", config.source.name, folder)
         else:
+            if why := ranks.agreed(standing.diverged(folder)):
+                raise Diverged(f"source task {config.source.name} diverged already, and would again: {why}")
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
             told = f"{command}  # its source task"
             folder.mkdir(exist_ok=True)
             with checkpoint.alone(folder, wait=True) if ranks.rank() == 0 else contextlib.nullcontext():
-                run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
+                try:
+                    run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
+                except Diverged as error:
+                    raise Diverged(f"source task {config.source.name}: {error}") from error
             log.info("source task %s: done, now the transfer", config.source.name)
     backbone = dataclasses.replace(config.backbone, weights=str(folder))
     job.net, preprocessing = network(config, backbone, len(job.data.classes), job.device)
@@ -233,67 +248,6 @@ def _look(record: Record, job: Job, features: "Features", when: str, clock: Cloc
     table = when == "after" or job.config.evaluation.after_each_phase
     record.look(when, result, job.data.test, table=table)
     return result
-
-
-def _save(record: Record, job: Job) -> None:
-    from tlx import model
-
-    if not record.writes:
-        return
-    config, data = job.config, job.data
-    made_of = {"name": data.name, "fingerprint": data.fingerprint, "seed": config.seed}
-    made_of |= {"test": data.test_fingerprint, "val": data.val_fingerprint}
-    facts = {"data": made_of, "identity": record.summary.identity}
-    folder = record.folder / "model"
-    record.saved = True
-    plan = next(iter(job.plans.values()))
-    model.save(
-        folder,
-        job.net,
-        config.backbone,
-        config.head,
-        data.classes,
-        job.preprocessing,
-        model.Format(job.precision, plan.rows[plan.cut].stage, exact=config.features.mode == "exact"),
-        facts,
-    )
-
-
-def _describe(record: Record, scores: "Scores", images: int) -> None:
-    """Writes into the saved model what was measured of it."""
-    from tlx import model
-
-    if not record.writes:
-        return
-    metrics = {
-        "test_accuracy": scores.accuracy,
-        "test_accuracy_interval": list(scores.interval),
-        "test_loss": scores.loss,
-        "test_images": images,
-    }
-    model.describe(record.folder / "model", {"metrics": metrics})
-
-
-def _kept(record: Record, job: Job, progress: "Progress") -> str:
-    """Saves the best epoch of an interrupted run; what to say about it."""
-    from tlx.solvers import restore
-
-    if not record.rows:
-        return "nothing was trained yet, and nothing is kept"
-    if not record.saved:
-        restore(job.net, progress.best)
-        _save(record, job)
-    record.best(progress.best_epoch)
-    kept = record.kept()
-    after = "" if kept == len(record.rows) else f" after epoch {kept}"
-    again = f"to go on{after}: python -m tlx resume {record.folder}"
-    if record.within_sweep:
-        again = f"it goes on{after} when the command is typed again"
-    measured = "" if record.summary.test_accuracy is not None else " (its test accuracy was not measured)"
-    return (
-        f"{len(record.rows)} of {progress.epochs} epochs are done; {record.folder} has them, "
-        f"and the model of epoch {progress.best_epoch}{measured}; {again}"
-    )
 
 
 def _samples(record: Record, config: Config, model: "Model") -> None:

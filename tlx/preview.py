@@ -7,6 +7,7 @@ from tlx.build import Clock, network, plans_of, prepare
 from tlx.config import Config, source_task
 from tlx.display import counted, plan_lines
 from tlx.runtime import EMULATED, device_of, emulated, precision_of
+from tlx.saving import try_out
 
 
 def preview(config: Config) -> list[str]:
@@ -34,6 +35,7 @@ def preview(config: Config) -> list[str]:
         lines.append("the data set is not here yet: this is the plan for two classes")
     else:
         job = prepare(config, Clock())
+        try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
         images = {part: len(getattr(job.data, part)) for part in images}
         lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")

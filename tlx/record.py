@@ -1,5 +1,6 @@
 """A run's folder and its MLflow run: what is written when, and how a run ends whatever happens."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -63,7 +64,7 @@ class Record:
         self.key, self.parent = key or uuid.uuid4().hex, parent
         self.summary = Summary(folder, command=shown(command))
         self.rows: list[dict[str, Any]] = []
-        self.opened, self.saved, self.log_model = False, False, True
+        self.opened, self.log_model = False, True
         self.register: str | None = None
         self.before: dict[str, Any] | None = None  # what the checkpoint said, of a run that goes on
         self.state: dict[str, Any] = {}  # what every checkpoint says
@@ -168,9 +169,13 @@ class Record:
         found = {name: getattr(self.summary, name) for name in KEPT}
         self._keeper.keep({**self.state, "rows": self.rows, "summary": found, "seconds": dict(seconds)}, net, progress)
 
-    def kept(self) -> int:
-        """How many epochs the checkpoint has, with what was put off."""
+    def flush(self) -> None:
+        """Writes the checkpoint that was put off, if one was."""
         self._keeper.flush()
+
+    @property
+    def kept(self) -> int:
+        """How many epochs the checkpoint has."""
         return self._keeper.epoch
 
     def row(self, row: Mapping[str, Any]) -> None:
@@ -213,16 +218,26 @@ class Record:
         self.summary.val_accuracy, self.summary.val_loss = figures["best_val_accuracy"], figures["best_val_loss"]
         self.tracker.metrics(figures, self.summary.epochs)
 
-    def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None:
-        """Keeps the pictures, the model and the summary of a run that is through."""
+    def close(
+        self,
+        scores: "Scores",
+        images: Images,
+        seconds: dict[str, float],
+        progress: "Progress",
+        status: str = "finished",
+    ) -> None:
+        """Keeps the pictures, the model and the summary of a run that is through.
+
+        `status`: only a model of a `finished` run goes into the registry.
+        """
         summary = self.summary
         self.best(progress.best_epoch)
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         self._pictures(scores, images)
         if self.log_model:
-            self.tracker.model(self.folder, self.register)
+            self.tracker.model(self.folder, self.register if status == "finished" else None)
         self.tracker.artifact(self.folder / "metrics.jsonl")
-        summary.status, summary.seconds, summary.mlflow_run_id = "finished", seconds, self.tracker.run_id
+        summary.status, summary.seconds, summary.mlflow_run_id = status, seconds, self.tracker.run_id
         self._summary()
 
     def samples(self, predictions: Sequence["Prediction"]) -> None:
@@ -254,21 +269,32 @@ class Record:
             yield
         except BaseException as error:
             killed, pruned = isinstance(error, KeyboardInterrupt), isinstance(error, Pruned)
-            self.summary.status = "interrupted" if killed else "pruned" if pruned else "failed"
+            diverged = not killed and self.summary.status == "diverged"
+            self.summary.status = (
+                "interrupted" if killed else "pruned" if pruned else "diverged" if diverged else "failed"
+            )
             self.summary.error = " ".join(str(error).split()) or type(error).__name__
-            if not self.opened and self.within_sweep and not killed:
-                self._start(name, {}, {"tlx.command": self.summary.command})
-            self._leave(isinstance(error, RequestError) or killed)
-            self._keep_log()
-            self._finish("KILLED" if killed or pruned else "FAILED", self.summary.error)
-            if pruned:  # nobody goes on with it
-                self._through()
+            # A second Ctrl-C ends the waiting for MLflow, and takes nothing from what the first one says.
+            with contextlib.suppress(KeyboardInterrupt):
+                if not self.opened and self.within_sweep and not killed:
+                    self._start(name, {}, {"tlx.command": self.summary.command})
+                self._leave(isinstance(error, RequestError) or killed)
+                self._keep_log()
+                self._finish("KILLED" if killed or pruned else "FAILED", self.summary.error)
+                if pruned or diverged:  # nobody goes on with it
+                    self._through()
             raise
         else:
-            self._keep_log()
-            self._finish("FINISHED")
-            # Last: a run without a checkpoint is one that is through, in MLflow too.
-            self._through()
+            try:
+                self._keep_log()
+                self._finish("FINISHED")
+                # Last: a run without a checkpoint is one that is through, in MLflow too.
+                self._through()
+            except KeyboardInterrupt:
+                again = "the same command" if self.within_sweep else f"python -m tlx resume {self.folder}"
+                raise KeyboardInterrupt(
+                    f"{self.folder} has all of the run, MLflow may not: {again} makes up for that"
+                ) from None
         finally:
             if self.opened:
                 (self.folder / logged.LOCK).unlink(missing_ok=True)
@@ -361,6 +387,9 @@ class Silent(Record):
         self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
     ) -> None: ...
 
+    def flush(self) -> None: ...
+
+    @property
     def kept(self) -> int:
         return len(self.rows)
 
@@ -369,7 +398,14 @@ class Silent(Record):
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None: ...
 
-    def close(self, scores: "Scores", images: Images, seconds: dict[str, float], progress: "Progress") -> None: ...
+    def close(
+        self,
+        scores: "Scores",
+        images: Images,
+        seconds: dict[str, float],
+        progress: "Progress",
+        status: str = "finished",
+    ) -> None: ...
 
     @contextmanager
     def ending(self, name: str) -> Iterator[None]:

@@ -29,6 +29,8 @@ def main(given: argparse.Namespace) -> int:
 
     if standing.finished(folder):
         raise RequestError(f"{given.run}: this run is finished; there is nothing to go on with")
+    if why := standing.diverged(folder):
+        raise RequestError(f"{given.run}: this run diverged, and would again; start a new one: {why}")
     state = checkpoint.read(folder)
     _as_it_was(folder, state["config"])
     if not Path(state["cwd"]).is_dir():

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import logging
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,18 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialized
+from torch import Tensor
 
 from tlx import __version__, backbones
-from tlx.config import Backbone, Head
+from tlx.config import Backbone, Head, names_weights
 from tlx.errors import RequestError, reason
 from tlx.pixels import Preprocessing
 from tlx.runtime import atomic
-from tlx.stages import Net
+from tlx.stages import Net, misfit
 from tlx.unpack import checksum
 
-__all__ = ["DESCRIPTION", "WEIGHTS", "Format", "Saved", "describe", "opened", "save"]
+__all__ = ["DESCRIPTION", "WEIGHTS", "Format", "Saved", "describe", "opened", "save", "try_out"]
+
+log = logging.getLogger("tlx")
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -65,6 +70,58 @@ def save(
 
     Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`.
     """
+    description = {**_described(net, backbone, head, classes, preprocessing, how), **facts}
+    state = _state(net)
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        try:
+            save_file(state, temporary / WEIGHTS)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
+        _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
+
+
+def try_out(
+    net: Net, backbone: Backbone, head: Head, classes: Iterable[str], preprocessing: Preprocessing, how: Format
+) -> None:
+    """Finds out before training whether `save` and `opened` will work: the arguments are theirs.
+
+    The network is built once more from its description, and must take the weights; these are neither written nor
+    copied, and the second network has none where it can be built without.
+
+    Raises:
+        RequestError: the model could not be saved, or not be opened again.
+    """
+    failed = f"backbone={backbone.name}: such a model cannot be saved and opened again, so it is not trained"
+    try:
+        description = json.loads(_text(_described(net, backbone, head, classes, preprocessing, how)))
+        state = net.original_state()
+        # What safetensors does not take is a kind of tensor, which shows without the values.
+        serialized({name: value.new_empty(0, device="cpu") for name, value in state.items()})
+        problem = misfit(_rebuilt(description).original_state(), state)
+    except Exception as error:  # whatever a constructor or JSON makes of what was given
+        raise RequestError(f"{failed} ({reason(error)})") from error
+    if problem:
+        raise RequestError(f"{failed} ({DESCRIPTION} makes another network: {problem})")
+
+
+def _rebuilt(description: Mapping[str, Any]) -> Net:
+    """The network of a description as `opened` builds it; where that can be done, without memory for its weights."""
+    if description["backbone"]["stages"] is not None:  # else it is run, which needs numbers
+        try:
+            with torch.device("meta"):
+                return _built(description)[0]
+        except RequestError:
+            raise
+        except Exception as error:  # a constructor that looks at its numbers
+            log.info("%s is built a second time: %s", description["backbone"]["name"], error, extra={"detail": True})
+    return _built(description)[0]
+
+
+def _described(
+    net: Net, backbone: Backbone, head: Head, classes: Iterable[str], preprocessing: Preprocessing, how: Format
+) -> dict[str, Any]:
+    """What `model.json` says of a network, without the facts of its training."""
     # What rebuilds the network: no weights of its own, and its stage table written out so that nothing is searched.
     seen = preprocessing.to_dict()
     size = "squash" if seen["resize"] is None else str(seen["resize"])
@@ -83,7 +140,7 @@ def save(
             interpolation=seen["interpolation"],
         )
     )
-    description = {
+    return {
         "format": FORMAT,
         "backbone": architecture,
         "head": dataclasses.asdict(head),
@@ -93,16 +150,18 @@ def save(
         "temperature": 1.0,
         "unknown_threshold": None,
         "versions": {"tlx": __version__, **{name: version(name) for name in ("torch", "torchvision", "timm")}},
-        **facts,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.original_state().items()}
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        try:
-            save_file(state, temporary / WEIGHTS)
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
-        _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
+
+
+def _state(net: Net) -> dict[str, Tensor]:
+    """The network's tensors on the CPU, each in memory of its own: safetensors refuses any that share theirs."""
+    state, taken = dict[str, Tensor](), set[int]()
+    for name, tensor in net.original_state().items():
+        here = tensor.detach().cpu().contiguous()
+        memory = here.untyped_storage().data_ptr()
+        state[name] = here.clone() if memory in taken else here
+        taken.add(memory)
+    return state
 
 
 def describe(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -168,9 +227,9 @@ def _impossible(
     if backbone._target_ not in MAKERS:
         yield f"backbone._target_={backbone._target_} is none of tlx's own networks"
     if backbone.weights != "none" or backbone.url is not None:
-        yield "the backbone has weights from elsewhere"
+        yield "the backbone has weights from names_weights"
     for argument in backbone.arguments:
-        if re.search("pretrained|checkpoint|cache|weights", argument):
+        if names_weights(argument):
             yield f"backbone.arguments.{argument} would open another file"
     if not all(isinstance(name, str) for name in classes) or not len(set(classes)) == len(classes) > 0:
         yield "classes are not a list of different names"
@@ -195,5 +254,8 @@ def _number(value: Any) -> bool:
 
 def _write(file: Path, description: Mapping[str, Any]) -> None:
     # A class may be a folder whose name is no Unicode: an escape, which JSON reads as what it was.
-    text = json.dumps(description, indent=1, ensure_ascii=False)
-    file.write_text(text, encoding="utf-8", errors="backslashreplace")
+    file.write_text(_text(description), encoding="utf-8", errors="backslashreplace")
+
+
+def _text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, indent=1, ensure_ascii=False)

@@ -21,7 +21,7 @@ from tlx import build, history, ledger, space, sweep, tracking
 from tlx.choice import score, shown
 from tlx.config import flat, key, results
 from tlx.display import duration, epoch_line
-from tlx.errors import Pruned, RequestError, said
+from tlx.errors import Diverged, Pruned, RequestError, said
 from tlx.planned import Planned, command, single
 from tlx.runtime import unwritable
 from tlx.study import FILE, Study, Trial
@@ -147,7 +147,6 @@ class Search:
     def _trial(self, trial: Trial) -> Exception | None:
         """Runs it, or finds that done, and tells the study; why it failed, if it did."""
         from tlx import job, standing
-        from tlx.solvers import Diverged
 
         planned, folder = trial.planned, self.whole.folder / trial.planned.folder
         epochs = sum(phase.epochs or 0 for phase in planned.config.strategy.phases.values())
@@ -242,7 +241,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _pruned(folder: Path) -> bool:
-    return _summary(folder).get("status") == "pruned"
+    return _summary(folder).get("status") in ("pruned", "diverged")
 
 
 def _facts(folder: Path, status: str, rule: str) -> dict[str, Any]:

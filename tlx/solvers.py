@@ -16,7 +16,7 @@ from tlx import ranks
 from tlx.captured import Gradients, recorder_for
 from tlx.choice import DEFAULT, score
 from tlx.config import Phase, Training, component
-from tlx.errors import RequestError, reason
+from tlx.errors import Diverged, RequestError, reason
 from tlx.evaluate import logits, validation
 from tlx.forward import as_input
 from tlx.parallel import share, shared_statistics, sum_gradients
@@ -62,10 +62,6 @@ class Progress:
         spent = self.seconds + (time.perf_counter() - self.since if running else 0.0)
         done = self.epoch + running
         return spent / done * max(self.epochs - done, 0) if done and spent else math.nan
-
-
-class Diverged(Exception):
-    """The loss is no longer a number."""
 
 
 Row = dict[str, Any]
@@ -152,14 +148,17 @@ def sgd(
         progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
         progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
         if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+            rate = "" if lr == peak else f" at a learning rate of {lr:.3g}"
+            clip = "" if training.clip_norm is not None else ", or training.clip_norm=1"
             raise Diverged(
-                f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}); "
-                f"take a lower learning rate than {peak:g}, or training.clip_norm=1"
+                f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}){rate}; "
+                f"take a lower learning rate than {peak:g} (as strategy.phases.{plan.phase}.lr={peak / 10:.3g}){clip}"
             )
         progress.within, progress.waited = epoch + 1, progress.waited + 1
         if (found := score(figures, progress.choose_by)) > progress.best_score:
-            progress.best_score, progress.best_epoch, progress.waited = found, progress.epoch, 0
-            progress.best = snapshot(net, plan)
+            best = snapshot(net, plan)
+            # Together: who interrupts this finds the epoch and its tensors, or those before.
+            progress.best, progress.best_score, progress.best_epoch, progress.waited = best, found, progress.epoch, 0
         yield {
             "phase": plan.phase,
             "epoch": progress.epoch,

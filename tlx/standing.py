@@ -24,6 +24,16 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return summary if summary["status"] == "finished" else None
 
 
+def diverged(folder: Path) -> str:
+    """Why the run in `folder` ended with the model of an epoch before its loss was no number; "" for any other run.
+
+    It would end so again.
+    """
+    file = folder / "summary.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(found["error"]) if found.get("status") == "diverged" else ""
+
+
 def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
     """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
 

@@ -13,7 +13,7 @@ class Summary:
     """What a run found; the content of `summary.json`, and the folder it lies in."""
 
     folder: Path
-    status: str = "running"  # finished | failed | interrupted | pruned
+    status: str = "running"  # finished | failed | interrupted | pruned | diverged (its last good epoch is measured)
     error: str = ""
     command: str = ""
     identity: str = ""

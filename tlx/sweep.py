@@ -62,13 +62,17 @@ class Sweep:
             pass
 
     def _settled(self, planned: Planned) -> bool:
-        """Whether the job is finished, or can never be in this sweep: it was, and its images have changed since."""
+        """Whether the job is finished, or can never be in this sweep: it diverged, or its images have changed since."""
         from tlx import standing
 
         folder = self.folder / planned.folder
+        head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", standing.diverged(folder)
+        if error:
+            print(f"{head}: diverged already, and would again", file=sys.stderr)
+            self.outcomes[planned.key] = {"error": error, "skipped": True}
+            return True
         if (done := standing.finished(folder)) is None:
             return False
-        head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", ""
         try:
             standing.unchanged(planned.config, done, folder)
             print(f"{head}: finished already, {sweep_summary.accuracy(done)}", file=sys.stderr)
