@@ -56,10 +56,23 @@ def answered(run: Path, answers: Sequence[bool], folder: str = "/data") -> Path:
     return run
 
 
-def weightless(run: Path, data: str = "f" * 64, weights: str = "") -> Path:
-    """A run whose model nobody opens: what a registry asks of it. `weights`: their checksum."""
+def weightless(
+    run: Path, data: str = "f" * 64, weights: str = "", val: str = "v", loss: float = 0.5, rule: str = "val_loss"
+) -> Path:
+    """A run whose model nobody opens: what a registry asks of it.
+
+    `weights`: their checksum. `data`, `val`: fingerprints of the test and the validation images. `loss`: of the
+    validation images in the epoch that was kept; the accuracy is as good as that. `rule`: what chooses.
+    """
     (run / "model").mkdir(parents=True)
-    (run / "model" / "model.json").write_text(json.dumps({"data": {"test": data}, "weights": weights}))
+    known = {"test": data, "fingerprint": data + val} | ({"val": val} if val else {})
+    (run / "model" / "model.json").write_text(json.dumps({"data": known, "weights": weights}))
+    rows = [
+        {"epoch": 1, "val_loss": 0.0, "val_accuracy": 1.0},
+        {"epoch": 2, "val_loss": loss, "val_accuracy": 1 - loss},
+    ]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (run / "summary.json").write_text(json.dumps({"best_epoch": 2, "choose_by": rule}))
     return run
 
 
@@ -67,7 +80,8 @@ def log(output: Path, run: Path, register: str | None) -> str:
     """What a run that is through tells MLflow; its id."""
     tracker = tracking.open(Tracking(system_metrics=False), output)
     tracker.start(run.name, {}, {})
-    tracker.artifact(run / "predictions.csv")
+    for file in ("predictions.csv", "metrics.jsonl", "summary.json"):
+        tracker.artifact(run / file)
     tracker.model(run, register)
     tracker.finish()
     return tracker.run_id
@@ -380,48 +394,81 @@ def verdicts(output: Path, name: str) -> tuple[str, str]:
     return str(found.get_registered_model(name).aliases["champion"]), latest.tags["tlx.champion"]
 
 
-def test_the_alias_moves_only_where_the_same_test_says_so(
+def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_nothing(
     output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def registered(answers: Sequence[bool], data: str = "f" * 64, folder: str = "/data") -> tuple[str, str]:
-        run = weightless(tmp_path / f"run {len(list(tmp_path.iterdir()))}", data)
+    def registered(loss: float, answers: Sequence[bool], folder: str = "/data", **more: str) -> tuple[str, str]:
+        run = weightless(tmp_path / f"run {len(list(tmp_path.iterdir()))}", loss=loss, **more)
         log(output, answered(run, answers, folder), "shoes")
         return verdicts(output, "shoes")
 
-    poor = [True] * 10 + [False] * 10
+    poor, good = [True] * 10 + [False] * 10, [True] * 19 + [False]
     with caplog.at_level(logging.INFO, logger="tlx.tracking"):
-        assert registered(poor) == ("1", "is champion: the first one")
-        counts = "(2 of 20 images won, 1 lost, p = 1)"
-        same = f"version 1 stays champion: not distinguishable on the same test images {counts}"
-        assert registered([*poor[:9], False, True, True, *poor[12:]]) == ("1", same)
-        # another folder is no other data: that is what the fingerprint says
-        better = "is champion: better on the same test images (9 of 20 images won, 0 lost, p = 0.0039)"
-        assert registered([True] * 19 + [False], folder="/elsewhere") == ("3", better)
-        assert registered([True] * 20, data="e" * 64) == ("3", "version 3 stays champion: other test data")
-        worse = "version 3 stays champion: worse on the same test images (0 of 20 images won, 9 lost, p = 0.0039)"
-        assert registered(poor) == ("3", worse)
-        assert registered([True] * 25) == ("3", "version 3 stays champion: other test images")
-    assert caplog.messages[:2] == [
-        "MLflow: registered as shoes version 1, is champion: the first one",
-        f"MLflow: registered as shoes version 2, {same}",
-    ]
+        assert registered(0.5, poor) == ("1", "is champion: the first one")
+        # Better on the test images, with certainty, and not by validation.
+        won = "9 of 20 test images won, 0 lost, p = 0.0039"
+        why = f"not better by validation (val_loss 0.6000 against 0.5000); beside it: {won}"
+        assert registered(0.6, good) == ("1", f"version 1 stays champion: {why}")
+        why = "version 1 stays champion: not better by validation (val_loss 0.5000 against 0.5000); beside it: "
+        assert registered(0.5, poor) == ("1", f"{why}0 of 20 test images won, 0 lost, p = 1"), "of equals the first"
+        # Another folder is no other data: that is what the fingerprint says.
+        better = "is champion: better by validation (val_loss 0.4000 against 0.5000); beside it: "
+        assert registered(0.4, poor[1:] + poor[:1], folder="/elsewhere")[0] == "4"
+        assert registered(0.3, good, data="e" * 64)[1].endswith("against 0.4000); beside it: other test data")
+        stays = "version 5 stays champion: other validation images, whose figures cannot be compared"
+        assert registered(0.1, good, val="w") == ("5", stays)
+        assert registered(0.1, good, rule="val_macro_f1") == (
+            "5",
+            "version 5 stays champion: val_macro_f1 of both is not known, there is nothing to compare",
+        )
+        by_accuracy = registered(0.2, poor, rule="val_accuracy", data="e" * 64)
+        assert by_accuracy[0] == "8"
+        assert "better by validation (val_accuracy 80.0% against 70.0%); beside it: 0 of 20" in by_accuracy[1]
+        assert registered(0.1, [True] * 25, data="e" * 64)[1].endswith("beside it: other test images")
+    told = [message for message in caplog.messages if message.startswith("MLflow: registered")]
+    assert told[0] == "MLflow: registered as shoes version 1, is champion: the first one"
+    assert told[3].startswith(f"MLflow: registered as shoes version 4, {better}")
 
 
-def test_a_champion_without_predictions_or_one_that_others_named_keeps_its_place(output: Path, tmp_path: Path) -> None:
+def test_a_champion_that_says_too_little_or_one_that_others_named(output: Path, tmp_path: Path) -> None:
     run = answered(weightless(tmp_path / "run"), [True])
     tracker = tracking.open(Tracking(system_metrics=False), output)
-    tracker.start("no table", {}, {})
+    tracker.start("no files", {}, {})
     tracker.model(run, "bare")
     tracker.finish()
-    log(output, run, "bare")
-    why = "its test predictions are gone, there is nothing to compare with"
+    better = answered(weightless(tmp_path / "better", loss=0.1), [True])
+    log(output, better, "bare")
+    why = "val_loss of both is not known, there is nothing to compare"
     assert verdicts(output, "bare") == ("1", f"version 1 stays champion: {why}")
-    client(output).delete_model_version_tag("bare", "1", "tlx.data")
-    log(output, run, "bare")
-    assert verdicts(output, "bare") == ("1", "version 1 stays champion: other test data")
+    client(output).delete_model_version_tag("bare", "1", "tlx.validation")
+    log(output, better, "bare")
+    why = "other validation images, whose figures cannot be compared"
+    assert verdicts(output, "bare") == ("1", f"version 1 stays champion: {why}")
     client(output).delete_registered_model_alias("bare", "champion")
     log(output, run, "bare")
     assert verdicts(output, "bare") == ("4", "is champion: the first one")
+
+
+def test_a_champion_of_an_earlier_version_is_compared_where_all_its_data_is_the_same(
+    output: Path, tmp_path: Path
+) -> None:
+    """Its model does not say which images it was chosen by, its summary not by which figure."""
+    old, new = weightless(tmp_path / "old", val=""), weightless(tmp_path / "new", loss=0.1)
+    (old / "summary.json").write_text(json.dumps({"best_epoch": 2}))
+    (old / "predictions.csv").write_text("")
+    for run in (old, new):
+        tracker = tracking.open(Tracking(system_metrics=False), output)
+        tracker.start(run.name, {}, {})
+        tracker.dataset("photos", "f" * 64 + "v", "/data", {"train": 1}, ["ant", "bee"])
+        for file in ("metrics.jsonl", "summary.json"):
+            tracker.artifact(run / file)
+        tracker.model(answered(run, [True]), "older")
+        tracker.finish()
+    champion, said = verdicts(output, "older")
+    assert (champion, said) == (
+        "2",
+        "is champion: better by validation (val_loss 0.1000 against 0.5000); beside it: its test predictions are gone",
+    )
 
 
 def outputs(found: MlflowClient, run_id: str) -> list[str]:
@@ -476,23 +523,24 @@ def test_who_becomes_champion_during_a_comparison_is_compared_too(
     found = client(output)
     experiment = found.create_experiment("race", (output / "mlartifacts").as_uri())
 
-    def registered(name: str, right: int) -> str:
-        run = answered(weightless(tmp_path / name), [True] * right + [False] * (40 - right))
+    def registered(name: str, loss: float) -> str:
+        run = answered(weightless(tmp_path / name, loss=loss), [True])
         run_id = found.create_run(experiment).info.run_id
-        found.log_artifact(run_id, str(run / "predictions.csv"))
+        for file in ("predictions.csv", "metrics.jsonl", "summary.json"):
+            found.log_artifact(run_id, str(run / file))
         return registry.register(found, run_id, registry.log(found, run_id, run / "model"), "raced", run)
 
-    assert registered("poor", 5).endswith("version 1, is champion: the first one")
-    compare, others = registry.compare, ["perfect"]
+    assert registered("poor", 0.9).endswith("version 1, is champion: the first one")
+    compare, others = registry.compare, [("perfect", 0.0)]
 
-    def slowly(old: str, new: str) -> registry.Verdict:
+    def slowly(old: str, new: str) -> str:
         while others:  # another run is faster
-            assert registered(others.pop(), 40).endswith("won, 0 lost, p = 5.8e-11)")
+            assert "is champion: better by validation (val_loss 0.0000 against 0.9000)" in registered(*others.pop())
         return compare(old, new)
 
     monkeypatch.setattr(registry, "compare", slowly)
-    said = registered("middling", 20)
-    why = "worse on the same test images (0 of 40 images won, 20 lost, p = 1.9e-06)"
+    said = registered("middling", 0.5)
+    why = "not better by validation (val_loss 0.5000 against 0.0000); beside it: 0 of 1 test images won, 0 lost, p = 1"
     assert said == f"registered as raced version 2, version 3 stays champion: {why}"
     assert verdicts(output, "raced")[0] == "3"
 

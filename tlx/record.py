@@ -234,11 +234,11 @@ class Record:
         self.best(progress.best_epoch)
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         self._pictures(scores, images)
-        if self.log_model:
-            self.tracker.model(self.folder, self.register if status == "finished" else None)
         self.tracker.artifact(self.folder / "metrics.jsonl")
         summary.status, summary.seconds, summary.mlflow_run_id = status, seconds, self.tracker.run_id
         self._summary()
+        if self.log_model:  # after the files that say whether it becomes champion
+            self.tracker.model(self.folder, self.register if status == "finished" else None)
 
     def samples(self, predictions: Sequence["Prediction"]) -> None:
         """Keeps what was predicted for images that were drawn for it."""

@@ -1,4 +1,4 @@
-"""A run's model in MLflow: logged so that it can be loaded and served, registered, and champion where it has won.
+"""A run's model in MLflow: logged so that it can be loaded and served, registered, and champion by validation.
 
 Part of the process that writes to MLflow, which opens this file by its path: nothing of tlx is imported here. What is
 logged is data: an `MLmodel` that names the installed `tlx.served` as its loader, the saved model's folder beside it, no
@@ -6,6 +6,7 @@ pickle and no code.
 """
 
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,14 +25,17 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
 NAME = "model"  # what MLflow calls the logged model, and the folder of the saved model within it
 ALIAS = "champion"
-LEVEL = 0.05  # of the test that decides about the alias
 DATA = "tlx.data"  # a version's tag: the fingerprint of the images that it was tested on
 WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as its description has it
 CHAMPION = "tlx.champion"  # a version's tag: whether it became champion, and why
-PREDICTIONS = "predictions.csv"  # a run's artifact: the saved model's answers to the test set
+VALIDATION = "tlx.validation"  # another: that of the images that it was chosen by
+LOSS = "val_loss"  # the figure of which less is better, and which chooses where nothing else is said
+# A run's artifacts: what chooses, the figures of each epoch, the saved model's answers to the test set.
+FILES = ("summary.json", "metrics.jsonl", "predictions.csv")
 # What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
 PACKAGES = (
     "mlflow",
@@ -158,7 +162,7 @@ def _upload(client: "MlflowClient", model: "LoggedModel", folder: Path) -> None:
 
 
 def register(client: "MlflowClient", run_id: str, model_id: str, name: str, folder: Path) -> str:
-    """Registers a logged model as a new version of `name` and moves the alias where it has won; what came of it.
+    """Registers a logged model as a new version of `name`, moves the alias where validation says so; what came of it.
 
     `folder`: the run's. What is champion is read and written: the caller holds a lock where the store is a file. A
     server has none, and no change that depends on what was read: whoever became champion during the comparison is
@@ -173,20 +177,36 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     mlflow.set_tracking_uri(client.tracking_uri)  # where a file store looks for `models:/<id>`, and not by its client
-    fingerprint = json.loads((folder / NAME / "model.json").read_text(encoding="utf-8"))["data"]["test"]
+    data = json.loads((folder / NAME / "model.json").read_text(encoding="utf-8"))["data"]
+    new = _candidate(data, *(folder / file for file in FILES))
     source = f"models:/{model_id}"
     earlier = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    tags = {tag: data[split] for tag, split in ((DATA, "test"), (VALIDATION, "val")) if split in data}
     made = next((version for version in earlier if version.source == source), None) or client.create_model_version(
-        name, source, run_id=run_id, model_id=model_id, tags={DATA: fingerprint}
+        name, source, run_id=run_id, model_id=model_id, tags=tags
     )
     said = made.tags.get(CHAMPION)
     if said is None:  # else a run that goes on has registered it before
-        champion, verdict = _decided(client, name, fingerprint, folder / PREDICTIONS)
+        champion, verdict = _decided(client, name, new)
         if verdict.better:
             client.set_registered_model_alias(name, ALIAS, made.version)
         said = f"is {ALIAS}: {verdict.why}" if verdict.better else f"version {champion} stays {ALIAS}: {verdict.why}"
         client.set_model_version_tag(name, made.version, CHAMPION, said)
     return f"registered as {name} version {made.version}, {said}"
+
+
+class Candidate(NamedTuple):
+    """A run whose model may become champion.
+
+    `data`: the fingerprints of its images, and of `test` and `val` of them. `rule`: the figure of the validation images
+    that chooses; `figures`: all of them by name, in the epoch whose model is kept. `answers`: its table of predictions
+    of the test images, "" where there is none.
+    """
+
+    data: Mapping[str, str]
+    rule: str
+    figures: Mapping[str, float]
+    answers: str
 
 
 class Verdict(NamedTuple):
@@ -196,52 +216,74 @@ class Verdict(NamedTuple):
     why: str
 
 
-def _decided(client: "MlflowClient", name: str, fingerprint: str, predictions: Path) -> tuple[str | None, Verdict]:
+def _candidate(data: Mapping[str, str], summary: Path, rows: Path, predictions: Path) -> Candidate:
+    """What a run's files say; of those that are missing, nothing."""
+    answers = predictions.read_text(encoding="utf-8") if predictions.is_file() else ""
+    if not summary.is_file() or not rows.is_file():
+        return Candidate(data, LOSS, {}, answers)
+    known = json.loads(summary.read_text(encoding="utf-8"))
+    epochs = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    best: dict[str, Any] = next((row for row in epochs if row["epoch"] == known.get("best_epoch")), {})
+    figures = {name: best[name] for name in best if name.startswith("val_")}
+    return Candidate(data, known.get("choose_by") or LOSS, figures, answers)
+
+
+def _decided(client: "MlflowClient", name: str, new: Candidate) -> tuple[str | None, Verdict]:
     """The champion's version, and whether the new model takes its place."""
     champion = client.get_registered_model(name).aliases.get(ALIAS)
     while True:
-        verdict = (
-            Verdict(True, "the first one")
-            if champion is None
-            else _against(client, name, champion, fingerprint, predictions.read_text(encoding="utf-8"))
-        )
+        verdict = Verdict(True, "the first one") if champion is None else _against(client, name, champion, new)
         against, champion = champion, client.get_registered_model(name).aliases.get(ALIAS)
         if champion == against or not verdict.better:
             return against, verdict
 
 
-def _against(client: "MlflowClient", name: str, champion: str, fingerprint: str, new: str) -> Verdict:
-    """The new model's table of test predictions against the champion's."""
+def _against(client: "MlflowClient", name: str, champion: str, new: Candidate) -> Verdict:
+    """The new model against the champion: by validation, with the test images beside it."""
     from mlflow.exceptions import MlflowException
 
     version = client.get_model_version(name, champion)
-    if version.tags.get(DATA) != fingerprint:
-        return Verdict(False, "other test data")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = client.download_artifacts(str(version.run_id), PREDICTIONS, folder)
-            old = Path(file).read_text(encoding="utf-8")
-    except (MlflowException, OSError):
-        return Verdict(False, "its test predictions are gone, there is nothing to compare with")
-    return compare(old, new)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in FILES:
+            with contextlib.suppress(MlflowException, OSError):
+                client.download_artifacts(str(version.run_id), file, folder)
+        old = _candidate(version.tags, *(Path(folder, file) for file in FILES))
+    if not _same_validation(client, version, new.data):
+        return Verdict(False, "other validation images, whose figures cannot be compared")
+    if new.rule not in old.figures or new.rule not in new.figures:
+        return Verdict(False, f"{new.rule} of both is not known, there is nothing to compare")
+    before, after, less = old.figures[new.rule], new.figures[new.rule], new.rule == LOSS
+    better = after < before if less else after > before  # of equals the champion stays
+    figures = f"{after:.4f} against {before:.4f}" if less else f"{after:.1%} against {before:.1%}"
+    beside = compare(old.answers, new.answers) if version.tags.get(DATA) == new.data["test"] else "other test data"
+    return Verdict(
+        better, f"{'' if better else 'not '}better by validation ({new.rule} {figures}); beside it: {beside}"
+    )
 
 
-def compare(old: str, new: str) -> Verdict:
-    """Two models' tables of test predictions (`predictions.csv`), by a paired test on the same images.
+def _same_validation(client: "MlflowClient", version: "ModelVersion", data: Mapping[str, str]) -> bool:
+    """Whether the champion was chosen by the same images; of an earlier version, whether all of its data is."""
+    if VALIDATION in version.tags and "val" in data:
+        return bool(version.tags[VALIDATION] == data["val"])
+    inputs = client.get_run(str(version.run_id)).inputs
+    profiles = [json.loads(each.dataset.profile or "{}") for each in (inputs.dataset_inputs if inputs else [])]
+    return any(profile.get("digest") == data.get("fingerprint") is not None for profile in profiles)
+
+
+def compare(old: str, new: str) -> str:
+    """What two models' tables of test predictions (`predictions.csv`) say, by a paired test on the same images.
 
     McNemar's test in its exact form: of the images that one model alone has right, each falls to either model with
     equal chance where they are equally good.
     """
     before, after = ([*csv.DictReader(io.StringIO(table))] for table in (old, new))
+    if not before:
+        return "its test predictions are gone"
     if _images(before) != _images(after):
-        return Verdict(False, "other test images")
+        return "other test images"
     pairs = [(a["correct"] == "1", b["correct"] == "1") for a, b in zip(before, after, strict=True)]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
-    p = exact(lost, won)
-    counts = f"{won} of {len(pairs)} images won, {lost} lost, p = {p:.2g}"
-    if p >= LEVEL:
-        return Verdict(False, f"not distinguishable on the same test images ({counts})")
-    return Verdict(won > lost, f"{'better' if won > lost else 'worse'} on the same test images ({counts})")
+    return f"{won} of {len(pairs)} test images won, {lost} lost, p = {exact(lost, won):.2g}"
 
 
 def _images(table: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

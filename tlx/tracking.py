@@ -74,7 +74,7 @@ class Tracker:
         """The saved model in the run's `folder`, as one that MLflow loads and serves.
 
         `register`: its name in the registry, if it is to be there. It becomes the champion of that name where there is
-        none, or where its `predictions.csv` are better than the champion's (paired, on the same test images).
+        none, or where it is better by the validation images; a paired test on the test images is reported beside that.
         """
 
     def note(self, text: str) -> None:
