@@ -23,6 +23,7 @@ PACKAGE = ROOT / "tlx"
 MAY_IMPORT: dict[str, set[str]] = {
     # What everything stands on; each of these could leave the house.
     "errors": set(),  # what a user did wrong, in one line
+    "streams": set(),  # output in any encoding
     "schedules": set(),  # learning rates over time; YAML names them, so nobody imports them
     "unpack": set(),  # archives, safely
     "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "tracking_pipe": set(),  # what leads there
     "tracking_tags": set(),  # who runs what, as MLflow lists it
-    "terminal": set(),  # what a terminal is shown beyond lines, by rich
+    "terminal": {"streams"},  # what a terminal is shown beyond lines, by rich
     "choice": set(),  # by which figure of the validation images all is chosen
     "display": {"choice", "terminal"},  # what a person sees
     "blocks": set(),  # a file of rows, checked
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),  # the schema, components by name, a run's identity
     "checks": {"choice", "config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
-    "launchers": set(),  # what Hydra's launchers need around them
+    "launchers": {"streams"},  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
     "compose": {"config", "explained", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
     "planned": {"checks", "compose", "config"},  # the jobs of a sweep
@@ -117,7 +118,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stages",
     },  # images → answers
     "gallery": {"model"},  # predictions as a page
-    "predict": {"checks", "folders", "gallery", "kinds", "model", "runtime"},  # the verb
+    "predict": {"checks", "folders", "gallery", "kinds", "model", "runtime", "streams"},  # the verb
     "served": {"decoding", "model"},  # the model as MLflow serves it
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share
@@ -236,6 +237,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "preview",
         "rank_processes",
         "runtime",
+        "streams",
         "summary",
         "sweep",
     },

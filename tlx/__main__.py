@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tlx import streams
 from tlx.errors import RequestError, empty, nearest, said
 from tlx.runtime import FULL
 
@@ -52,6 +53,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out one command line and gives its exit code."""
+    streams.use()
     arguments = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tlx.choice import shown
 from tlx.comparison import Comparison, Configuration, Flip, Pair
 from tlx.display import aligned, duration
-from tlx.errors import printable
+from tlx.errors import printable, unicode
 from tlx.paired import Difference
 
 COLUMNS = [
@@ -200,7 +200,7 @@ def table(comparison: Comparison) -> str:
         cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
         cells += [one.interval_of, one.test_images, None if found is None else found.method]
         rows.writerow(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
-    return stream.getvalue().encode("utf-8", "backslashreplace").decode()
+    return unicode(stream.getvalue())
 
 
 def _near(folder: Path) -> str:

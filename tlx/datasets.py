@@ -19,7 +19,7 @@ import numpy as np
 
 from tlx.class_folders import check_classes
 from tlx.data import Parts
-from tlx.errors import RequestError, empty, nearest, reason
+from tlx.errors import RequestError, empty, nearest, reason, recovered
 from tlx.fetch import Archive, home, obtain, pending
 from tlx.folders import images_of, no_classes, subfolders
 from tlx.images import Images, Stacked
@@ -61,9 +61,10 @@ def image_folder(
     folder = _located(root, name, archive_of(archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
     parts, skipped = split_folders(folder, key, splits)
-    names = [entry.name for entry in subfolders(parts["train"])]
+    found = [entry.name for entry in subfolders(parts["train"])]
     if not (splits or {}).get("train"):
-        check_classes(folder, parts["train"], names, key)
+        check_classes(folder, parts["train"], found, key)
+    names = [recovered(name) for name in found]
     if len(names) < fewest:
         raise RequestError(f"{key}: {no_classes(parts['train'], names)}")
     for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
@@ -71,7 +72,7 @@ def image_folder(
             raise RequestError(f"{key}: the name of the class folder '{shown}' is no Unicode; rename it")
     images = {}
     for part, place in parts.items():
-        if unknown := sorted({entry.name for entry in subfolders(place)} - set(names)):
+        if unknown := sorted({recovered(entry.name) for entry in subfolders(place)} - set(names)):
             raise RequestError(
                 f"{key}: {place.name}/ has classes that {parts['train'].name}/ lacks: {', '.join(unknown)}"
                 f"{nearest(unknown[0], names)}; the classes are those of the training part: {', '.join(names)}"

@@ -49,8 +49,29 @@ def shown(text: str) -> str:
     return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
 
 
+def recovered(text: str) -> str:
+    """`text` with names that the C locale cannot decode as what they are in UTF-8; what is no UTF-8 stays as it was."""
+    return _UNDECODED.sub(_utf8, text)
+
+
+_UNDECODED = re.compile("[\udc80-\udcff]+")  # what Python makes of bytes that it cannot decode
+
+
+def _utf8(undecoded: re.Match[str]) -> str:
+    try:
+        return undecoded[0].encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError:
+        return undecoded[0]
+
+
+def unicode(text: str) -> str:
+    """`text` as a file in UTF-8 can have it: what is no Unicode in a name is written as an escape."""
+    return recovered(text).encode("utf-8", "backslashreplace").decode()
+
+
 def printable(text: str) -> str:
     """`text` in one line that changes nothing about a screen: what cannot be printed is written as an escape."""
+    text = recovered(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx import ranks
+from tlx.errors import unicode
 from tlx.forward import as_input, rows_per_pass
 from tlx.intervals import wilson
 from tlx.lanes import for_passes, side_by_side
@@ -102,7 +103,7 @@ class Scores:
         for sample, (file, label, predicted, probability) in enumerate(answers):
             names = classes[label], classes[predicted]
             rows.writerow([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
-        return text.getvalue().encode("utf-8", "backslashreplace").decode()
+        return unicode(text.getvalue())
 
 
 def scores(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:

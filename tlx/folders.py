@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlx.errors import RequestError, empty, reason
+from tlx.errors import RequestError, empty, reason, recovered
 from tlx.images import FileBytes, Images
 from tlx.kinds import is_image
 from tlx.unpack import litter
@@ -105,7 +105,7 @@ def images_of(
     ]
     files, labels = [], []
     for entry in subfolders(place):  # a part may lack a class
-        label = classes.index(entry.name)
+        label = classes.index(recovered(entry.name))
         for file in sorted(walk(entry.path)):
             if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
                 skipped.append((file, "known not to be an image of its class (dataset.ignore)"))

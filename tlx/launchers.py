@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tlx import streams
 from tlx.errors import RequestError
 
 # Hydra's name of a launcher → our preset, the package that brings it, our extra.
@@ -104,6 +105,7 @@ class Elsewhere:
         self.task, self.folder = task, os.getcwd()
 
     def __call__(self, node: Any) -> Any:
+        streams.use()
         try:
             os.chdir(self.folder)  # relative paths mean what they meant where they were typed
         except OSError:

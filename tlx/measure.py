@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.display import MOST, aligned
-from tlx.errors import RequestError, nearest, printable
+from tlx.errors import RequestError, nearest, printable, unicode
 from tlx.folders import run_folder
 from tlx.runtime import atomic
 
@@ -119,7 +119,7 @@ def main(given: argparse.Namespace) -> int:
     if given.json is not None:
         with atomic(Path(os.path.expanduser(given.json))) as path:
             text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name need not be Unicode
+            path.write_text(unicode(text), encoding="utf-8")  # a file's name need not be Unicode
     print("\n".join(map(printable, _lines(found))))
     return 0
 

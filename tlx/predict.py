@@ -1,6 +1,7 @@
 """`python -m tlx predict RUN PATH…`: image files to classes, as a table, CSV, JSON lines or a page of pictures."""
 
 import argparse
+import codecs
 import contextlib
 import csv
 import glob
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
-from tlx.errors import RequestError, printable
+from tlx.errors import RequestError, printable, unicode
 from tlx.folders import listed, local, run_folder, walk
 from tlx.gallery import Gallery
 from tlx.kinds import only_images
 from tlx.runtime import EMULATED, atomic, emulated
+from tlx.streams import shows_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,12 +171,19 @@ def none_of_them(files: Sequence[Path]) -> str:
 
 
 def _listed(lines: Iterable[str]) -> Iterator[Path]:
-    if isinstance(lines, io.TextIOWrapper):  # a file's name need not be Unicode
-        lines.reconfigure(errors="surrogateescape")
-    files = [local(line) for line in (line.rstrip("\r\n") for line in lines) if line.strip()]
+    if isinstance(lines, io.TextIOWrapper):  # names are the file system's: in its encoding, and perhaps no Unicode
+        lines = io.StringIO(_decoded(lines.buffer.read()), newline=None)
+    files = [local(line) for line in (line.rstrip("\r\n").removeprefix("\ufeff") for line in lines) if line.strip()]
     if not files:
         raise RequestError("-: no path on stdin; give one a line, as in find photos -name '*.jpg' | …")
     yield from files
+
+
+def _decoded(listed: bytes) -> str:
+    """A list of paths as text; one that a Windows program wrote may be in UTF-16, or begin with a mark (BOM)."""
+    if listed.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return listed.decode("utf-16", "replace")
+    return os.fsdecode(listed.removeprefix(codecs.BOM_UTF8))
 
 
 class _Progress:
@@ -238,7 +247,7 @@ class _CsvRows:
         else:
             each = [f"{p.probabilities[name]:.6f}" for name in self.classes]
             cells = [p.prediction, f"{p.probability:.6f}", *each]
-        self.table.writerow([p.file.encode("utf-8", "backslashreplace").decode(), *cells, p.error])
+        self.table.writerow([unicode(p.file), *cells, p.error])
 
 
 class _JsonRows:
@@ -253,8 +262,9 @@ class _JsonRows:
             row |= {"prediction": p.prediction, "probability": p.probability}
             best = [{"class": name, "probability": share} for name, share in p.top(self.top or 0)]
             row |= {"top": best} if self.top else {"probabilities": p.probabilities}
-        # What is no Unicode in a file's name becomes an escape of JSON's own.
-        print(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode(), file=self.stream)
+        # What is no Unicode in a file's name becomes an escape of JSON's own, and so does what the stream cannot show.
+        text = json.dumps(row, ensure_ascii=not shows_all(self.stream))
+        print(unicode(text), file=self.stream)
 
 
 @contextlib.contextmanager

@@ -169,6 +169,8 @@ def serve(given: Mapping[str, Any]) -> None:
     """What a process does that was started to be a rank."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are for the first rank, which ends the others
+    for stream in (sys.stdout, sys.stderr):  # a file that the first rank reads
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     threading.Thread(target=_until_the_first_ends, daemon=True).start()
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from tlx import logged
 from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
-from tlx.errors import Pruned, RequestError, shown
+from tlx.errors import Pruned, RequestError, shown, unicode
 from tlx.runtime import atomic, tidy, unwritable
 from tlx.summary import Summary, new_folder
 from tlx.tracking import Tracker
@@ -256,7 +256,7 @@ class Record:
     def write(self, name: str, text: str) -> None:
         """A text file of the run's folder, whole or not at all; what is no Unicode in it becomes an escape."""
         with atomic(self.folder / name) as path:
-            path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+            path.write_text(unicode(text), encoding="utf-8", newline="")
 
     @contextmanager
     def ending(self, name: str) -> Iterator[None]:

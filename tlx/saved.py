@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tlx import __version__, backbones
 from tlx.config import Backbone, Head, names_weights
-from tlx.errors import RequestError, reason
+from tlx.errors import RequestError, reason, unicode
 from tlx.pixels import Preprocessing
 from tlx.runtime import atomic
 from tlx.stages import Net, misfit
@@ -254,7 +254,7 @@ def _number(value: Any) -> bool:
 
 def _write(file: Path, description: Mapping[str, Any]) -> None:
     # A class may be a folder whose name is no Unicode: an escape, which JSON reads as what it was.
-    file.write_text(_text(description), encoding="utf-8", errors="backslashreplace")
+    file.write_text(unicode(_text(description)), encoding="utf-8")
 
 
 def _text(description: Mapping[str, Any]) -> str:

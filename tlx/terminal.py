@@ -12,6 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from tlx.streams import shows_all, visible
+
 RATE = 5.0  # looks at what is going on a second
 
 
@@ -22,7 +24,9 @@ class LiveLine:
     """
 
     def __init__(self, now: Callable[[], tuple[str, float | None]]) -> None:
-        self.now, self.console, self._spinner = now, Console(stderr=True, highlight=False), Spinner("dots")
+        self.now, self.console = now, Console(stderr=True, highlight=False)
+        self._whole = shows_all(sys.stderr)
+        self._spinner = Spinner("dots" if self._whole else "line")
         self._live = Live(
             console=self.console,
             get_renderable=self.render,
@@ -48,7 +52,7 @@ class LiveLine:
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one."""
-        self.console.print(Text(line))
+        self.console.print(Text(visible(line, sys.stderr)))
 
     def render(self) -> RenderableType:
         """What the line looks like now."""
@@ -56,8 +60,8 @@ class LiveLine:
         sign: RenderableType = self._spinner if done is None else ProgressBar(total=1.0, completed=done, width=24)
         line = Table.grid(padding=(0, 1))
         line.add_column(no_wrap=True)
-        line.add_column(no_wrap=True, overflow="ellipsis")
-        line.add_row(sign, text)
+        line.add_column(no_wrap=True, overflow="ellipsis" if self._whole else "crop")
+        line.add_row(sign, visible(text, sys.stderr))
         return line
 
 
@@ -68,14 +72,14 @@ def tables(facts: Sequence[tuple[str, str]], classes: Sequence[Sequence[str]], n
         return False
     table = Table.grid(padding=(0, 2))
     for name, value in facts:
-        table.add_row(Text(name, style="bold" if name == "test accuracy" else "dim"), Text(value))
+        table.add_row(Text(name, style="bold" if name == "test accuracy" else "dim"), Text(visible(value, file)))
     parts: list[RenderableType] = [table]
     if len(classes) > 1:
         report = Table(caption=note or None, caption_justify="left")
         for i, name in enumerate(classes[0]):
             report.add_column(name, justify="left" if i == 0 else "right")
         for line in classes[1:]:
-            report.add_row(*(Text(cell) for cell in line))
+            report.add_row(*(Text(visible(cell, file)) for cell in line))
         parts.append(report)
     console.print(Group(*parts))
     return True

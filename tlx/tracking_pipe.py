@@ -44,9 +44,10 @@ class Pipe:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = threading.Thread(target=self._listen, name="tlx-tracking", daemon=True)
         try:
-            # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone
+            # -P: its folder must not become a place for imports; a session of its own: Ctrl-C is for the run alone;
+            # -X utf8: MLflow writes files of class names, whatever the locale is
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("tracking_process.py"))],
+                [sys.executable, "-X", "utf8", "-P", str(Path(__file__).with_name("tracking_process.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

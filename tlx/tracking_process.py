@@ -108,6 +108,9 @@ class Process:
     def __init__(self) -> None:
         self.output = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
         os.dup2(2, 1)  # what a library prints must not be taken for an answer
+        for stream in (sys.stdout, sys.stderr):  # MLflow prints pictograms, and PYTHONIOENCODING may know none
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.stores: dict[str, Store] = {}
         self.runs: dict[int, Recorded] = {}
