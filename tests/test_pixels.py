@@ -3,14 +3,17 @@
 import functools
 import io
 import json
+import logging
 import os
+import pickle
 import random
+import re
 import struct
 import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -26,11 +29,12 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from tlx import decoding
+from tlx import decoding, remarks
 from tlx.compose import CONF
 from tlx.config import component
 from tlx.decoding import LARGE, MAX_BYTES, MAX_PIXELS, UnreadableImage, decode, pixels_of
 from tlx.errors import RequestError
+from tlx.images import FileBytes, Images
 from tlx.pixels import Normalize, Preprocessing, ShearZoom, _torch_alone, random_view
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -278,6 +282,91 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(side: int) -> Non
         warnings.simplefilter("ignore")
         with pytest.raises(UnreadableImage, match=r"pixels are more than|exceeds limit"):
             decode(bomb(side))
+
+
+@pytest.fixture
+def limits() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    yield
+    decoding.allow(MAX_PIXELS)
+    Image.MAX_IMAGE_PIXELS = before
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_larger_photograph_is_read_where_a_key_allows_it() -> None:
+    with pytest.raises(UnreadableImage) as refused:
+        decode(encoded(Image.new("1", (12_000, 9_000))))
+    advice = "runtime.max_pixels=108000000 takes them (predict: --max-pixels 108000000)"
+    assert str(refused.value) == f"12000 x 9000 pixels are more than 100,000,000; {advice}"
+    data = encoded(Image.fromarray(picture(30, 20)))
+    decoding.allow(599)
+    with pytest.raises(UnreadableImage, match=r"20 x 30 pixels are more than 599; runtime\.max_pixels=600"):
+        decode(data)
+    with pytest.raises(UnreadableImage, match=r"3,600,000,000 pixels are more than 599; runtime\.max_pixels=36"):
+        decode(bomb(60_000))  # beyond Pillow's own limit
+    decoding.allow(600)
+    assert decode(data).shape == (30, 20, 3)
+    decoding.allow(60_000**2)
+    with Image.open(io.BytesIO(bomb(60_000))) as opened:
+        assert opened.size == (60_000, 60_000)
+
+
+@pytest.mark.usefixtures("limits")
+def test_the_limit_goes_with_images_to_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(encoded(Image.fromarray(picture())))
+    images = Images(["1.png"], [0], FileBytes((str(tmp_path / "1.png"),)))
+    decoding.allow(1_000)
+    sent = pickle.dumps(images)
+    decoding.allow(10)
+    assert pickle.loads(sent).decode(0).shape == (20, 30, 3)
+    assert decoding.allowed() == 1_000
+
+
+# ---------------------------------------------------------------- what libraries say
+
+
+def packed(compression: str) -> bytes:
+    """A TIFF whose packed pixels are damaged; its header is whole."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels).convert("1" if compression == "group4" else "RGB")
+    data = bytearray(encoded(image, "TIFF", compression=compression))
+    for place in range(40, len(data) - 300, 97):
+        data[place] ^= 0xFF
+    return bytes(data)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_why_a_damaged_tiff_cannot_be_read_is_said_in_words_and_by_nobody_else(
+    compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UnreadableImage, match=r"^its data is damaged \(.*[a-z]{4,}.*\)$"):
+        decode(packed(compression))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_libtiff_reads_over_is_one_line_that_names_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [tmp_path / f"{i}.tif" for i in range(2)]
+    for file in files:
+        file.write_bytes(packed("group4"))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(decode, files * 4))
+    assert capfd.readouterr() == ("", "")
+    said = sorted(record.message for record in caplog.records)
+    assert [line.partition(": may be damaged: ")[0] for line in said] == [str(file) for file in files]
+    assert all(re.search(r"Bad code word .* \(and \d+ more\)$", line) for line in said)
+
+
+def test_what_pillow_logs_is_a_line_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
+    with remarks.collected() as found:
+        logging.getLogger("PIL.TiffImagePlugin").error("More samples\nthan %d", 4)
+        with remarks.collected() as inner:
+            pass
+    assert (found, inner) == (["More samples than 4"], [])
+    logging.getLogger("PIL.TiffImagePlugin").warning("nobody asked")
+    assert capfd.readouterr() == ("", "")
 
 
 # ---------------------------------------------------------------- the evaluation view

@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rank_processes": {"config", "ranks", "runtime"},  # started, and ended together
     # From files to pixels.
     "kinds": set(),  # what is an image, by content
-    "decoding": {"kinds", "levels"},  # bytes → uint8 [H, W, 3]
+    "remarks": set(),  # what libraries say of an image
+    "decoding": {"kinds", "levels", "remarks"},  # bytes → uint8 [H, W, 3]
     "shapes": {"decoding"},  # drawn pictures
     "digests": {"decoding", "levels"},  # files' content by name, hashed once
     "images": {"decoding", "digests", "levels", "runtime"},  # labelled images, decoded on demand
@@ -118,7 +119,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stages",
     },  # images → answers
     "gallery": {"model"},  # predictions as a page
-    "predict": {"checks", "folders", "gallery", "kinds", "model", "runtime", "streams"},  # the verb
+    "predict": {  # the verb
+        *("checks", "decoding", "folders", "gallery", "kinds", "model", "runtime", "streams"),
+    },
     "served": {"decoding", "model"},  # the model as MLflow serves it
     "exported": {"backbones", "config", "model", "pixels", "stages", "weights"},  # other formats, opened again
     "inventory": {"checks", "compose", "config"},  # what both lists share
@@ -152,6 +155,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "backbones",
             "config",
             "data",
+            "decoding",
             "features",
             "images",
             "pixels",
@@ -171,6 +175,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "compose",
             "config",
             "data",
+            "decoding",
             "display",
             "evaluate",
             "folders",

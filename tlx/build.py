@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tlx import ranks, weights
 from tlx.config import Backbone, Config, component, identity
 from tlx.data import Data, Parts, scale, split
+from tlx.decoding import allow
 from tlx.errors import RequestError, reason
 from tlx.images import Decoded
 from tlx.runtime import device_of, precision_of, reader_processes, use_precision, use_threads
@@ -79,6 +80,7 @@ def prepare(config: Config, clock: Clock) -> Job:
     """
     pretrained = config.source.dataset is None
     began = time.perf_counter()
+    allow(config.runtime.max_pixels)
     # A folder that is given is looked at before weights are fetched; weights are looked for before data is fetched.
     given = config.dataset.reader.get("root") is not None
     parts = found(config) if given else None

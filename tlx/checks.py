@@ -128,6 +128,7 @@ _RANGES: tuple[tuple[str, float, float | None, bool], ...] = (
     (r"features\.budget", 0, None, True),
     (r"features\.store", 0, None, True),
     (r"features\.views", 1, None, True),
+    (r"runtime\.max_pixels", 1, None, True),
 )
 _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(source\.)?dataset\.on_error", ("fail", "skip")),

@@ -189,6 +189,7 @@ class Runtime:
     workers: str = "auto"  # processes that read images; a number, or auto
     devices: str = "1"  # ranks that share the run: a number, or auto (all GPUs)
     offline: bool = False  # never touch the network
+    max_pixels: int = 100_000_000  # of an image; a larger one is not read
 
 
 @dataclass
@@ -289,6 +290,7 @@ def key(config: Config) -> str:
 ASIDE = (
     *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
     *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
+    "runtime.max_pixels",
 )
 
 
@@ -297,6 +299,7 @@ ASIDE = (
 ADDED: dict[str, Any] = {
     **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
     **{f"{part}dataset.range": None for part in ("", "source.")},
+    "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",
 }
 

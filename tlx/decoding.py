@@ -2,11 +2,12 @@
 
 import io
 import logging
+import re
 import stat
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from tlx.errors import reason
 from tlx.kinds import FORMATS, HEAD, is_heif, unread
 from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, outside, said, words
+from tlx.remarks import collected
 
 try:
     import simplejpeg
@@ -29,7 +31,7 @@ Source = bytes | Path | None  # where an image was opened from, if that is known
 
 log = logging.getLogger("tlx")
 
-MAX_PIXELS = 100_000_000  # larger than any camera's picture; 300 MB decoded
+MAX_PIXELS = 100_000_000  # of an image, where nothing else is said; 300 MB decoded
 MAX_BYTES = 500_000_000  # of one file
 LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
 ORIENTATION = 0x0112
@@ -54,6 +56,20 @@ class UnreadableImage(ValueError):
 
 _one = threading.Lock()  # held by whoever decodes a large image
 _warned = set[str]()
+_most = MAX_PIXELS
+
+
+def allow(pixels: int) -> None:
+    """Says how many pixels an image may have, from now on and in this process; Pillow's own limit is raised with it."""
+    global _most
+    _most = pixels
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+
+
+def allowed() -> int:
+    """How many pixels an image may have."""
+    return _most
 
 
 def decode(data: bytes | Path, span: Range | None = None, name: str = "") -> Pixels:
@@ -64,18 +80,19 @@ def decode(data: bytes | Path, span: Range | None = None, name: str = "") -> Pix
     floats, 0 and 1, 255 where any is above 1. `name`: of the image, for warnings.
 
     Returns uint8 [H, W, 3]; raises `UnreadableImage` where the data is truncated, is no image, or would unpack to more
-    than 100 million pixels.
+    pixels than `allow` says.
     """
-    with _told(), _opened(data) as image:
-        return _pixels(image, data, span, name or (str(data) if isinstance(data, Path) else ""))
+    name = name or (str(data) if isinstance(data, Path) else "")
+    with _told(name), _opened(data) as image:
+        return _pixels(image, data, span, name)
 
 
-def examined(data: bytes) -> Pixels | Levels | None:
+def examined(data: bytes, name: str = "") -> Pixels | Levels | None:
     """What `decode` makes of an image, where that is known without a range; of one of more than 8 bits its levels.
 
     None where such an image has no value that is a number. Raises `UnreadableImage` as `decode` does.
     """
-    with _told(), _opened(data) as image:
+    with _told(name), _opened(data) as image:
         if not deep(image):
             return _pixels(image, data)
         with _room(image):
@@ -88,7 +105,7 @@ def pixels_of(image: Image.Image, span: Range | None = None) -> Pixels:
 
     Returns uint8 [H, W, 3], a copy. Raises `UnreadableImage` as `decode` does.
     """
-    with _told():
+    with _told(""):
         return _pixels(image, _content(image) if deep(image) else None, span)
 
 
@@ -154,8 +171,8 @@ def _content(image: Image.Image) -> bytes | None:
 def _room(image: Image.Image) -> Iterator[None]:
     """Large images are decoded one after the other; too large ones are refused."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    if width * height > _most:
+        raise UnreadableImage(_too_many(f"{width} x {height} pixels", width * height))
     alone: AbstractContextManager[object] = _one if width * height > LARGE else nullcontext()
     with alone:
         yield
@@ -207,19 +224,40 @@ def _jpeg(image: Image.Image, source: Source) -> Pixels | None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What Pillow raises on damaged data, as `UnreadableImage`; MemoryError and programming errors pass."""
-    try:
-        yield
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableImage("not an image, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
-        raise UnreadableImage(reason(error).lower()) from error
-    # RuntimeError: what the library behind AVIF has to say.
-    except (RuntimeError, struct.error, ZeroDivisionError, Image.DecompressionBombError, Warning) as error:
-        raise UnreadableImage(reason(error).lower()) from error
+def _told(name: str) -> Iterator[None]:
+    """What Pillow raises on damaged data, as `UnreadableImage`; MemoryError and programming errors pass.
+
+    What libraries remark on an image that they read all the same is a warning, once for each file.
+    """
+    with collected() as remarks:
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except UnidentifiedImageError:
+            raise UnreadableImage("not an image, or of an unknown format") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            number = int(re.findall(r"\d+", str(error))[0])
+            raise UnreadableImage(_too_many(f"{number:,} pixels", number)) from None
+        except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError) as error:
+            raise UnreadableImage(_in_words(error, remarks)) from error
+        # RuntimeError: what the library behind AVIF has to say.
+        except (RuntimeError, struct.error, ZeroDivisionError, Warning) as error:
+            raise UnreadableImage(_in_words(error, remarks)) from error
+    if remarks:
+        more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
+        line = f"{name or 'an image'}: may be damaged: {remarks[0]}{more}"
+        _once(name or line, line)
+
+
+def _in_words(error: BaseException, remarks: Sequence[str]) -> str:
+    """Why an image cannot be read; Pillow gives numbers of some decoders, and libtiff the words beside."""
+    why = re.sub(r"^decoder error -?\d+( when reading image file)?", "its data is damaged", reason(error).lower())
+    return f"{why} ({remarks[0]})" if remarks else why
+
+
+def _too_many(what: str, pixels: int) -> str:
+    return f"{what} are more than {_most:,}; runtime.max_pixels={pixels} takes them (predict: --max-pixels {pixels})"
 
 
 def _upright(pixels: Pixels, image: Image.Image) -> Pixels:

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from tlx.decoding import Pixels
+from tlx.decoding import MAX_PIXELS, Pixels, allowed
 from tlx.levels import Levels
 
 DIGITS = 40  # of an image's digest
@@ -53,8 +54,10 @@ class Decoded:
 
     @classmethod
     def below(cls, folder: Path) -> "Decoded":
-        """Those that are kept below the output folder, for the decoder of today."""
-        return cls(folder / "features" / f"decoded-{version('pillow')}-{DECODER}.txt")
+        """Those that are kept below the output folder, for a decoder of this version with these limits."""
+        reads = [version("pillow"), str(DECODER), *(["heif"] if find_spec("pillow_heif") else [])]
+        reads += [] if allowed() == MAX_PIXELS else [str(allowed())]
+        return cls(folder / "features" / f"decoded-{'-'.join(reads)}.txt")
 
     def add(self, digests: Iterable[str], levels: Mapping[str, Levels] | None = None) -> None:
         """Keeps what is new. `levels`: of those with more than 8 bits."""

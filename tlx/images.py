@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlx.decoding import MAX_BYTES, Pixels, UnreadableImage, decode, examined
+from tlx.decoding import MAX_BYTES, Pixels, UnreadableImage, allow, allowed, decode, examined
 from tlx.digests import Decoded, Seen, digest_of, seen
 from tlx.errors import reason
 from tlx.levels import Levels, Range
@@ -126,7 +126,7 @@ class Store:
                 content = self.read(row)
                 digest = digest_of(content)
                 if not fine(digest):
-                    found = examined(content) if isinstance(content, bytes) else content
+                    found = examined(content, path or "") if isinstance(content, bytes) else content
                     if isinstance(found, Levels):
                         self.levels[row] = found
                     elif found is not None and self.budget is not None and self.budget.take(found.nbytes):
@@ -155,7 +155,12 @@ class Store:
         return read.paths[row] if isinstance(read, FileBytes) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "kept": {}, "budget": None}  # a worker process decodes for itself
+        # A worker process decodes for itself, and has limits of its own.
+        return {**self.__dict__, "kept": {}, "budget": None, "most": allowed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        allow(state.pop("most"))
+        self.__dict__.update(state)
 
 
 class Images:

@@ -138,9 +138,11 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     run_folder(run)
     config = _composed(overrides, config_dir)
     from tlx.build import found, output
+    from tlx.decoding import allow
     from tlx.images import Decoded
     from tlx.runtime import device_name, use_precision, use_threads
 
+    allow(config.runtime.max_pixels)
     parts = found(config, fewest=1)
     use_threads(config.runtime.threads)
     import torch

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tlx.checks import DEVICES
+from tlx.decoding import MAX_PIXELS, allow
 from tlx.errors import RequestError, printable, unicode
 from tlx.folders import listed, local, run_folder, walk
 from tlx.gallery import Gallery
@@ -49,10 +50,17 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, metavar="N", help="images that are answered together; as many as in the run's test"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help=f"of an image; larger ones are not read ({MAX_PIXELS:,})"
+    )
 
 
 def main(given: argparse.Namespace) -> int:
     """Carries the verb out and gives its exit code."""
+    if given.max_pixels is not None:
+        if given.max_pixels < 1:
+            raise RequestError(f"--max-pixels {given.max_pixels}: must be at least 1")
+        allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
     return predict(given.run, given.paths, targets, given.top, given.batch_size, given.device)
 
