@@ -366,16 +366,71 @@ def test_an_image_may_be_given_in_any_way(opened: Model, photos: Path) -> None:
     assert opened.predict([turned])[0].probability == opened.predict([array[::-1, ::-1]])[0].probability
     wrong = [array.astype(np.float32), array[:, :, 0], np.zeros((0, 4, 3), np.uint8), b"", b"nothing"]
     errors = [p.error for p in opened.predict(wrong)]
-    assert errors[0] == "an array of float32 [42, 50, 3]; it must be uint8 [H, W, 3]"
+    assert re.fullmatch(
+        r"an array of float32 \[42, 50, 3\] with values from \d+ to \d+; it must be .* 0\.\.1", errors[0]
+    )
     assert all("it must be uint8 [H, W, 3]" in error for error in errors[:3])
     assert errors[3:] == ["the file is empty", "not an image, or of an unknown format"]
     line = "https://example.org/cat.jpg: a URL; nothing is fetched here: download it and give the file's path"
     assert [p.error for p in opened.predict(["https://example.org/cat.jpg"])] == [line]
-    others = opened.predict([torch.zeros(3, 8, 8), ("photo", torch.zeros(3, 8, 8))])  # type: ignore[list-item]
+    others = opened.predict([("photo", torch.zeros(3, 8, 8)), None])  # type: ignore[list-item]
     advice = "is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image"
-    assert [other.error for other in others] == [f"Tensor {advice}", f"tuple {advice}"]
-    with pytest.raises(RequestError, match=r"predict takes a list of images, as in predict\(\['photo.jpg'\]\)"):
-        opened.predict("photo.jpg")
+    assert [other.error for other in others] == [f"tuple {advice}", f"NoneType {advice}"]
+
+
+def test_an_array_or_a_tensor_in_any_usual_form_is_the_same_image(opened: Model, photos: Path) -> None:
+    array = np.asarray(Image.open(photos / "2.png"))
+    tensor = torch.from_numpy(array.copy())
+    forms: list[Any] = [
+        *(
+            array,
+            array.transpose(2, 0, 1),
+            array / 255,
+            (array / 255).astype(np.float32),
+            array.transpose(2, 0, 1) / 255,
+        ),
+        *(tensor, tensor.permute(2, 0, 1), tensor.permute(2, 0, 1) / 255, (tensor / 255).requires_grad_()),
+    ]
+    expected = opened.predict([photos / "2.png"])[0].probability
+    assert [p.probability for p in opened.predict(forms)] == [expected] * len(forms)
+    for one in (
+        *forms,
+        photos / "2.png",
+        str(photos / "2.png"),
+        (photos / "2.png").read_bytes(),
+        Image.fromarray(array),
+    ):
+        (found,) = opened.predict(one)
+        assert (found.probability, found.error) == (expected, "")
+    for several in (np.stack([array] * 2), torch.stack([tensor.permute(2, 0, 1)] * 2), iter([array] * 2)):
+        assert [p.probability for p in opened.predict(several)] == [expected] * 2
+    # An array whose first and last sides are both 3 is read in the usual order of its kind.
+    odd = np.arange(27, dtype=np.uint8).reshape(3, 3, 3) * 9
+    first = opened.predict(torch.from_numpy(odd))[0].probability
+    assert first == opened.predict(np.ascontiguousarray(odd.transpose(1, 2, 0)))[0].probability
+
+
+def test_what_is_no_image_alone_is_one_line(opened: Model, tmp_path: Path) -> None:
+    for one, error in (
+        ("photo.jpg", "no such file or directory"),
+        (tmp_path, "not a file"),
+        (np.zeros((9, 9), np.uint8), "an array of uint8 [9, 9]; it must be uint8 [H, W, 3]"),
+        (np.zeros((9, 9, 3), np.int64), "an array of int64 [9, 9, 3]; it must be uint8 [H, W, 3]"),
+        (torch.full((3, 9, 9), -2.0), "an array of float32 [3, 9, 9] with values from -2 to -2; it must be"),
+        (np.full((9, 9, 3), np.nan), "an array of float64 [9, 9, 3] with values from nan to nan; it must be"),
+    ):
+        (found,) = opened.predict(one)
+        assert error in found.error
+    wrong: list[tuple[Any, str]] = [
+        (np.zeros((9, 9, 3), np.uint8).tolist(), r"predict: nested lists are no image; numpy\.array"),
+        (np.zeros((1, 2, 9, 9, 3), np.uint8), r"predict: an array \[1, 2, 9, 9, 3\]; one image is uint8 \[H, W, 3\]"),
+        (5, "predict takes an image, or a list of images .* no int"),
+        ({"image": "photo.jpg"}, "no dict"),
+        (io.BytesIO(b"x"), "no BytesIO"),
+    ]
+    for given, said in wrong:
+        with pytest.raises(RequestError, match=said):
+            opened.predict(given)
 
 
 def test_the_frames_of_an_animation_are_images_of_their_own(opened: Model) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -29,10 +30,13 @@ from tlx.stages import Net
 
 __all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
 
+SHAPES = "uint8 [H, W, 3] or [3, H, W], or float in 0..1"  # of an array
+HALF = 0.5 / 255  # by which a float may lie outside of 0..1: it rounds to the same level
 UNKNOWN = "unknown"  # the prediction where no class is probable enough
 
-# A path, the bytes of a file, uint8 `[H, W, 3]` in RGB, or one of Pillow's images in any mode.
-Picture = Path | str | bytes | Pixels | Image.Image
+# A path, the bytes of a file, one of Pillow's images in any mode, or an array or tensor in RGB, `[H, W, 3]` or
+# `[3, H, W]`: uint8, or float in 0..1.
+Picture = Path | str | bytes | NDArray[Any] | Tensor | Image.Image
 _View = tuple[str, Tensor | str]  # an image's name, and what the network sees of it or why that cannot be had
 
 
@@ -95,15 +99,22 @@ class Model:
         """Where the weights are."""
         return next(self.net.parameters()).device
 
-    def predict(self, images: Iterable[Picture], batch_size: int | None = None) -> list[Prediction]:
+    def predict(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> list[Prediction]:
         """A prediction for each image, in order.
 
-        `images`: paths, bytes of image files, uint8 `[H, W, 3]` arrays, Pillow's images, mixed as you like. What is no
-        image gives a prediction with an `error`; it does not end the others. For more than memory holds: `stream`.
+        Args:
+            images: paths, bytes of image files, Pillow's images, arrays and tensors in RGB (`[H, W, 3]` or `[3, H, W]`,
+                uint8 or float in 0..1), mixed as you like, or one of them alone; or an array or tensor of several
+                images. What is no image gives a prediction with an `error`; it does not end the others. For more than
+                memory holds: `stream`.
+            batch_size: as `stream` takes it.
+
+        Raises:
+            RequestError: `images` is neither an image nor a list of them.
         """
         return list(self.stream(images, batch_size))
 
-    def stream(self, images: Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
+    def stream(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
         """As `predict`, as they are computed: images are asked for, and decoded in threads, only a little ahead.
 
         An array must not be overwritten before its answer is there; Pillow's images may, as the frames of an animation
@@ -114,13 +125,11 @@ class Model:
         return (prediction for prediction, _ in self.with_views(images, batch_size))
 
     def with_views(
-        self, images: Iterable[Picture], batch_size: int | None = None
+        self, images: Picture | Iterable[Picture], batch_size: int | None = None
     ) -> Iterator[tuple[Prediction, Tensor | None]]:
         """As `stream`, each with what the network saw: uint8 `[3, S, S]`, None where the image could not be read."""
-        if isinstance(images, str | bytes | Path):
-            raise RequestError("predict takes a list of images, as in predict(['photo.jpg'])")
         batch_size = batch_size or rows_per_pass(self.device)
-        batches = self._batches(self._views(images), batch_size)
+        batches = self._batches(self._views(_several(images)), batch_size)
         for answers in side_by_side(self._answers, batches, for_passes(self.device)):
             yield from answers
 
@@ -211,6 +220,48 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     return model
 
 
+def _array(image: NDArray[Any] | Tensor) -> Pixels:
+    """uint8 `[H, W, 3]` of an array or a tensor. Raises UnreadableImage."""
+    usual = not isinstance(image, Tensor)  # `[3, H, 3]` is read in the usual order of its kind
+    if isinstance(image, Tensor):
+        here = image.detach().cpu()
+        values: NDArray[Any] = (here.float() if here.is_floating_point() else here).numpy()  # NumPy has no bfloat16
+    else:
+        values = image
+    told = f"an array of {str(image.dtype).removeprefix('torch.')} {list(values.shape)}"
+    first, last = (values.ndim == 3 and values.shape[at] == 3 for at in (0, 2))
+    if not (first or last) or not values.size or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+        raise UnreadableImage(f"{told}; it must be {SHAPES}")
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -HALF and high <= 1 + HALF):  # nor where one is no number
+            raise UnreadableImage(f"{told} with values from {low:g} to {high:g}; it must be {SHAPES}")
+        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    pixels: Pixels = values.transpose(1, 2, 0) if first and not (last and usual) else values
+    return np.require(pixels, requirements=["C", "W"])
+
+
+def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """What was given as a list of images: one image alone is a list of one.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if isinstance(images, str | bytes | Path | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray | Tensor):
+        if images.ndim > 4:
+            raise RequestError(f"predict: an array {list(images.shape)}; one image is {SHAPES}, several [N, …]")
+        numbers = isinstance(images, Tensor) or images.dtype.kind in "biuf"
+        return [images] if images.ndim < 4 and numbers else images
+    if isinstance(images, Mapping) or not isinstance(images, Iterable) or hasattr(images, "read"):
+        kind = type(images).__name__
+        raise RequestError(f"predict takes an image, or a list of images as in predict(['photo.jpg']), no {kind}")
+    if isinstance(images, list) and images and isinstance(images[0], list):
+        raise RequestError("predict: nested lists are no image; numpy.array(image, dtype='uint8') makes one of them")
+    return images
+
+
 def _pixels(image: Picture, span: Range | None) -> Pixels:
     """uint8 `[H, W, 3]` of whatever may be given; `span` as `decode` has it.
 
@@ -218,10 +269,8 @@ def _pixels(image: Picture, span: Range | None) -> Pixels:
     """
     if isinstance(image, Image.Image):
         return pixels_of(image, span)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise UnreadableImage(f"an array of {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]")
-        return np.require(image, requirements=["C", "W"])
+    if isinstance(image, np.ndarray | Tensor):
+        return _array(image)
     if isinstance(image, bytes):
         return decode(image, span)
     if isinstance(image, str | Path):
