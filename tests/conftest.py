@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,11 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Where MLflow is: the tests have stores of their own, whatever the shell says.
+MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
+for name in MLFLOW:
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parent.parent
 Tlx = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -24,6 +29,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data is not here ({folder}); set TLX_TEST_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_store_is_set() -> Iterator[None]:
+    """What a test sets is not the next one's: `mlflow.set_tracking_uri` writes into the environment."""
+    yield
+    for name in (*MLFLOW, "TLX_TRACKING_PASSWORDS"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # From words to values.
     "levels": set(),  # images of more than 8 bits
     "config": set(),  # the schema, components by name, a run's identity
-    "checks": {"choice", "config"},  # every value in range, every name known
+    "tracking_uri": {"config"},  # where MLflow is, and its password
+    "checks": {"tracking_uri", "choice", "config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
     "launchers": {"streams"},  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
@@ -131,7 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
     },
     "report": {"choice", "runtime"},  # pictures, card
-    "tracking": {"config", "tracking_pipe", "tracking_store", "tracking_tags"},  # what MLflow is told
+    "tracking": {"config", "tracking_pipe", "tracking_store", "tracking_tags", "tracking_uri"},  # what MLflow is told
     "logged": {"choice", "runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
@@ -197,6 +198,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stages",
     },  # a run's model: tried out, written, however it ends
     "job": {
+        "tracking_uri",
         *(
             "backbones",
             "build",
@@ -212,12 +214,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("ranks", "record", "runtime", "saving", "solvers", "standing", "summary", "tracking", "trainer"),
     },
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"},  # --dry-run
-    "resume": {"checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing"},  # the verb
+    "resume": {  # the verb
+        *("checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing", "tracking_uri"),
+    },
     "sweep_summary": {  # what a sweep found, at its end
         *("compare", "comparison", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime"),
         *("standing", "tracking"),
     },
     "sweep": {  # runs that belong together, whatever happens on the way
+        "tracking_uri",
         *("build", "checkpoint", "checks", "compose", "config", "data", "display", "job", "launchers"),
         *("ledger", "planned", "rank_processes", "runtime", "standing", "summary", "sweep_summary", "tracking"),
     },
@@ -233,6 +238,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
     "__main__": {
+        "tracking_uri",
         "checks",
         "compose",
         "display",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlx import streams
-from tlx.errors import RequestError, empty, nearest, said
+from tlx import streams, tracking_uri
+from tlx.errors import RequestError, empty, nearest, said, shown
 from tlx.runtime import FULL
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out one command line and gives its exit code."""
     streams.use()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
     try:
         if arguments and arguments[0] in VERBS:
@@ -78,6 +78,7 @@ def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summa
     """Composes, checks and carries out one run."""
     from tlx.compose import compose
 
+    overrides = tracking_uri.typed(overrides)
     node = compose(overrides, config_dir)
     if _repeats(node):
         raise RequestError("seeds and folds make a sweep, not one run: python -m tlx does it, or a loop over seed")
@@ -278,7 +279,7 @@ def _show(known: argparse.Namespace) -> int:
         if node is None:
             raise RequestError(f"--package {known.package}: no such part of the configuration")
     text = OmegaConf.to_yaml(node, resolve=known.resolve) if OmegaConf.is_config(node) else str(node)
-    print(text, end="")
+    print(shown(text), end="")
     return 0
 
 
@@ -297,7 +298,7 @@ def _folder(node: DictConfig) -> Path:
 def _say(error: BaseException, code: int) -> int:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
-    print(f"tlx: {said(error)}", file=sys.stderr)
+    print(f"tlx: {shown(said(error))}", file=sys.stderr)
     return code
 
 

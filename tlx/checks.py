@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from tlx import tracking_uri
 from tlx.choice import RULES
 from tlx.config import Config, Dataset, Source, Strategy, flat, names_weights
 from tlx.errors import RequestError, empty, nearest
@@ -35,6 +36,7 @@ def checked(node: Any) -> Config:
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise RequestError(f"{key}{str(error.msg or error).splitlines()[0]}") from error
+    tracking_uri.resolved(config.tracking)
     config.dataset = _dataset("dataset", config.dataset)
     config.source.dataset = _dataset("source.dataset", config.source.dataset) if config.source.name != "none" else None
     if config.strategy.weights == "none":  # there is nothing to transfer

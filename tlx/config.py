@@ -197,8 +197,8 @@ class Tracking:
     """Where MLflow keeps the run."""
 
     enabled: bool = True
-    uri: str | None = None  # null: sqlite:///<output>/mlflow.db
-    experiment: str = "tlx"
+    uri: str | None = None  # null: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db
+    experiment: str | None = None  # null: MLFLOW_EXPERIMENT_NAME, else tlx
     model: bool = True  # log the saved model
     register: str | None = None  # a name in the model registry
     system_metrics: bool = True

@@ -46,7 +46,7 @@ def said(error: BaseException) -> str:
 
 def shown(text: str) -> str:
     """The text without a password in a URL."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+    return re.sub(r"(://[^/@:\s]*):(?!\d+[/?#'\"\s])[^\s'\"]*@", r"\1:***@", text)
 
 
 def recovered(text: str) -> str:

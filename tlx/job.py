@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
-from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking
+from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking, tracking_uri
 from tlx.build import Clock, Job, features_of, identify, network, output, prepare
 from tlx.config import Config, Phase, component, from_tree, source_task
 from tlx.copies import copies
@@ -78,6 +78,8 @@ def run(
         record.ending(name),
         rank_processes.together(config.runtime, "tlx.job:follow", asked, advice),
     ):
+        for line in tracking_uri.lines(config.tracking) if writes and within is None else ():
+            log.info("%s", line)
         with ranks.first():
             if job is None:
                 job = prepare(config, clock)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tlx import checkpoint, ledger, rank_processes
+from tlx import checkpoint, ledger, rank_processes, tracking_uri
 from tlx.config import from_tree
 from tlx.errors import RequestError, shown
 
@@ -15,6 +15,9 @@ from tlx.errors import RequestError, shown
 def options(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="tracking.uri=…", help="MLflow's address, where its password is needed again"
+    )
 
 
 def main(given: argparse.Namespace) -> int:
@@ -37,6 +40,13 @@ def main(given: argparse.Namespace) -> int:
         raise RequestError(f"{given.run}: was started in {state['cwd']}, which is no more; its paths begin there")
     os.chdir(state["cwd"])
     config = from_tree(state["config"])
+    for word in given.overrides:
+        key, _, value = word.partition("=")
+        if key != "tracking.uri":
+            raise RequestError(f"{word}: a run goes on as it began; resume takes tracking.uri only")
+        config.tracking.uri = value
+    if config.tracking.uri is not None:
+        config.tracking.uri = tracking_uri.hidden(config.tracking.uri)
     summary = job.run(config, folder, command=state["command"], name=state["name"], resume=True)
     if rank_processes.writes():
         closing(summary)

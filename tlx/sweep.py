@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tlx import checkpoint, compose, ledger, sweep_summary, tracking
+from tlx import checkpoint, compose, ledger, sweep_summary, tracking, tracking_uri
 from tlx.checks import checked
 from tlx.config import Config
 from tlx.errors import RequestError, said
@@ -85,7 +85,14 @@ class Sweep:
     def _launched(self, job: Callable[..., Any], batches: Sequence[list[Planned]]) -> Iterator[list[Planned]]:
         """Runs the jobs, a batch after the other, and yields of each those whose process died."""
         for batch in filter(None, batches):
-            typed = [[*j.overrides, f"hydra.sweep.subdir={j.folder}"] for j in batch]
+            typed = [
+                [
+                    *j.overrides,
+                    *tracking_uri.overrides(j.config.tracking, j.overrides),
+                    f"hydra.sweep.subdir={j.folder}",
+                ]
+                for j in batch
+            ]
             found = compose.launch(typed, job, self.folder, self.config_dir)
             lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
             for j, outcome in zip(batch, found, strict=True):
@@ -175,6 +182,8 @@ def open_sweep(
     reachable(jobs[0].launcher, jobs[0].settings)
     if config.sweep.name is None:
         folder = new_folder(folder)
+    for line in tracking_uri.lines(config.tracking):
+        print(line, file=sys.stderr)
     tracker = tracking.open(config.tracking, _output(config))
     if jobs[0].launcher != "basic":
         tracking.fit_for_many(config.tracking, _output(config))

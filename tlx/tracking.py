@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import urlsplit
 
-from tlx import tracking_tags
+from tlx import tracking_tags, tracking_uri
 from tlx.config import flat as leaves
 from tlx.errors import RequestError, shown
 from tlx.tracking_pipe import pipe
-from tlx.tracking_store import reachable
+from tlx.tracking_store import REFUSED, reachable
 
 if TYPE_CHECKING:
     from tlx.config import Tracking
@@ -91,8 +91,18 @@ class Tracker:
 class MlflowTracker(Tracker):
     """Tells MLflow."""
 
-    def __init__(self, uri: str, artifacts: str | None, experiment: str, system_metrics: bool) -> None:
-        self.uri = uri
+    def __init__(
+        self,
+        uri: str,
+        artifacts: str | None,
+        experiment: str,
+        system_metrics: bool,
+        address: str = "",
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        """`uri`: as it is shown; `address`: with what MLflow needs to open it, if that is another; `login`: a server's
+        user name and password."""
+        self.uri, self.address, self.login = uri, address or uri, login
         self.artifacts = artifacts
         self.experiment = experiment
         self.system_metrics = system_metrics
@@ -130,7 +140,8 @@ class MlflowTracker(Tracker):
             told = parent if isinstance(parent, str) else None
         self._say(
             "start",
-            uri=self.uri,
+            uri=self.address,
+            login=self.login,
             artifacts=self.artifacts,
             experiment=self.experiment,
             name=name,
@@ -188,34 +199,45 @@ def open(config: "Tracking", output: Path) -> Tracker:
     if importlib.util.find_spec("mlflow") is None:
         raise RequestError("tracking: the package mlflow is not installed; install it, or run with tracking=none")
     output = Path(output).absolute()
-    uri = config.uri or f"sqlite:///{output / 'mlflow.db'}"
+    uri, experiment = config.uri or f"sqlite:///{output / 'mlflow.db'}", config.experiment or "tlx"
+    key = tracking_uri.from_environment(config).get("tracking.uri", "tracking.uri")
     if uri.startswith("sqlite:///"):
         file = Path(os.path.expanduser(uri.removeprefix("sqlite:///"))).absolute()
         if re.search("[?%]", str(file)):  # to SQLAlchemy they are the start of options and of an escaped character
             raise RequestError(
-                f"tracking.uri: a database's path cannot have '?' or '%' in it: '{file}'; "
+                f"{key}: a database's path cannot have '?' or '%' in it: '{file}'; "
                 f"give another path, or use tracking=none"
             )
         if file.is_file() and file.stat().st_size:
             with file.open("rb") as stream:
                 if stream.read(15) != b"SQLite format 3":
-                    raise RequestError(f"tracking.uri: '{file}' is not an SQLite database; give another file")
+                    raise RequestError(f"{key}: '{file}' is not an SQLite database; give another file")
         artifacts: str | None = (file.parent / "mlartifacts").as_uri()
-        return MlflowTracker(f"sqlite:///{file}", artifacts, config.experiment, config.system_metrics)
-    if urlsplit(uri).scheme in ("http", "https"):
-        if reason := reachable(uri, PROBE):
-            raise RequestError(
-                f"tracking.uri: the MLflow server at '{shown(uri)}' cannot be reached ({reason}); "
-                f"start it, give another tracking.uri, or use tracking=sqlite"
-            )
-        return MlflowTracker(uri, None, config.experiment, config.system_metrics)
+        return MlflowTracker(f"sqlite:///{file}", artifacts, experiment, config.system_metrics)
+    address, login = tracking_uri.opened(uri)
+    uri = tracking_uri.hidden(uri)
+    if urlsplit(address).scheme in ("http", "https"):
+        if reason := reachable(address, PROBE, login):
+            raise RequestError(_unreachable(key, uri, reason))
+        return MlflowTracker(uri, None, experiment, config.system_metrics, address, login)
     if not re.match(r"(postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
+        other = "" if key == "tracking.uri" else ", give tracking.uri, or use tracking=none"
         raise RequestError(
-            f"tracking.uri: '{shown(uri)}' is not an MLflow store; "
-            f"give sqlite:///FILE, http://HOST:PORT, or leave it out (null)"
+            f"{key}: '{shown(uri)}' is not an MLflow store; "
+            f"give sqlite:///FILE, http://HOST:PORT, or leave it out (null){other}"
         )
     artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
-    return MlflowTracker(uri, artifacts, config.experiment, config.system_metrics)
+    return MlflowTracker(uri, artifacts, experiment, config.system_metrics, address)
+
+
+def _unreachable(key: str, uri: str, reason: str) -> str:
+    server = f"{key}: the MLflow server at '{shown(uri)}'"
+    if reason == REFUSED:
+        return (
+            f"{server} does not let us in ({reason}): it wants a user name and a password; set "
+            f"{tracking_uri.USER} and {tracking_uri.PASSWORD}, or type tracking.uri=http://USER:PASSWORD@HOST:PORT"
+        )
+    return f"{server} cannot be reached ({reason}); start it, give another tracking.uri, or use tracking=sqlite"
 
 
 # File systems of other machines: SQLite's locks do not hold there (https://sqlite.org/faq.html#q5).

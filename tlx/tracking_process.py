@@ -207,6 +207,8 @@ def main() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():
         os.environ.setdefault(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        os.environ.pop(name, None)  # where to write is said with each run
     process = Process()
     threading.Thread(target=process.read, daemon=True).start()
     with contextlib.suppress(ImportError):  # while the run prepares; what is missing is told when it is needed

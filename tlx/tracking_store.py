@@ -3,8 +3,10 @@
 Part of that process, which opens this file by its path: nothing of tlx is imported here, and MLflow when it is needed.
 """
 
+import base64
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import urllib.error
@@ -36,29 +38,49 @@ EXPERIMENT = {
 }
 
 
-def reachable(uri: str, timeout: float) -> str | None:
+REFUSED = "HTTP 401"  # what a server says to one whom it does not know
+USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+OWN = os.environ.get(USER), os.environ.get(PASSWORD)
+
+
+def reachable(uri: str, timeout: float, login: Sequence[str] | None = None) -> str | None:
     """Why the server at `uri` does not answer within `timeout` seconds, or None where it does.
 
-    Decided in a thread: looking up a name has no time limit of its own.
+    Decided in a thread: looking up a name has no time limit of its own. `login`: user name and password; `REFUSED` is
+    the answer where it is not accepted.
     """
     reason = [f"no answer within {timeout:g} s"]
+    known = login or (os.environ.get(USER), os.environ.get(PASSWORD))
+    headers = {}
+    if all(known):
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(map(str, known)).encode()).decode()
+    # Who has another way to be known, by MLflow's own means, may be let in where these requests are not.
+    other = os.environ.get("MLFLOW_TRACKING_TOKEN") or os.path.exists(os.path.expanduser("~/.mlflow/credentials"))
 
-    def ask() -> None:
+    def ask(path: str) -> int:
+        request = urllib.request.Request(uri.rstrip("/") + path, headers=headers)
         try:
-            with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=timeout):
-                reason.clear()
+            with urllib.request.urlopen(request, timeout=timeout):
+                return 200
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code in (502, 503, 504):  # a proxy that answers for a server which does not
-                reason[0] = f"HTTP {error.code}"
-            else:
-                reason.clear()
-        except urllib.error.URLError as error:
-            reason[0] = str(error.reason)
-        except (OSError, ValueError) as error:
-            reason[0] = str(error)
+            return error.code
 
-    thread = threading.Thread(target=ask, daemon=True)
+    def decide() -> None:
+        try:
+            code = ask("/health")
+            if code in (502, 503, 504):  # a proxy that answers for a server which does not
+                reason[0] = f"HTTP {code}"
+                return
+            reason.clear()
+            if (headers or not other) and 401 in (code, ask("/api/2.0/mlflow/experiments/search?max_results=1")):
+                reason.append(REFUSED)
+        except urllib.error.URLError as error:
+            reason[:] = [str(error.reason)] if reason else []
+        except (OSError, ValueError) as error:
+            reason[:] = [str(error)] if reason else []
+
+    thread = threading.Thread(target=decide, daemon=True)
     thread.start()
     thread.join(timeout + 0.3)
     return reason[0] if reason else None
@@ -86,7 +108,7 @@ class Store:
 
     def asleep(self) -> bool:
         """Whether it is a server that does not answer."""
-        return self.uri.startswith("http") and reachable(self.uri, 3.0) is not None
+        return self.uri.startswith("http") and reachable(self.uri, 3.0, self.login) is not None
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
         """One process at a time, where the store is a file; a server has none to offer."""
@@ -100,6 +122,11 @@ class Store:
 
     def client(self) -> "MlflowClient":
         """Connects; creates the database where there is none."""
+        for name, value in zip((USER, PASSWORD), self.login or OWN, strict=True):  # where MLflow looks for them
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         if self._client is None:
             from mlflow import MlflowClient
 
