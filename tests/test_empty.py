@@ -1,12 +1,14 @@
 """A key, an option or an argument without text, as an unset variable leaves it: refused by name, never a folder."""
 
+import argparse
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import tlx
-from tlx.__main__ import ROOMS, main
+from tlx.__main__ import ROOMS, _Parser, main
 from tlx.checks import checked
 from tlx.compose import compose, without_hydra
 from tlx.config import component
@@ -111,8 +113,17 @@ def test_an_empty_argument_is_refused_by_name(
     assert sorted(here.rglob("*")) == before
 
 
-def test_every_subcommand_is_looked_at() -> None:
-    assert {words[0] for words, _ in ARGUMENTS} >= set(ROOMS)
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_subcommand_refuses_each_of_its_arguments_without_text(name: str) -> None:
+    parser = _Parser(prog=name)
+    import_module(f"tlx.{ROOMS[name][0]}").options(parser)
+    parser.no_empty(argparse.Namespace())
+    texts = [action for action in parser._actions if action.nargs != 0 and action.type is None]
+    assert texts
+    for action in texts:
+        word = "  " if action.option_strings else ["given", ""]
+        with pytest.raises(RequestError, match="is empty"):
+            parser.no_empty(argparse.Namespace(**{action.dest: word}))
 
 
 def test_functions_refuse_it_too() -> None:

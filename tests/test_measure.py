@@ -65,7 +65,8 @@ def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
 ) -> None:
     run = learned(tmp_path, *RESNET, f"runtime.precision={precision}", f"strategy={strategy}")
     capsys.readouterr()
-    assert verb(run, *own(run), "--csv", str(tmp_path / "t.csv"), "--json", str(tmp_path / "t.json")) == 0
+    words = ["--part", "test", "--csv", str(tmp_path / "t.csv"), "--json", str(tmp_path / "t.json")]
+    assert verb(run, *own(run), *words) == 0
     assert (tmp_path / "t.csv").read_bytes() == (run.folder / "predictions.csv").read_bytes()
     with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -79,9 +80,10 @@ def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
     assert found["data"]["part"] == "test"
     assert found["images"] == run.images["test"] == 9
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"accuracy  {run.test_accuracy:.1%}  (95 % interval ")
-    assert "data      image_folder, part test: 9 images of 45 (--part all takes them all)" in said
-    assert f"computed  on cpu, {run.precision}" in said
+    assert said[0].startswith(f"accuracy     {run.test_accuracy:.1%}  (95 % interval ")
+    assert "data         data, part test: 9 images of 45 (--part all takes them all)" in said
+    assert f"computed     on cpu, {run.precision}" in said
+    assert "seen before  none of these images, in training or validation" in said
     assert [line.split()[:2] for line in said[-3:]] == [[name, "3"] for name in CLASSES]
 
 
@@ -93,18 +95,22 @@ def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so
     assert {part: len(names) for part, names in files.items()} == {"train": 29, "test": 9, "all": 45}
     assert files["train"] | files["test"] < files["all"]
     assert not files["train"] & files["test"]
-    assert {part for part, of in found.items() if of.trained} == {"train", "all"}
+    assert {part: (of.seen or ()).count("train") for part, of in found.items()} == {"train": 29, "test": 0, "all": 29}
+    assert {part: (of.seen or ()).count("val") for part, of in found.items()} == {"train": 0, "test": 0, "all": 7}
     whole = found["all"].scores
     assert whole.interval == wilson(round(whole.accuracy * 45), 45)
+    assert found["all"].others == (found["test"].scores.accuracy, found["test"].scores.interval, 9)
     verb(run, *own(run), "--part", "val")
-    assert "note      the model has learned from these images, or was chosen by them" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "note         the model has learned from all of these images, or was chosen by them" in said
+    assert "seen before  0 of these 7 images in training, 7 in validation" in said
 
 
 def test_a_name_that_is_no_unicode_is_an_escape_in_what_is_written(
     run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, figures = tmp_path / "t.csv", tmp_path / "t.json"
-    assert verb(run, *own(run), "--csv", str(table), "--json", str(figures)) == 0
+    assert verb(run, *own(run), "--part", "test", "--csv", str(table), "--json", str(figures)) == 0
     assert table.read_bytes() == (run.folder / "predictions.csv").read_bytes()
     with table.open(encoding="utf-8") as file:
         assert sum("/dark/\\udcff" in row["file"] for row in csv.DictReader(file)) == 3
@@ -129,20 +135,21 @@ def test_another_split_of_its_own_data_is_no_test_of_a_model_and_that_is_said(
 ) -> None:
     words = [other for other in own(run) if not other.startswith("seed=") or "seed" not in word]
     trained = {file for part in ("train", "val") for file in measure.evaluate(str(run.folder), own(run), part).files}
-    found = measure.evaluate(str(run.folder), [*words, word])
-    assert found.mixed
-    assert not found.trained
-    assert trained & set(found.files) or word == "dataset.limit.test=5"
-    assert verb(run, *words, word) == 0
-    line = "note      data of the same name as the run's, but not its test set: the model may have learned from some of"
-    assert line in capsys.readouterr().out
+    found = measure.evaluate(str(run.folder), [*words, word], "test")
+    seen = [file for file, split in zip(found.files, found.seen or (), strict=True) if split]
+    assert set(seen) == trained & set(found.files)
+    assert seen or word == "dataset.limit.test=5"
+    assert verb(run, *words, word, "--part", "test") == 0
+    number = sum(split == "train" for split in found.seen or ())
+    line = f"seen before  {number} of these {len(found.files)} images in training, {len(seen) - number} in validation"
+    assert (line if seen else "seen before  none of these images, in training or validation") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["++seed=3"], ["dataset.limit.train=6"], ["dataset.per_class=2"]])
 def test_its_own_test_set_is_told_apart_whatever_else_was_chosen(run: Summary, words: list[str]) -> None:
-    found = measure.evaluate(str(run.folder), [*own(run)[:-1], *words])
+    found = measure.evaluate(str(run.folder), [*own(run)[:-1], *words], "test")
     assert len(found.files) == 9
-    assert (found.trained, found.mixed) == (False, False)
+    assert found.seen == ("",) * 9
 
 
 def test_few_images_of_a_class_are_measured_as_they_are(
@@ -150,8 +157,8 @@ def test_few_images_of_a_class_are_measured_as_they_are(
 ) -> None:
     root = draw(tmp_path / "few", ("dark", "light"), n=2, start=9)
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
-    assert verb(run, *words, "--part", "all", "--csv", str(tmp_path / "t.csv")) == 0
-    assert "image_folder, part all: 4 images" in capsys.readouterr().out
+    assert verb(run, *words, "--csv", str(tmp_path / "t.csv")) == 0
+    assert "few, part all: 4 images" in capsys.readouterr().out
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {(Path(row["file"]).parent.name, row["label"]) for row in rows} == {("dark", "dark"), ("light", "light")}
@@ -159,7 +166,7 @@ def test_few_images_of_a_class_are_measured_as_they_are(
     predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
     assert [f"{p.probability:.6f}" for p in predicted] == [row["probability"] for row in rows]
     with pytest.raises(RequestError) as raised:
-        verb(run, *words)
+        verb(run, *words, "--part", "test")
     assert str(raised.value) == (
         "--part test: class 'dark' has 2 of the 3 images that a split needs; --part all measures all images"
     )
@@ -224,10 +231,10 @@ def test_only_what_is_measured_is_decoded(run: Summary, tmp_path: Path) -> None:
         draw(root / part, ("dark", "light"), n=4, start=number)
     (root / "train/dark/0.png").write_text("no image")
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
-    found = measure.evaluate(str(run.folder), words)
+    found = measure.evaluate(str(run.folder), words, "test")
     assert len(found.files) == 8
     assert found.of == 16
-    skipping = measure.evaluate(str(run.folder), [*words, "dataset.on_error=skip"])
+    skipping = measure.evaluate(str(run.folder), [*words, "dataset.on_error=skip"], "test")
     assert (skipping.of, [path for path, _ in skipping.skipped]) == (15, [str(root / "train/dark/0.png")])
     assert skipping.scores == found.scores
     with pytest.raises(RequestError, match=r"train/dark/0\.png: cannot be read as an image"):
@@ -235,12 +242,12 @@ def test_only_what_is_measured_is_decoded(run: Summary, tmp_path: Path) -> None:
 
 
 def test_a_calibrated_model_is_measured_calibrated_on_the_split_of_its_run(run: Summary, tmp_path: Path) -> None:
-    plain = measure.evaluate(str(run.folder), own(run))
+    plain = measure.evaluate(str(run.folder), own(run), "test")
     for file in (run.folder / "model").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     known = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     model.describe(tmp_path, {"temperature": 0.01, "data": {**known["data"], "seed": 3}})
-    sharp = measure.evaluate(str(tmp_path), own(run)[:-1])
+    sharp = measure.evaluate(str(tmp_path), own(run)[:-1], "test")
     assert sharp.files == plain.files  # the seed is the run's own where none is given
     assert sharp.scores.predictions == plain.scores.predictions
     assert min(np.subtract(sharp.scores.probabilities, plain.scores.probabilities)) >= 0
@@ -277,3 +284,46 @@ def test_what_is_missing_is_said(run: Summary, tmp_path: Path) -> None:
         measure.evaluate(str(tmp_path / "nowhere"), own(run))
     with pytest.raises(RequestError, match="no saved model here"):
         measure.evaluate(str(tmp_path), own(run))
+
+
+def test_all_that_is_given_is_measured_and_images_are_known_by_their_content(
+    run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = measure.evaluate(str(run.folder), own(run), "train")
+    root = draw(tmp_path / "photos (2)", ("dark", "light"), n=3, start=7)
+    for file, label in zip(trained.files[:2], trained.labels, strict=False):
+        (root / CLASSES[label]).mkdir(exist_ok=True)
+        (root / CLASSES[label] / "under another name.png").write_bytes(Path(file).read_bytes())
+        (root / CLASSES[label] / "again").mkdir(exist_ok=True)
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", "--json", str(tmp_path / "t.json")]
+    assert verb(run, *words) == 0
+    number = sum(1 for _ in root.rglob("*.png"))
+    found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    copied = len(list(root.rglob("under*.png")))
+    assert (found["images"], found["in_training"], found["in_validation"]) == (number, copied, 0)
+    assert (found["seen_in_training"], found["others"]["images"]) == ("yes", number - copied)
+    said = capsys.readouterr().out
+    assert f"data         photos (2), part all: {number} images" in said
+    assert f"seen before  {copied} of these {number} images in training, 0 in validation" in said
+    assert f"the others   {found['others']['accuracy']:.1%}  (95 % interval " in said
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "other"])
+def test_of_a_model_without_digests_it_cannot_be_known(run: Summary, tmp_path: Path, damage: str) -> None:
+    for file in (run.folder / "model").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    kept = tmp_path / "images.safetensors"
+    content = kept.read_bytes()
+    assert len(content) < 400 + 8 * 36  # bounded: eight bytes an image
+    if damage == "absent":
+        kept.unlink()
+    else:
+        kept.write_bytes(content[:40] if damage == "cut" else (tmp_path / "model.safetensors").read_bytes())
+    found = measure.evaluate(str(tmp_path), own(run))
+    assert (found.seen, found.others, found.to_dict()["seen_in_training"]) == (None, None, "unknown")
+    assert "seen before  cannot be known: the model was saved without the digests of the" in "\n".join(
+        measure._lines(found)
+    )
+    # Its own test set is known all the same, by the split's fingerprint.
+    assert measure.evaluate(str(tmp_path), own(run), "test").seen == ("",) * 9
+    assert measure.evaluate(str(tmp_path), own(run), "train").seen == ("train",) * 29

@@ -63,7 +63,9 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     assert [row["epoch"] for row in rows] == [1, 2]
     low, high = found["test_accuracy_interval"]
     assert low <= found["test_accuracy"] <= high
-    assert {path.name for path in (summary.folder / "model").iterdir()} == {"model.safetensors", "model.json"}
+    assert {path.name for path in (summary.folder / "model").iterdir()} == {
+        "model.safetensors", "model.json", "images.safetensors"
+    }  # fmt: skip
 
 
 def test_predictions_from_files_are_those_of_the_test(trained: tuple[Summary, Path]) -> None:

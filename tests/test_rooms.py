@@ -52,7 +52,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "typed": set(),  # values as typed, in Hydra's grammar
     "launchers": {"streams"},  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
-    "compose": {"config", "explained", "launchers", "typed"},  # argv and YAML → Config; the only one that knows Hydra
+    "resolvers": {"config"},  # what the YAML refers to
+    "compose": {
+        "config",
+        "explained",
+        "launchers",
+        "resolvers",
+        "typed",
+    },  # argv and YAML → Config; the only one that knows Hydra
     "planned": {"checks", "compose", "config"},  # the jobs of a sweep
     "ledger": {"config", "planned", "runtime"},  # a sweep's own file
     "space": {"typed"},  # what a search varies
@@ -74,7 +81,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "split_names": set(),  # the split that a folder's name speaks of
     "split_folders": {"folders", "split_names"},  # which folder is which split
     "class_folders": {"folders", "split_names"},  # folders that are no classes
-    "datasets": {"class_folders", "data", "fetch", "folders", "images", "shapes", "split_folders"},  # the readers
+    "datasets": {
+        "class_folders",
+        "config",
+        "data",
+        "fetch",
+        "folders",
+        "images",
+        "shapes",
+        "split_folders",
+    },  # the readers
     "pixels": {"decoding", "levels", "runtime"},  # evaluation view, random views
     "operations": set(),  # torch's own in another order
     "folding": {"operations"},  # a recorded graph made fast
@@ -106,7 +122,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trainer": {"config", "features", "solvers", "strategy"},  # yields rows; knows no tracker and no display
     "checkpoint": {"config", "runtime", "solvers"},  # where an unfinished run stands, on disk
     # What stays.
-    "saved": {"backbones", "config", "pixels", "runtime", "stages", "unpack"},  # the model's folder, never trusted
+    "seen_images": set(),  # the images that a model has learned from, beside it
+    "saved": {
+        "backbones",
+        "config",
+        "pixels",
+        "runtime",
+        "seen_images",
+        "stages",
+        "unpack",
+    },  # the model's folder, never trusted
     "model": {
         "checks",
         "decoding",
@@ -169,22 +194,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("strategy", "weights"),
     },
+    "measured_data": {
+        "checks",
+        "compose",
+        "config",
+        "data",
+        "images",
+        "levels",
+        "model",
+    },  # what `evaluate` measures on
     "measure": {
-        *(
-            "build",
-            "checks",
-            "compose",
-            "config",
-            "data",
-            "decoding",
-            "display",
-            "evaluate",
-            "folders",
-            "images",
-            "levels",
-            "model",
-        ),
-        *("rows", "runtime"),
+        *("build", "config", "data", "decoding", "display", "evaluate", "folders", "images", "intervals"),
+        *("measured_data", "model", "rows", "runtime", "seen_images"),
     },  # the verb `evaluate`
     "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
     "saving": {

@@ -79,12 +79,17 @@ def _entry(word: str, entries: Sequence[Entry], folder: Path) -> Entry:
 def _table(entries: Sequence[Entry]) -> list[str]:
     rows = [("what", "images", "size", "last used", "id")]
     for entry in entries:
-        what = (
-            printable(" ".join(map(str, entry.about.values()))) if entry.blocks else "being written, or left unfinished"
-        )
+        what = printable(_said(entry)) if entry.blocks else "being written, or left unfinished"
         used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.blocks else "-"
         rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.space[:_DIGITS]))
     return aligned(rows, 1)
+
+
+def _said(entry: Entry) -> str:
+    """What its blocks say, each value once: rows of one network may be of the images of several data sets."""
+    return " ".join(
+        ", ".join(dict.fromkeys(str(about[key]) for about in entry.each if key in about)) for key in entry.about
+    )
 
 
 def _count(entries: int) -> str:

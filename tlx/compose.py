@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from tlx import resolvers
 from tlx.config import Config
 from tlx.errors import RequestError, empty
 from tlx.explained import GROUPS, explained, unknown_key
@@ -58,7 +59,7 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
     found, merged = [], dict[tuple[str, ...], DictConfig]()
     with _initialized():
         for overrides in jobs:
-            _not_of_the_sweeper(overrides)
+            _not_read(overrides)
             typed = [*_search_path(config_dir), *(as_typed(override, multirun=False) for override in overrides)]
             files = tuple(line for line in typed if not _VALUE.match(line))
             if len(jobs) == 1 or not all(map(_CHOICE.match, files)):
@@ -67,9 +68,6 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
                 if files not in merged:
                     merged[files] = _compose([*files])
                 node = _with_values(merged[files], typed)
-            for key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
-                if not str(OmegaConf.select(node, key) or "").strip():
-                    raise empty(f"{key}=")
             for key in _added(node):
                 given = next((o for o in overrides if o.startswith("+") and o.lstrip("+").startswith(key)), key)
                 raise unknown_key(key, given, overrides)
@@ -82,7 +80,7 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     _register()
-    _not_of_the_sweeper(overrides)
+    _not_read(overrides)
     typed = [as_typed(override, multirun=True) for override in overrides]
     with _initialized():
         _compose(_search_path(config_dir))  # now Hydra knows the user's folder, too
@@ -193,8 +191,10 @@ def _plain(override: str) -> str:
     return f"{parsed.get_key_element()}={value}" if isinstance(value, str) else override
 
 
-def _not_of_the_sweeper(overrides: Sequence[str]) -> None:
+def _not_read(overrides: Sequence[str]) -> None:
     for override in overrides:
+        if found := re.fullmatch(r"\+*(hydra\.(run|sweep)\.(sub)?dir=)[\s'\"]*", override):
+            raise empty(found[1])
         if found := re.match(r"[+~]*hydra\.sweeper\.params\b\.?(.*)", override, re.DOTALL):
             typed = found[1] if re.match(r"[^=]+=", found[1]) else "<key>=<value>,<value>"
             raise RequestError(f"{override}: is not read here; write -m {typed}")
@@ -210,22 +210,7 @@ def job_folder() -> Path:
 @cache
 def _register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
-    OmegaConf.register_new_resolver("size", _size, replace=True)
-    OmegaConf.register_new_resolver("label", _label, replace=True)
-    OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
-
-
-def _size(numerator: int, denominator: int, *, _root_: DictConfig) -> int:
-    """A number of pixels in proportion to the backbone's input size."""
-    size: int = _root_.backbone.input_size
-    return round(size * numerator / denominator)
-
-
-def _label(group: str, *, _root_: DictConfig) -> str:
-    """What a group's choice is called in a folder's name: the YAML's name, or the model's where that says more."""
-    choice = str(_root_.hydra.runtime.choices[group])
-    name = str(_root_[group].get("name", choice)) if group == "backbone" else choice
-    return re.sub(r"[^\w.+-]+", "_", choice if choice in name else name)
+    resolvers.register()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from tlx.errors import RequestError, nearest
+from tlx.errors import RequestError, nearest, printable
 
 
 @dataclass
@@ -388,6 +389,13 @@ def component(node: Mapping[str, Any], key: str, **more: Any) -> Callable[..., A
                 f"{key}.{name}: {target_name} takes no such key{nearest(name, takes)}; {', '.join(takes)}"
             )
     return partial(target, **given, **{name: value for name, value in more.items() if name in takes})
+
+
+def data_name(name: str, reader: str, root: str | None) -> str:
+    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's."""
+    if root is None or name != reader.rpartition(".")[2]:
+        return name
+    return printable(os.path.basename(os.path.abspath(os.path.expanduser(root)))) or name
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

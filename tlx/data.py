@@ -20,7 +20,7 @@ from tlx.levels import Range, common_range, words
 if TYPE_CHECKING:
     from tlx.config import Dataset
 
-__all__ = ["Data", "Images", "Parts", "scale", "split"]
+__all__ = ["Data", "Images", "Parts", "scale", "split", "whole"]
 
 DARK = 1 / 8  # of a range that was given: where no training image reaches so far, a line says so
 
@@ -157,6 +157,18 @@ def split(
         source=parts.source,
         origins=origins,
     )
+
+
+def whole(parts: Parts, common: "Dataset", decoded: Decoded | None = None) -> Data:
+    """All images of a data set in its own parts, some of which may be empty. Raises `RequestError` as `split` does."""
+    none = parts.train.subset([])
+    sets = {"train": parts.train, "val": parts.val or none, "test": parts.test or none}
+    read, unreadable = read_all(sets, decoded)
+    if unreadable and common.on_error == "fail":
+        raise _unreadable(unreadable, sum(map(len, sets.values())))
+    skipped, fingerprint = parts.skipped + unreadable, _fingerprint(read, parts.classes)
+    train, val, test = read.values()
+    return Data(parts.name, parts.classes, train, val, test, skipped, fingerprint, parts.source)
 
 
 def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tlx.class_folders import check_classes
+from tlx.config import data_name
 from tlx.data import Parts
 from tlx.errors import RequestError, empty, nearest, reason, recovered
 from tlx.fetch import Archive, home, obtain, pending
@@ -54,6 +55,7 @@ def image_folder(
     The classes are the training part's sub-folders, sorted. Every file in them, at any depth, is an image, but for
     hidden ones and those whose name matches `ignore`: these are listed as skipped. `fewest`: classes; a model that
     exists can be measured on one. `splits`: the folder of a split, where its name does not say it (`split_folders`).
+    `name`: what the data set is called; the default stands for the folder's own name.
 
     Raises `RequestError` where the folder is missing, empty, has fewer classes, an empty class, one whose name is no
     Unicode, folders that look like splits instead of classes, or a part with classes that the training part lacks.
@@ -86,7 +88,8 @@ def image_folder(
             raise RequestError(f"{key}: class '{names[label]}' is empty ({parts['train'] / names[label]})")
     places = {} if parts == {"train": folder} else parts
     origins = {part: f"{place.relative_to(folder).as_posix()}/" for part, place in places.items()}
-    return Parts(name, tuple(names), **images, skipped=tuple(skipped), source=str(folder), folders=origins)
+    called = data_name(name, image_folder.__name__, root)
+    return Parts(called, tuple(names), **images, skipped=tuple(skipped), source=str(folder), folders=origins)
 
 
 def cifar10(

@@ -1,10 +1,9 @@
 """`python -m tlx evaluate RUN dataset=…`: a saved model measured on other data, as a run measures its own."""
 
 import argparse
-import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,16 @@ from typing import TYPE_CHECKING, Any
 from tlx.display import MOST, aligned
 from tlx.errors import RequestError, nearest, printable, unicode
 from tlx.folders import run_folder
+from tlx.measured_data import PARTS, composed, read, span, typed_keys
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tlx.config import Config
-    from tlx.data import Data, Images, Parts
+    from tlx.data import Data, Images
     from tlx.evaluate import Scores
-    from tlx.images import Decoded
-    from tlx.levels import Range
     from tlx.model import Model
-
-PARTS = ("train", "val", "test", "all")
-OURS = ("dataset", "runtime", "seed", "output")  # what may be said beside the model, which brings all the rest
 
 
 @dataclass(frozen=True)
@@ -33,14 +28,14 @@ class Measured:
     """What a model is worth on a part of a data set.
 
     Attributes:
-        data, part, fingerprint: which images; `all` are those of the three parts.
+        data, part, fingerprint: which images; `all` are those of the three parts, or of a data set that has none.
         of: images of the whole data set, whatever the part.
         files: the path of each, or `<split>/<index>`.
         labels: the class of each, a position in the model's class list.
         absent: classes of the model of which there is no image: precision, recall and F1 do not exist.
         skipped: (path, reason) of files that were left out.
-        trained: whether the model has learned from these very images, or was chosen by them.
-        mixed: whether it may have learned from some of them: they are of its own data set, but not its test set.
+        seen: of each image, `train` or `val` where the model was trained on it or chosen by it, else ""; None where
+            that cannot be known: the model was saved without the digests of its images.
     """
 
     data: str
@@ -52,8 +47,7 @@ class Measured:
     classes: tuple[str, ...]
     absent: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
-    trained: bool
-    mixed: bool
+    seen: tuple[str, ...] | None
     precision: str
     device: str
     scores: "Scores"
@@ -72,9 +66,20 @@ class Measured:
             figures[name] = {**known, **dict.fromkeys(mute)}
         return figures
 
+    @property
+    def others(self) -> "tuple[float, tuple[float, float], int] | None":
+        """Accuracy, its interval and number of the images that the model has not learned from, where there are both."""
+        from tlx.intervals import wilson
+
+        answers = zip(self.seen or (), self.labels, self.scores.predictions, strict=self.seen is not None)
+        right = [label == predicted for split, label, predicted in answers if not split]
+        if not right or len(right) == len(self.files):
+            return None
+        return sum(right) / len(right), wilson(sum(right), len(right)), len(right)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        found = self.scores
+        found, others = self.scores, self.others
         return {
             "data": {"name": self.data, "part": self.part, "fingerprint": self.fingerprint},
             "images": len(self.files),
@@ -86,7 +91,10 @@ class Measured:
             "per_class": self.per_class,
             "confusion": found.confusion,
             "skipped": [list(pair) for pair in self.skipped],
-            "seen_in_training": "yes" if self.trained else "perhaps" if self.mixed else "no",
+            "seen_in_training": "unknown" if self.seen is None else "yes" if any(self.seen) else "no",
+            "in_training": None if self.seen is None else self.seen.count("train"),
+            "in_validation": None if self.seen is None else self.seen.count("val"),
+            "others": others and dict(zip(("accuracy", "accuracy_interval", "images"), others, strict=True)),
             "precision": self.precision,
             "device": self.device,
         }
@@ -99,7 +107,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
     )
     parser.add_argument(
-        "--part", default="test", metavar="PART", help=f"{', '.join(PARTS)} (test); whichever, all files are read"
+        "--part", default="all", metavar="PART", help=f"{', '.join(PARTS)} (all); whichever, all files are read"
     )
     parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
     parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
@@ -124,11 +132,11 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir: str | None = None) -> Measured:
-    """Measures the model of `run` on a part of the data set that `overrides` name, in the way a run measures its own.
+def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: str | None = None) -> Measured:
+    """Measures the model of `run` on the data set that `overrides` name, or a part, in the way a run measures its own.
 
-    On the run's own data its figures are the run's own, to the bit. The seed, which says how a data set without parts
-    is split, is the run's own unless it is given.
+    On the run's own test set its figures are the run's own, to the bit. The seed, which says how a data set without
+    parts is split, is the run's own unless it is given.
 
     Raises:
         RequestError: no such model, data set or part; a key that is not the data's; a class the model does not know.
@@ -136,7 +144,7 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     if part not in PARTS:
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
     run_folder(run)
-    config = _composed(overrides, config_dir)
+    config = composed(overrides, config_dir)
     from tlx.build import found, output
     from tlx.decoding import allow
     from tlx.images import Decoded
@@ -154,18 +162,14 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
     use_precision(model.precision)
     position = _positions(parts.classes, model.classes)
     trained_on: Mapping[str, Any] = model.description.get("data", {})
-    seed = config.seed if "seed" in _keys(overrides) else trained_on.get("seed", config.seed)
-    data = _read(parts, config, seed, part, Decoded.below(output(config)))
-    span = _range(model, config)
+    seed = config.seed if "seed" in typed_keys(overrides) else trained_on.get("seed", config.seed)
+    data = read(parts, config, seed, part, Decoded.below(output(config)))
     for images in (data.train, data.val, data.test):
-        images.store.span = span
+        images.store.span = span(model, config)
     sets = [getattr(data, name) for name in (PARTS[:3] if part == "all" else (part,))]
     chosen = [images for images in sets if len(images)]
     labels = [position[label] for images in chosen for label in images.labels.tolist()]
     present = {model.classes[label] for label in labels}
-    same = data.fingerprint == trained_on.get("fingerprint")
-    own_test = part == "test" and (same or data.test_fingerprint == trained_on.get("test"))
-    trained = part != "test" and same
     return Measured(
         data=data.name,
         part=part,
@@ -176,88 +180,27 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "test", config_dir:
         classes=model.classes,
         absent=tuple(name for name in model.classes if name not in present),
         skipped=data.skipped,
-        trained=trained,
-        mixed=not own_test and not trained and data.name == trained_on.get("name"),
+        seen=_seen(run, data, chosen, trained_on),
         precision=model.precision,
         device=device_name(model.device),
         scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes),
     )
 
 
-def _range(model: "Model", config: "Config") -> "Range | None":
-    """What becomes black and white in images of more than 8 bits: the model's own, or what is given where it has none.
+def _seen(run: str, data: "Data", chosen: Sequence["Images"], trained_on: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """In which split of the model's own each measured image was: by content, or for a model that was saved without the
+    digests, where the whole split or the test set is its own."""
+    from tlx import seen_images
 
-    Raises:
-        RequestError: another one is given.
-    """
-    own, given = model.preprocessing.range, config.dataset.range
-    if own is not None and given is not None and own != tuple(given):
-        raise RequestError(f"dataset.range={given}: the model brings its own, {list(own)}; leave it out")
-    return own if given is None else (given[0], given[1])
-
-
-def _composed(overrides: Sequence[str], config_dir: str | None) -> "Config":
-    """The data set and how to compute, of a configuration whose other parts are not looked at."""
-    from omegaconf import open_dict
-
-    from tlx.checks import checked
-    from tlx.compose import compose
-
-    for word in overrides:
-        key, given, _ = word.partition("=")
-        key = key.lstrip("+~")
-        if not given:
-            raise RequestError(f"{word}: not of the form key=value, as in dataset=image_folder")
-        first = key.partition(".")[0].partition("@")[0]
-        if first not in OURS:
-            raise RequestError(
-                f"{word}: the model brings its own; beside it may be said dataset, dataset.<key>, runtime.<key>, seed "
-                f"and output{nearest(first, OURS)}"
-            )
-        if key == "runtime.precision":
-            raise RequestError(f"{word}: a model is measured in the number format it was saved with")
-    if "dataset" not in _keys(overrides):
-        raise RequestError("dataset: measured on which data? as in dataset=image_folder dataset.root=~/photos")
-    node = compose(overrides, config_dir)
-    with open_dict(node):
-        node.pop("hydra")
-    return checked(node)
-
-
-def _keys(overrides: Sequence[str]) -> set[str]:
-    return {word.partition("=")[0].lstrip("+") for word in overrides}
-
-
-def _read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decoded") -> "Data":
-    """The data set as a run would split it; where a class has too few images for that, all of them as the test set.
-
-    Decoded is what is measured; which images the other parts hold shows without, but where broken ones are left out.
-
-    Raises:
-        RequestError: too few for the part that is asked for, or what `split` raises.
-    """
-    import numpy as np
-
-    from tlx.data import Data, split
-    from tlx.images import read_all
-
-    counts = np.bincount(parts.train.labels, minlength=len(parts.classes))
-    least, common = int(counts.argmin()), config.dataset
-    if parts.val is not None or parts.test is not None or counts[least] >= 3:
-        return split(parts, common, seed, decoded, PARTS if part == "all" or common.on_error == "skip" else (part,))
-    if part != "all":
-        raise RequestError(
-            f"--part {part}: class '{parts.classes[least]}' has {counts[least]} of the 3 images that a split needs; "
-            "--part all measures all images"
-        )
-    sets, unreadable = read_all({"test": parts.train}, decoded)
-    if unreadable and common.on_error == "fail":
-        path, why = unreadable[0]
-        raise RequestError(f"{path}: cannot be read as an image ({why}); leave it out with dataset.on_error=skip")
-    none = parts.train.subset([])
-    skipped = parts.skipped + unreadable
-    data = Data(parts.name, parts.classes, none, none, sets["test"], skipped, fingerprint="", source=parts.source)
-    return dataclasses.replace(data, fingerprint=data.test_fingerprint)
+    folder = run_folder(run)
+    kept = seen_images.read(folder / "model" if (folder / "model").is_dir() else folder)
+    if kept is not None:
+        return tuple(split for images in chosen for split in seen_images.split_of(kept, images.digests()))
+    own = data.fingerprint == trained_on.get("fingerprint")
+    if not own and not (chosen == [data.test] and data.test_fingerprint == trained_on.get("test")):
+        return None
+    splits = {id(data.train): "train", id(data.val): "val"}
+    return tuple(splits.get(id(images), "") for images in chosen for _ in images.files)
 
 
 def _positions(classes: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -292,6 +235,23 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
     return torch.cat(found) / model.temperature
 
 
+def _learned(found: Measured) -> Iterator[tuple[str, str]]:
+    """How many of the images the model has learned from, and what that means."""
+    if found.seen is None:
+        yield "seen before", "cannot be known: the model was saved without the digests of the images it learned from"
+        return
+    trained, chose, number = found.seen.count("train"), found.seen.count("val"), len(found.files)
+    if not trained and not chose:
+        yield "seen before", "none of these images, in training or validation"
+        return
+    yield "seen before", f"{trained:,} of these {number:,} images in training, {chose:,} in validation"
+    if found.others is None:
+        yield "note", "the model has learned from all of these images, or was chosen by them: no measure of new ones"
+    else:
+        accuracy, (low, high), left = found.others
+        yield "the others", f"{accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {left:,} images)"
+
+
 def _lines(found: Measured) -> list[str]:
     """What a person is told."""
     scores, number = found.scores, len(found.files)
@@ -302,12 +262,8 @@ def _lines(found: Measured) -> list[str]:
         ("loss", f"{scores.loss:.4f} nats"),
         ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
         ("computed", f"on {found.device}, {found.precision}"),
+        *_learned(found),
     ]
-    if found.trained:
-        facts.append(("note", "the model has learned from these images, or was chosen by them: no measure of new ones"))
-    if found.mixed:
-        words = "data of the same name as the run's, but not its test set"
-        facts.append(("note", f"{words}: the model may have learned from some of these images"))
     if found.sole:
         facts.append(("note", "all images are of one class: the accuracy is its recall; precision and F1 do not exist"))
     if found.absent:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as serialized
 from torch import Tensor
 
-from tlx import __version__, backbones
+from tlx import __version__, backbones, seen_images
 from tlx.config import Backbone, Head, names_weights
 from tlx.errors import RequestError, reason, unicode
 from tlx.pixels import Preprocessing
@@ -65,10 +65,12 @@ def save(
     preprocessing: Preprocessing,
     how: Format,
     facts: Mapping[str, Any],
+    images: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes the model's folder, whole or not at all.
 
-    Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`.
+    Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`. `images`:
+    the digests of those that it has learned from, as `seen_images.write` takes them.
     """
     description = {**_described(net, backbone, head, classes, preprocessing, how), **facts}
     state = _state(net)
@@ -76,6 +78,8 @@ def save(
         temporary.mkdir()
         try:
             save_file(state, temporary / WEIGHTS)
+            if images is not None:
+                seen_images.write(temporary, images)
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(str(error)) from error
         _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})

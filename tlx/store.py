@@ -75,6 +75,9 @@ class Entry:
     bytes: int
     used: float
     blocks: int
+    each: Sequence[
+        Mapping[str, Any]
+    ] = ()  # what every block says, the one used last first; `about` is the first of them
 
 
 class Store:
@@ -168,17 +171,19 @@ class Store:
         """What is kept, the space used last first; one without a block is being written, or was never finished."""
         found = []
         for space in self._spaces():
-            about: Mapping[str, Any] = {}
-            used, images, blocks = 0.0, 0, 0
+            said = list[tuple[float, Mapping[str, Any]]]()
+            images = 0
             for place in self._blocks(space):
                 with contextlib.suppress(OSError, Damaged):
                     changed = (place / "block.json").stat().st_mtime
                     head = read_head(place)
-                    about = head.about if changed > used else about
-                    used, images, blocks = max(used, changed), images + head.rows, blocks + 1
+                    said.append((changed, head.about))
+                    images += head.rows
+            used, blocks = max((changed for changed, _ in said), default=0.0), len(said)
+            each = [about for _, about in sorted(said, key=lambda block: -block[0])]
             size = bytes_in(self.folder / space)
             if size:
-                found.append(Entry(space, about, images, size, used, blocks))
+                found.append(Entry(space, each[0] if each else {}, images, size, used, blocks, each))
         return sorted(found, key=lambda entry: (-entry.used, entry.space))
 
     def clear(self, spaces: Sequence[str] | None) -> tuple[int, int]:
