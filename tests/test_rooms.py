@@ -156,7 +156,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {  # the verb
         *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
     },
-    "report": {"choice", "runtime"},  # pictures, card
+    "lettering": set(),  # names in a picture's font
+    "report": {"choice", "lettering", "runtime"},  # pictures, card
     "tracking": {"config", "tracking_pipe", "tracking_store", "tracking_tags", "tracking_uri"},  # what MLflow is told
     "logged": {"choice", "runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
@@ -169,7 +170,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finished": {"choice", "config"},  # a finished run, read from its folder
     "comparison": {"choice", "finished", "intervals", "paired"},  # configurations and pairs of them
     "comparison_text": {"choice", "comparison", "display", "paired"},  # table, CSV
-    "comparison_plot": {"comparison", "report"},  # PNG
+    "comparison_plot": {"comparison", "lettering", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
     "compare": {  # the verb
         "ledger",

@@ -2,13 +2,13 @@
 
 import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlx.comparison import SAME, Comparison, Configuration
 from tlx.errors import printable
+from tlx.lettering import lettering
 from tlx.report import short_names
 
 if TYPE_CHECKING:
@@ -37,14 +37,13 @@ def picture(comparison: Comparison) -> bytes:
     if len(comparison.configurations) > len(COLOURS):
         figure.supxlabel(_bounds(len(comparison.configurations)), fontsize=9, color=GREY)
     stream = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in letters that the font lacks is drawn with boxes; the table has it whole.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(stream, format="png", dpi=110)
+    figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
 
 
 def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
+    from matplotlib.font_manager import FontProperties
+
     lows = [min(one.interval[0], *(run.accuracy for run in one.runs)) for one in shown]
     highs = [max(one.interval[1], *(run.accuracy for run in one.runs)) for one in shown]
     margin = max(0.05 * (max(highs) - min(lows)), 0.004)
@@ -67,8 +66,9 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
             1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
             color=GREY if words == SAME else "black",
         )  # fmt: skip
-    names = short_names([printable(one.label) for one in shown], 56)
-    axes.set_yticks(range(len(shown)), names, fontsize=9, parse_math=False)
+    drawn = lettering([printable(one.label) for one in shown])
+    font = FontProperties(fname=drawn.font, size=9)
+    axes.set_yticks(range(len(shown)), short_names(drawn.names, 56), fontproperties=font, parse_math=False)
     for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
         name.set_color(COLOURS[place])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))

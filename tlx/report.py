@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tlx.choice import DEFAULT, score
+from tlx.lettering import lettering
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
         rows: an epoch each: `phase, epoch, train_loss, val_loss` (nats), `val_accuracy` (0..1).
     """
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(10, 4))  # margins by hand: constrained layout draws everything twice
@@ -50,6 +52,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
     right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(low - margin, high + margin))
     right.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
+    phases = lettering([row["phase"] for row in rows])
     starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
     ends = [*starts[1:], len(rows)]
     best = [max(rows[a:b], key=lambda row: score(row, choose_by)) for a, b in zip(starts, ends, strict=True)]
@@ -68,7 +71,10 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
             if number:
                 axes.axvline(epochs[a] - 0.5, color="black", linewidth=0.8, linestyle=":")
             middle = (epochs[a] + epochs[b - 1]) / 2
-            axes.text(middle, 1.02, rows[a]["phase"], transform=axes.get_xaxis_transform(), ha="center", fontsize=9)
+            axes.text(
+                middle, 1.02, phases.names[a], transform=axes.get_xaxis_transform(), ha="center", parse_math=False,
+                fontproperties=FontProperties(fname=phases.font, size=9),
+            )  # fmt: skip
     left.legend(frameon=False)
     _save(figure, path)
 
@@ -80,14 +86,16 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
         matrix: int `[classes, classes]`.
     """
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     matrix = np.asarray(matrix)
     k = len(classes)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    names = short_names(classes, 24) if k <= MOST else []
+    drawn = lettering(classes if k <= MOST else [])
+    names = short_names(drawn.names, 24)
     turned = k > 6 or max(map(len, names), default=0) > 8
     side = min(max(2.4, 1 + 0.42 * k), 13)  # of the matrix; all in inches
-    left = 0.55 + max(map(_font(10).getlength, names), default=30) / 72  # for names of 10 points
+    left = 0.55 + max(map(_font(drawn.font, 10).getlength, names), default=30) / 72  # for names of 10 points
     below, above, bar = left if turned else 0.6, 0.35, 1.15
     width, height = left + side + bar, below + side + above
     figure = Figure(figsize=(width, height))  # laid out by hand: constrained layout draws everything twice
@@ -95,8 +103,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="label")
     if k <= MOST:
-        axes.set_xticks(range(k), names, rotation=90 if turned else 0)
-        axes.set_yticks(range(k), names)
+        font = FontProperties(fname=drawn.font, size=10)
+        axes.set_xticks(range(k), names, rotation=90 if turned else 0, fontproperties=font, parse_math=False)
+        axes.set_yticks(range(k), names, fontproperties=font, parse_math=False)
     else:
         axes.set(xlabel="prediction (number of the class)", ylabel="label (number of the class)")
     if k <= NUMBERS:
@@ -132,9 +141,10 @@ def predictions(
     from PIL import Image, ImageDraw, ImageOps
 
     order = choose(labels, predictions, probabilities)
-    names = short_names(classes, 20)
+    drawn = lettering(classes)
+    names = short_names(drawn.names, 20)
     grid = Image.new("RGB", (COLUMNS * CELL[0], -(-len(order) // COLUMNS) * CELL[1]), "white")
-    draw, font = ImageDraw.Draw(grid), _font(TEXT)
+    draw, font = ImageDraw.Draw(grid), _font(drawn.font, TEXT)
     for place, i in enumerate(order):
         right = predictions[i] == labels[i]
         row, column = divmod(place, COLUMNS)
@@ -146,7 +156,7 @@ def predictions(
         widest = max(map(font.getlength, text.split("\n")))
         draw.multiline_text(
             (x + SIDE / 2, y - 4), text, fill="black" if right else WRONG, anchor="md", align="center",
-            font=font if widest <= SIDE else _font(TEXT * SIDE / widest),
+            font=font if widest <= SIDE else _font(drawn.font, TEXT * SIDE / widest),
         )  # fmt: skip
     with atomic(path) as file:
         grid.save(file, format="png", compress_level=1)
@@ -203,12 +213,11 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
         length += 8
 
 
-def _font(size: float) -> "FreeTypeFont":
-    """Matplotlib's own, for text that is not drawn by it; `size` in pixels."""
-    import matplotlib
+def _font(file: str, size: float) -> "FreeTypeFont":
+    """For text that Matplotlib does not draw; `size` in pixels."""
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(file, size)
 
 
 def _save(figure: "Figure", path: Path) -> None:
