@@ -1,5 +1,6 @@
 """Interrupted and gone on with: the same run as one that was never interrupted, bit for bit, in the same MLflow run."""
 
+import dataclasses
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
+from tests.test_compose import config_of
 from tests.test_model import write_images
 from tests.test_runs import tracked
 from tlx import checkpoint, schedules
@@ -248,6 +250,60 @@ def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest
     assert f"{folder}: cannot go on with this run: the images have changed" in capsys.readouterr().err
     assert (folder / checkpoint.FILE).is_file()
     assert main([*typed, "resume=never"]) == 0
+
+
+def test_a_run_goes_on_after_its_data_weights_and_project_have_moved(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlx import backbones
+    from tlx.config import Head
+
+    project = here / "project"
+    write_images(project / "photos", ("a", "b"))
+    monkeypatch.chdir(project)
+    typed = [w for w in words("finetune") if not w.startswith("dataset.")]
+    backbone = config_of(*typed).backbone
+    net, _ = backbones.build(dataclasses.replace(backbone, weights="none"), Head(), 2, seed=9)
+    for file, add in (("w.safetensors", 0.0), ("other.safetensors", 1.0)):
+        save_file({name: value + add for name, value in net.original_state().items()}, file)
+    typed += ["dataset=image_folder", "dataset.root=photos", "training.batch_size=4", "backbone.weights=w.safetensors"]
+    whole, folder = run_overrides(typed), cut_off(typed, 4)
+    expected = outcome(whole.folder)
+    project.rename(here / "moved")
+    (here / "moved" / "photos").rename(here / "pictures")
+    (here / "moved" / "w.safetensors").rename(here / "weights.safetensors")
+    folder = here / "moved" / folder.relative_to(project)
+    shutil.copytree(here / "pictures", here / "others")
+    shutil.copy(here / "others" / "b" / "0.png", here / "others" / "a" / "0.png")
+    monkeypatch.chdir(here)
+    run = str(folder)
+
+    def refused(*more: str) -> str:
+        capsys.readouterr()
+        assert main(["resume", run, *more]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "which is no more; its paths begin there, or here where you give those that have moved" in refused()
+    assert "dataset.root: is empty" in refused("dataset.root=")
+    assert "training.epochs=9; a run goes on as it began" in refused("training.epochs=9")
+    assert "source.dataset.root=" in refused("source.dataset.root=pictures")
+    assert f"dataset.root={here}/no: is not there; where it has moved: python -m tlx resume" in refused(
+        "dataset.root=no"
+    )
+    assert "backbone.weights=w.safetensors: is not there; where it has moved" in refused("dataset.root=pictures")
+    there = ["dataset.root=pictures", "backbone.weights=weights.safetensors"]
+    assert "the images have changed (their fingerprint was" in refused("dataset.root=others", there[1])
+    changed = refused(there[0], "backbone.weights=moved/other.safetensors")
+    assert "the weights that it starts from, or the device, have changed" in changed
+    FUSE[0] = 5  # cut off again, and gone on with once more
+    with pytest.raises(CutOff):
+        main(["resume", run, *there])
+    FUSE[0] = None
+    assert main(["resume", run, *there]) == 0
+    found = outcome(folder)
+    for of_one in (found, expected):
+        of_one["predictions"] = [line.split(b",")[2:] for line in of_one["predictions"].splitlines()]
+    assert found == expected
 
 
 def test_a_source_task_goes_on_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

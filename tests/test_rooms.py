@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking_uri": {"config"},  # where MLflow is, and its password
     "checks": {"tracking_uri", "choice", "config"},  # every value in range, every name known
     "typed": set(),  # values as typed, in Hydra's grammar
-    "launchers": {"streams"},  # what Hydra's launchers need around them
+    "launchers": {"runtime", "streams"},  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
     "resolvers": {"config"},  # what the YAML refers to
     "compose": {
@@ -237,7 +237,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "preview": {"build", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"},  # --dry-run
     "resume": {  # the verb
-        *("checkpoint", "config", "display", "job", "ledger", "rank_processes", "standing", "tracking_uri"),
+        *("checkpoint", "config", "display", "job", "ledger", "rank_processes", "runtime", "standing", "tracking_uri"),
     },
     "sweep_summary": {  # what a sweep found, at its end
         *("compare", "comparison", "comparison_page", "comparison_plot", "comparison_text", "display", "runtime"),

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlx import streams, tracking_uri
 from tlx.errors import RequestError, empty, nearest, said, shown
-from tlx.runtime import FULL
+from tlx.runtime import FULL, import_from_here
 
 if TYPE_CHECKING:
     from tlx.summary import Summary
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
     try:
+        if argv is None:
+            import_from_here()
         if arguments and arguments[0] in VERBS:
             return _verb(arguments[0], arguments[1:])
         return _run(arguments)

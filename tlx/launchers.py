@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlx import streams
 from tlx.errors import RequestError
+from tlx.runtime import import_from_here
 
 # Hydra's name of a launcher → our preset, the package that brings it, our extra.
 KNOWN = {
@@ -110,6 +111,7 @@ class Elsewhere:
             os.chdir(self.folder)  # relative paths mean what they meant where they were typed
         except OSError:
             return Lost(f"{self.folder} is not on {os.uname().nodename}; several machines need a shared folder")
+        import_from_here()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C: what is done is kept
         return self.task(node)

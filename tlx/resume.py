@@ -3,20 +3,34 @@
 import argparse
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tlx import checkpoint, ledger, rank_processes, tracking_uri
 from tlx.config import from_tree
-from tlx.errors import RequestError, shown
+from tlx.errors import RequestError, empty, shown
+from tlx.runtime import import_from_here
+
+# What may be given anew, because it is not part of what the run is: key → where a configuration's tree has it.
+PLACES = {
+    "dataset.root": ("dataset", "reader", "root"),
+    "source.dataset.root": ("source", "dataset", "reader", "root"),
+    "backbone.weights": ("backbone", "weights"),
+}
+URI = "tracking.uri"  # MLflow's address, where its password is needed again
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     parser.add_argument(
-        "overrides", nargs="*", metavar="tracking.uri=…", help="MLflow's address, where its password is needed again"
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        help=f"where its data, weights or MLflow are now: {', '.join([*PLACES, URI])}",
     )
 
 
@@ -36,21 +50,76 @@ def main(given: argparse.Namespace) -> int:
         raise RequestError(f"{given.run}: this run diverged, and would again; start a new one: {why}")
     state = checkpoint.read(folder)
     _as_it_was(folder, state["config"])
-    if not Path(state["cwd"]).is_dir():
-        raise RequestError(f"{given.run}: was started in {state['cwd']}, which is no more; its paths begin there")
-    os.chdir(state["cwd"])
+    moved = _moved(given.overrides)
+    uri = moved.pop(URI, None)
+    if Path(state["cwd"]).is_dir():
+        os.chdir(state["cwd"])
+    elif not moved:
+        raise RequestError(
+            f"{given.run}: was started in {state['cwd']}, which is no more; its paths begin there, or here where you "
+            "give those that have moved, as in dataset.root=FOLDER"
+        )
+    import_from_here()
+    for key, place in moved.items():
+        _put(state["config"], key, place)
     config = from_tree(state["config"])
-    for word in given.overrides:
-        key, _, value = word.partition("=")
-        if key != "tracking.uri":
-            raise RequestError(f"{word}: a run goes on as it began; resume takes tracking.uri only")
-        config.tracking.uri = value
+    _there(given.run, state["config"])
+    config.tracking.uri = uri or config.tracking.uri
     if config.tracking.uri is not None:
         config.tracking.uri = tracking_uri.hidden(config.tracking.uri)
     summary = job.run(config, folder, command=state["command"], name=state["name"], resume=True)
     if rank_processes.writes():
         closing(summary)
     return 0
+
+
+def _moved(words: Sequence[str]) -> dict[str, str]:
+    """The places that were typed, absolute: a key that says where something lies → where it is now.
+
+    Raises:
+        RequestError: another key, or an empty value.
+    """
+    moved = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in (*PLACES, URI):
+            raise RequestError(
+                f"unrecognized arguments: {word}; a run goes on as it began; resume takes only where its data, "
+                f"weights and MLflow are ({', '.join([*PLACES, URI])})"
+            )
+        if not value:
+            raise empty(key)
+        moved[key] = value if key == URI else str(Path(os.path.expanduser(value)).absolute())
+    return moved
+
+
+def _parent(tree: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """The part of a configuration's tree that has a place, or None where the run has no such thing."""
+    node: Any = tree
+    for step in PLACES[key][:-1]:
+        node = node.get(step) if isinstance(node, Mapping) else None
+    return node if isinstance(node, dict) and PLACES[key][-1] in node else None
+
+
+def _put(tree: Mapping[str, Any], key: str, place: str) -> None:
+    parent = _parent(tree, key)
+    if parent is None:
+        raise RequestError(f"{key}={place}: this run has no such key; its data is drawn, or it has no source task")
+    parent[PLACES[key][-1]] = place
+
+
+def _there(run: str, tree: Mapping[str, Any]) -> None:
+    """Whether what the run begins with is where it says.
+
+    Raises:
+        RequestError: it is not; the message says how to give the new place.
+    """
+    for key, path in PLACES.items():
+        value = (_parent(tree, key) or {}).get(path[-1])
+        if value not in (None, "imagenet", "none") and not os.path.exists(os.path.expanduser(str(value))):
+            raise RequestError(
+                f"{key}={value}: is not there; where it has moved: python -m tlx resume {run} {key}=PLACE"
+            )
 
 
 def _as_it_was(folder: Path, tree: dict[str, object]) -> None:
@@ -61,7 +130,11 @@ def _as_it_was(folder: Path, tree: dict[str, object]) -> None:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         # It has no passwords in it.
-        differing = checkpoint.differences(json.loads(shown(json.dumps(tree))), found)
+        before = json.loads(shown(json.dumps(tree)))
+        for key, place in PLACES.items():  # said anew each time
+            if (one := _parent(before, key)) is not None and (two := _parent(found, key)) is not None:
+                one[place[-1]] = two[place[-1]]
+        differing = checkpoint.differences(before, found)
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     if differing:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -213,6 +214,16 @@ def seed_all(*parts: object) -> None:
     # Without an accelerator torch would keep each seed, and who asked for it, for the day that there is one.
     everywhere = torch.accelerator.is_available()
     (torch.manual_seed if everywhere else torch.default_generator.manual_seed)(seed)
+
+
+def import_from_here() -> None:
+    """Lets YAML name modules in the current folder: `python -m tlx` does, and an installed script would not.
+
+    Where Python was told to look in no such folder (`-P`, PYTHONSAFEPATH), it is left so.
+    """
+    here = os.getcwd()
+    if not sys.flags.safe_path and here not in (os.path.abspath(place) for place in sys.path):
+        sys.path.insert(0, here)
 
 
 @contextlib.contextmanager

@@ -89,10 +89,20 @@ def claimed(record: Record, config: Config, job: Job, identity: str, resume: boo
 def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder: Path) -> dict[str, Any]:
     if before["identity"] == identity:
         return before
-    what = checkpoint.differences(results(from_tree(before["config"])), results(config))
+    what = checkpoint.differences(_asked(from_tree(before["config"])), _asked(config))
     if not what and before["data"] != job.data.fingerprint:
         what = [
             f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
         ]
     what = what or ["the weights that it starts from, or the device, have changed"]
     raise RequestError(f"{folder}: cannot go on with this run: {'; '.join(what[:3])}; start a new one for that")
+
+
+def _asked(config: Config) -> dict[str, Any]:
+    """What can change the result but for where data and weights lie: of these the contents count."""
+    tree = results(config)
+    tree["backbone"].pop("weights")
+    for dataset in (tree["dataset"], tree["source"]["dataset"]):
+        if dataset is not None:
+            dataset["reader"].pop("root", None)
+    return tree
