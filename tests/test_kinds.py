@@ -2,6 +2,7 @@
 
 import io
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tlx.data import split
 from tlx.datasets import image_folder
 from tlx.decoding import UnreadableImage, decode
 from tlx.kinds import is_image
+from tlx.measure import _positions
 from tlx.predict import find, none_of_them
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
@@ -132,3 +134,42 @@ def test_a_photograph_of_a_telephone_is_read_with_it(tmp_path: Path) -> None:
     assert is_image(tmp_path / "photo")
     for given in (tmp_path / "photo", (tmp_path / "photo").read_bytes()):
         assert np.abs(decode(given).astype(int) - pixels).mean() < 3
+
+
+# ---------------------------------------------------------------- accents
+
+
+def accented(root: Path, forms: dict[str, str]) -> Path:
+    """Two classes with an accent and files with one, each split in its own Unicode form."""
+    for number, (split_name, form) in enumerate(forms.items()):
+        for label, name in enumerate(("Bär", "Zébra")):
+            folder = root / unicodedata.normalize(form, f"{split_name}/{name}")
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = np.full((8, 8, 3), 40 * number + 20 * label + i, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / unicodedata.normalize(form, f"é{i}.png"))
+    return root
+
+
+def test_names_are_the_same_in_both_unicode_forms(tmp_path: Path) -> None:
+    composed = accented(tmp_path / "a", {"train": "NFC", "test": "NFC"})
+    mixed = accented(tmp_path / "b", {"train": "NFD", "test": "NFC"})
+    first, second = (split(image_folder(str(root)), Dataset(), 0) for root in (composed, mixed))
+    assert second.classes == first.classes == ("Bär", "Zébra")
+    assert second.fingerprint == first.fingerprint
+    assert _positions(second.classes, [unicodedata.normalize("NFD", name) for name in first.classes]) == [0, 1]
+    both = accented(tmp_path / "c", {".": "NFC"})
+    accented(both, {".": "NFD"})
+    assert len(image_folder(str(both)).train) == 24
+    assert image_folder(str(both)).classes == first.classes
+
+
+def test_a_path_typed_in_the_other_unicode_form_is_found(tmp_path: Path) -> None:
+    there = tmp_path / unicodedata.normalize("NFD", "é.png")
+    Image.fromarray(PIXELS).save(there)
+    assert list(find([str(tmp_path / "é.png")])) == [there]
+    folder = tmp_path / unicodedata.normalize("NFC", "Zürich")
+    folder.mkdir()
+    written(folder / "a")
+    written(folder / "b")
+    assert image_folder(unicodedata.normalize("NFD", str(folder))).source == str(folder)

@@ -20,9 +20,9 @@ import numpy as np
 from tlx.class_folders import check_classes
 from tlx.config import data_name
 from tlx.data import Parts
-from tlx.errors import RequestError, empty, nearest, reason, recovered
+from tlx.errors import RequestError, empty, nearest, reason
 from tlx.fetch import Archive, home, obtain, pending
-from tlx.folders import images_of, no_classes, subfolders
+from tlx.folders import class_name, existing, images_of, no_classes, subfolders
 from tlx.images import Images, Stacked
 from tlx.shapes import Drawn, known
 from tlx.split_folders import split_folders
@@ -66,7 +66,7 @@ def image_folder(
     found = [entry.name for entry in subfolders(parts["train"])]
     if not (splits or {}).get("train"):
         check_classes(folder, parts["train"], found, key)
-    names = [recovered(name) for name in found]
+    names = sorted({class_name(name) for name in found})
     if len(names) < fewest:
         raise RequestError(f"{key}: {no_classes(parts['train'], names)}")
     for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
@@ -74,7 +74,7 @@ def image_folder(
             raise RequestError(f"{key}: the name of the class folder '{shown}' is no Unicode; rename it")
     images = {}
     for part, place in parts.items():
-        if unknown := sorted({recovered(entry.name) for entry in subfolders(place)} - set(names)):
+        if unknown := sorted({class_name(entry.name) for entry in subfolders(place)} - set(names)):
             raise RequestError(
                 f"{key}: {place.name}/ has classes that {parts['train'].name}/ lacks: {', '.join(unknown)}"
                 f"{nearest(unknown[0], names)}; the classes are those of the training part: {', '.join(names)}"
@@ -191,7 +191,7 @@ def _located(root: str | None, name: str, archive: Archive | None, offline: bool
     if root is not None:
         if not root.strip():
             raise empty("dataset.root=")
-        folder = Path(os.path.expanduser(root))
+        folder = existing(os.path.expanduser(root))
         if os.path.isfile(folder):
             raise RequestError(f"dataset.root={root}: is a file; give the folder that holds the classes' folders")
         if not os.path.isdir(folder):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -62,6 +63,11 @@ def _utf8(undecoded: re.Match[str]) -> str:
         return undecoded[0].encode("utf-8", "surrogateescape").decode()
     except UnicodeDecodeError:
         return undecoded[0]
+
+
+def precomposed(text: str) -> str:
+    """`text` with each accented letter as one character (NFC): macOS may write a name's accents apart (NFD)."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def unicode(text: str) -> str:

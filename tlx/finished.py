@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from tlx.choice import DEFAULT, RULES
 from tlx.config import ASIDE, flat, without_added
-from tlx.errors import RequestError, reason
+from tlx.errors import RequestError, precomposed, reason
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")
@@ -41,7 +41,8 @@ class Answers:
     @cached_property
     def images(self) -> str:
         """A digest of the images' names and labels; data sets may lie elsewhere."""
-        names = [(os.path.basename(file), label) for file, label in zip(self.files, self.labels, strict=True)]
+        files = (os.path.basename(file) for file in self.files)
+        names = [(precomposed(file), precomposed(label)) for file, label in zip(files, self.labels, strict=True)]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 

@@ -3,10 +3,11 @@
 import fnmatch
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tlx.errors import RequestError, empty, reason, recovered
+from tlx.errors import RequestError, empty, precomposed, reason, recovered
 from tlx.images import FileBytes, Images
 from tlx.kinds import is_image
 from tlx.unpack import litter
@@ -27,7 +28,18 @@ def local(given: str) -> Path:
         raise empty("path")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
         raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
-    return Path(os.path.expanduser(given))
+    return existing(os.path.expanduser(given))
+
+
+def existing(path: str) -> Path:
+    """A path, or the one that is there and differs only in how its accents are written (NFC, NFD)."""
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD") if not path.isascii()))
+    return Path(next(filter(os.path.lexists, forms), path))
+
+
+def class_name(folder: str) -> str:
+    """What the class in a folder of that name is called, whatever the system and its way of writing accents."""
+    return precomposed(recovered(folder))
 
 
 def run_folder(given: str) -> Path:
@@ -104,15 +116,15 @@ def images_of(
         if not litter(file.name) and is_image(file)
     ]
     files, labels = [], []
-    for entry in subfolders(place):  # a part may lack a class
-        label = classes.index(recovered(entry.name))
-        for file in sorted(walk(entry.path)):
+    for entry in sorted(subfolders(place), key=lambda entry: class_name(entry.name)):  # a part may lack a class
+        label = classes.index(class_name(entry.name))
+        for file in sorted(walk(entry.path), key=precomposed):
             if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
                 skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
             else:
                 files.append(file)
                 labels.append(label)
-    names = [Path(file).relative_to(root).as_posix() for file in files]
+    names = [precomposed(Path(file).relative_to(root).as_posix()) for file in files]
     return Images(files, labels, FileBytes(tuple(files)), names), skipped
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.display import MOST, aligned
-from tlx.errors import RequestError, nearest, printable, unicode
+from tlx.errors import RequestError, nearest, precomposed, printable, unicode
 from tlx.folders import run_folder
 from tlx.measured_data import PARTS, composed, read, span, typed_keys
 from tlx.runtime import atomic
@@ -209,13 +209,14 @@ def _positions(classes: Sequence[str], known: Sequence[str]) -> list[int]:
     Raises:
         RequestError: the model does not know one of them.
     """
-    unknown = [name for name in classes if name not in known]
+    places = {precomposed(name): place for place, name in enumerate(known)}
+    unknown = [name for name in classes if precomposed(name) not in places]
     if unknown:
         raise RequestError(
             f"dataset: the model does not know {', '.join(unknown)}{nearest(unknown[0], known)}; "
             f"classes of the data: {', '.join(classes)}; of the model: {', '.join(known)}"
         )
-    return [list(known).index(name) for name in classes]
+    return [places[precomposed(name)] for name in classes]
 
 
 def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Tensor":
