@@ -163,6 +163,7 @@ def test_who_is_not_let_in_is_told_so_without_the_password(
         ("http://h:5000/a@b", "http://h:5000/a@b", None),
         ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db", None),
         ("http://u:${oc.env:P}@h", "http://u:${oc.env:P}@h", None),
+        ("http://u:***@h", "http://u@h", None),
     ],
 )
 def test_a_password_is_taken_out_of_an_address_and_of_a_command_line(

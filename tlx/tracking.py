@@ -218,7 +218,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
     uri = tracking_uri.hidden(uri)
     if urlsplit(address).scheme in ("http", "https"):
         if reason := reachable(address, PROBE, login):
-            raise RequestError(_unreachable(key, uri, reason))
+            raise RequestError(_unreachable(key, uri if login is None else uri.replace("@", ":***@", 1), reason))
         return MlflowTracker(uri, None, experiment, config.system_metrics, address, login)
     if not re.match(r"(postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
         other = "" if key == "tracking.uri" else ", give tracking.uri, or use tracking=none"
