@@ -226,7 +226,7 @@ def test_two_spellings_of_a_part_and_a_missing_train_are_named(tmp_path: Path) -
     said = "val/ and valid/ are both a val part; keep one, or say which it is: dataset.splits.val=val"
     assert refused(tmp_path / "1").endswith(said)
     write(tmp_path / "2", *some("val/a", "test/b"))
-    said = "has test/, val/ but no train/; say which it is: dataset.splits.train=…"
+    said = "has test/, val/ but no train/; say which it is: dataset.splits.train=…, or . where all folders are classes"
     assert refused(tmp_path / "2").endswith(said)
 
 

@@ -169,6 +169,19 @@ def test_two_folders_for_one_split_are_refused_and_one_can_be_chosen(tmp_path: P
     assert "train/ and train_aug/ are both a train part" in refused(tmp_path / "aug")
 
 
+@pytest.mark.parametrize("other", ["bus", "prueba"])
+def test_a_train_beside_other_folders_of_folders_may_be_a_class_and_is_asked_about(other: str, tmp_path: Path) -> None:
+    write(tmp_path, *some("train/a", "train/b", f"{other}/a", f"{other}/c"), "masks/a/1.png", "code/src/x.py")
+    text = refused(tmp_path)
+    assert f"train/ is named like a split, but {other}/ holds folders of images, too" in text
+    assert image_folder(str(tmp_path), splits={"train": "train"}).classes == ("a", "b")
+    assert other in image_folder(str(tmp_path), splits={"train": "."}).classes
+    with pytest.raises(RequestError, match="has classes that train/ lacks: c"):
+        image_folder(str(tmp_path), splits={"test": other})
+    write(tmp_path, *some("test/a"))  # a second split: they are splits
+    assert (str(tmp_path / other), "beside the parts' folders: belongs to none") in image_folder(str(tmp_path)).skipped
+
+
 # ---------------------------------------------------------------- dataset.splits
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlx.errors import RequestError
-from tlx.folders import alike, content, listed, names_in, pictures, tables
+from tlx.folders import alike, content, has_pictures, listed, names_in, tables
 from tlx.split_names import BESIDE, LABELS, PLAIN, named, plain, several_splits
 
 
@@ -90,6 +90,6 @@ def _class_names(folder: Path) -> set[str]:
     """The sub-folders of a folder that has no pictures of its own; none where it has, or where their names say nothing
     (`images/` in every class)."""
     inner = names_in(folder)
-    if not inner or pictures(folder):
+    if not inner or has_pictures(folder):
         return set()
     return {name for name in inner if not plain(name, PLAIN | BESIDE)}

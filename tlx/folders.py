@@ -89,6 +89,11 @@ def pictures(folder: Path) -> int:
     return sum(is_image(folder / name) for name in files_in(folder))
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether any image lies in a folder itself; it is looked for no further than that."""
+    return any(is_image(folder / name) for name in files_in(folder))
+
+
 def content(folder: Path) -> str:
     """How many images lie in a folder itself, in words."""
     number = pictures(folder)

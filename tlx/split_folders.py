@@ -1,12 +1,12 @@
 """Which folder of a data set is which split: by their names and by what is in them, or as the user says."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tlx.errors import RequestError, nearest
-from tlx.folders import alike, content, listed, names_in, pictures, subfolders
-from tlx.split_names import PLAIN, Named, named, plain
+from tlx.folders import alike, content, has_pictures, listed, names_in, subfolders
+from tlx.split_names import BESIDE, PLAIN, Named, named, plain
 
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "beside the parts' folders: belongs to none"
@@ -57,13 +57,21 @@ def split_folders(
     if "train" not in found:
         there = listed([f"{place.relative_to(root)}/" for place in sorted(found.values())])
         none = "no folder of the training split" if chosen else "no train/"
-        raise RequestError(f"{key}: has {there} but {none}{_flat(speaking)}; say which it is: dataset.splits.train=…")
+        raise RequestError(
+            f"{key}: has {there} but {none}{_flat(speaking)}; say which it is: dataset.splits.train=…, or . where all "
+            "folders are classes"
+        )
     used = {entry for place in found.values() for entry in (place, *place.parents)}
-    skipped = [
-        (str(entry), NO_CLASSES if entry in speaking and entry not in places else NO_SPLIT)
-        for entry in entries
-        if entry not in used
-    ]
+    others = [entry for entry in entries if entry not in used]
+    if found.keys() == {"train"} and not chosen and (like := _like_classes(others, speaking)):
+        train = found["train"].relative_to(root).as_posix()
+        raise RequestError(
+            f"{key}: {train}/ is named like a split, but {listed([f'{entry.name}/' for entry in like])} "
+            f"hold{'s' if len(like) == 1 else ''} folders of images, too; dataset.splits.train={train} trains on "
+            f"{train}/ alone, dataset.splits.train=. takes all folders for classes, dataset.splits.test="
+            f"{like[0].name} makes that one the test set"
+        )
+    skipped = [(str(entry), NO_CLASSES if entry in speaking and entry not in places else NO_SPLIT) for entry in others]
     return {split: found[split] for split in SPLITS if split in found}, skipped
 
 
@@ -80,7 +88,7 @@ def _chosen(root: Path, split: str, name: str) -> Path:
 def _place(entry: Path) -> Path | None:
     """Where the class folders of a split are: `seg_train/`, or `seg_train/seg_train/`; None where it has none."""
     inner = subfolders(entry)
-    while len(inner) == 1 and not pictures(entry):
+    while len(inner) == 1 and not has_pictures(entry):
         name = inner[0].name
         about, within = named(entry.name), named(name)
         same = about is not None and within is not None and about.split == within.split
@@ -89,6 +97,12 @@ def _place(entry: Path) -> Path | None:
         entry = Path(inner[0].path)
         inner = subfolders(entry)
     return entry if inner else None
+
+
+def _like_classes(others: Sequence[Path], speaking: Collection[Path]) -> list[Path]:
+    """The folders beside the splits' that hold folders of images, as a class or another split may."""
+    unknown = [entry for entry in others if entry not in speaking and not plain(entry.name, PLAIN | BESIDE)]
+    return [entry for entry in unknown if any(has_pictures(Path(inner.path)) for inner in subfolders(entry))]
 
 
 def _told_apart(speaking: Mapping[Path, Named], places: Mapping[Path, Path]) -> dict[Path, str]:
