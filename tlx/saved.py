@@ -231,7 +231,7 @@ def _impossible(
     if backbone._target_ not in MAKERS:
         yield f"backbone._target_={backbone._target_} is none of tlx's own networks"
     if backbone.weights != "none" or backbone.url is not None:
-        yield "the backbone has weights from names_weights"
+        yield "the backbone has weights from elsewhere"
     for argument in backbone.arguments:
         if names_weights(argument):
             yield f"backbone.arguments.{argument} would open another file"
