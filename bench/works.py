@@ -102,6 +102,10 @@ class Work:
 
 _CIFAR = {"data": "cifar", "limit": (2000, 500), "batch_size": 64, "optimizer": "adam"}
 _WHOLE: dict[str, Any] = {"data": "cifar", "batch_size": 64, "optimizer": "adam", "cuda": True}
+_LAYER4 = (  # in one phase, as the loops
+    *("strategy=finetune", "strategy.phases.probe=null", "strategy.phases.tune.lr=1e-3"),
+    "strategy.phases.tune.statistics=learning",
+)
 _GPU_LOOPS = ("plain", "careful")
 _PROBE: dict[str, Any] = {
     "measure": "accuracy",
@@ -124,7 +128,7 @@ WORKS: tuple[Work, ...] = (
     Work(
         "layer4", "ants/bees, layer4 and classifier, 10 epochs", "ants-bees",
         (Claim("tlx", 6), Claim("tlx fp32", 3)), train=("layer4", "fc"), epochs=10, variants=FP32,
-        overrides=("strategy=finetune", "strategy.phases.tune.lr=1e-3"),
+        overrides=_LAYER4,
     ),
     Work(
         "cifar", "CIFAR-10, 2,000 + 500 images, classifier, 5 epochs",
@@ -180,7 +184,7 @@ WORKS: tuple[Work, ...] = (
             Work(
                 f"gpu-layer4-{arch}", f"CIFAR-10 whole, {arch}, layer4 and classifier, 5 epochs",
                 claims=(Claim("tlx", 4, "careful"),), arch=arch, train=("layer4", "fc"), loops=_GPU_LOOPS,
-                overrides=("strategy=finetune", "strategy.phases.tune.lr=1e-3"), **_WHOLE,
+                overrides=_LAYER4, **_WHOLE,
             ),
         )
     ),

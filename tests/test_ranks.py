@@ -54,9 +54,24 @@ RUNS = {
     # 19 images in batches of 7 and 5: an odd share for each rank, in micro-batches
     "probe": [*SMALL, "strategy=feature_extraction", "training.epochs=2", *HARD],
     # Adam would make a step of what rounds to nearly nothing.
-    "adapting": [*RESNET, "strategy=finetune", "training.epochs=1", "optimizer=sgd", *HARD],
+    "adapting": [
+        *RESNET,
+        "strategy=finetune",
+        "strategy.phases.probe=null",
+        "strategy.phases.tune.statistics=learning",
+        "training.epochs=1",
+        "optimizer=sgd",
+        *HARD,
+    ],
     "views": [*SMALL, "strategy=gradual", "training.epochs=1", "augmentation=crop_flip", "features.views=2"],
-    "live": [*SMALL, "strategy=finetune", "training.epochs=1", "features.mode=live", "training.clip_norm=0.1"],
+    "live": [
+        *SMALL,
+        "strategy=finetune",
+        "strategy.phases.probe=null",
+        "training.epochs=1",
+        "features.mode=live",
+        "training.clip_norm=0.1",
+    ],
     "files": [*SMALL, "strategy=feature_extraction", "training.epochs=1", "features.budget=0"],
 }
 

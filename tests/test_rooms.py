@@ -219,6 +219,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "solvers",
         "stages",
     },  # a run's model: tried out, written, however it ends
+    "convergence": {"config"},  # whether a run was trained long enough
     "job": {
         "tracking_uri",
         *(
@@ -226,6 +227,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "build",
             "checkpoint",
             "config",
+            "convergence",
             "copies",
             "display",
             "evaluate",

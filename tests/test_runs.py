@@ -339,8 +339,9 @@ def test_values_that_only_the_built_network_can_refuse_are_refused_before_the_ru
 ) -> None:
     network = ["backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", "backbone.input_size=32"]
     network = network if not override.startswith("backbone=") else ["backbone.weights=none"]
+    adapting = ["strategy=finetune", "strategy.phases.tune.statistics=learning"]
     with pytest.raises(RequestError, match=re.escape(reason)):
-        tlx.run([*network, "strategy=finetune", *override.split(), f"output={tmp_path / 'out'}", "tracking=none"])
+        tlx.run([*network, *adapting, *override.split(), f"output={tmp_path / 'out'}", "tracking=none"])
     assert not (tmp_path / "out").exists()
 
 

@@ -39,6 +39,8 @@ def checked(node: Any) -> Config:
     tracking_uri.resolved(config.tracking)
     config.dataset = _dataset("dataset", config.dataset)
     config.source.dataset = _dataset("source.dataset", config.source.dataset) if config.source.name != "none" else None
+    for strategy in (config.strategy, config.source.strategy):
+        strategy.phases = {name: phase for name, phase in strategy.phases.items() if phase is not None}
     if config.strategy.weights == "none":  # there is nothing to transfer
         config.backbone.weights, config.source = "none", Source(dataset=None)
     if problem := next(chain(_empty(config), _problems(config), _unknown_stages(config)), None):

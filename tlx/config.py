@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
@@ -137,11 +137,17 @@ class Phase:
     patience: int | None = None
 
 
+if TYPE_CHECKING:
+    Phases = dict[str, Phase]  # once checked
+else:
+    Phases = dict[str, Phase | None]
+
+
 @dataclass
 class Strategy:
     """An ordered set of phases."""
 
-    phases: dict[str, Phase] = field(default_factory=dict)
+    phases: Phases = field(default_factory=dict)  # null, in YAML and on the command line, leaves a phase out
     weights: str | None = None  # none: start from random weights, whatever the backbone says
 
 
@@ -357,7 +363,7 @@ def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
         of = Dataset if part.name == "dataset" and value is not None else part.type
         if dataclasses.is_dataclass(of):
             value = _made(of, value)
-        elif of == dict[str, Phase]:
+        elif of == Phases:
             value = {name: _made(Phase, phase) for name, phase in value.items()}
         values[part.name] = value
     if unknown := tree.keys() - values.keys():

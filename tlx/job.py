@@ -16,6 +16,7 @@ from filelock import FileLock
 from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking, tracking_uri
 from tlx.build import Clock, Job, features_of, identify, network, output, prepare
 from tlx.config import Config, Phase, component, from_tree, source_task
+from tlx.convergence import not_converged
 from tlx.copies import copies
 from tlx.display import Display, lines
 from tlx.errors import Diverged, RequestError
@@ -142,6 +143,9 @@ def run(
                 saving.describe(record, scores, len(job.data.test))
                 if config.evaluation.after_each_phase and lost is None:
                     record.look(last, scores, job.data.test, table=True)
+            if lost is None and (line := not_converged(record.rows, config, len(job.data.classes))):
+                record.summary.not_converged = line
+                log.info("%s", line)
             _samples(record, config, saved)
             spent = {"features": features.seconds, "training": progress.seconds}
             status = "finished" if lost is None else "diverged"

@@ -185,6 +185,8 @@ def card(summary: Mapping[str, Any]) -> str:
         lines[-1:] = [f"{lines[-1] + ', ' if lines else ''}{summary['accuracy_before_training']:.1%} before training"]
     if summary.get("error"):
         lines += ["", f"{summary['status']}: {summary['error']}"]
+    if summary.get("not_converged"):
+        lines += ["", str(summary["not_converged"])]
     images = ", ".join(f"{number} {part}" for part, number in summary.get("images", {}).items())
     classes = list(summary.get("classes", []))
     named = ", ".join(classes[:10]) + (" …" if len(classes) > 10 else "")

@@ -27,6 +27,7 @@ class Summary:
     choose_by: str = ""  # the figure of the validation images that chose the epoch
     best_epoch: int | None = None  # from 1, over all phases
     epochs: int = 0
+    not_converged: str = ""  # what to change where the training was too short
     seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total
     images_per_second: float | None = None  # in training
     classes: list[str] = field(default_factory=list)

@@ -1,0 +1,41 @@
+"""Whether a run was trained long enough, read off its epochs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlx.config import Config
+
+STILL = 0.01  # share of the validation loss: what falls by more in the last epoch has not stopped falling
+FAR = 0.5  # of the way from guessing to a training loss as low as it can be
+
+
+def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: int) -> str:
+    """What to say of a run that ended too early, with the key to change; empty where it was long enough.
+
+    It was too short where the validation loss was still falling in its last epoch, or where the training loss has not
+    come half the way from that of guessing. Only the last phase counts: it is the one whose best epoch is kept.
+
+    Args:
+        rows: the epochs of all phases, as a solver yields them.
+        classes: their number.
+    """
+    name, phase = list(config.strategy.phases.items())[-1]
+    last = [row for row in rows if row["phase"] == name]
+    before, now = min((row["val_loss"] for row in last[:-1]), default=math.inf), last[-1]["val_loss"]
+    smoothing = config.training.label_smoothing
+    guessing, lowest = math.log(classes), _entropy(smoothing, classes)
+    reached = last[-1]["train_loss"]
+    if len(last) == phase.epochs and now < (1 - STILL) * before:
+        why = "the validation loss was still falling in the last epoch"
+    elif reached - lowest > FAR * (guessing - lowest):
+        why = f"the training loss is {reached:.3g}, that of guessing {guessing:.3g}"
+    else:
+        return ""
+    return f"not converged: train longer, as by strategy.phases.{name}.epochs={2 * (phase.epochs or 1)} ({why})"
+
+
+def _entropy(smoothing: float, classes: int) -> float:
+    """The lowest loss that can be had with smoothed labels, nats."""
+    shares = [1 - smoothing + smoothing / classes, *[smoothing / classes] * (classes - 1)]
+    return -sum(share * math.log(share) for share in shares if share > 0)
