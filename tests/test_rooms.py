@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # What everything stands on; each of these could leave the house.
     "errors": set(),  # what a user did wrong, in one line
     "streams": set(),  # output in any encoding
+    "cells": set(),  # CSV that a spreadsheet opens as it is
     "schedules": set(),  # learning rates over time; YAML names them, so nobody imports them
     "unpack": set(),  # archives, safely
     "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
@@ -113,7 +114,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
     "parallel": {"kept", "ranks", "rows", "store"},  # how ranks divide the work
     "intervals": set(),  # of an accuracy
-    "evaluate": {"forward", "intervals", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy
+    "evaluate": {"cells", "forward", "intervals", "lanes", "parallel", "ranks", "rows", "runtime"},  # logits, accuracy
     "captured": {"ranks", "runtime"},  # training steps that a GPU repeats
     "features": {"kept", "forward", "lanes", "parallel", "ranks", "rows", "runtime", "store"},  # the frozen prefix
     "solvers": {
@@ -146,6 +147,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # images → answers
     "gallery": {"model"},  # predictions as a page
     "predict": {  # the verb
+        "cells",
         *("checks", "decoding", "folders", "gallery", "kinds", "model", "runtime", "streams"),
     },
     "served": {"decoding", "model"},  # the model as MLflow serves it
@@ -154,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights_inventory": {"config", "hub", "inventory", "places", "weights"},  # the verb `weights`
     "data_inventory": {"config", "data", "datasets", "fetch", "images", "inventory", "unpack"},  # the verb `data`
     "export": {  # the verb
+        "cells",
         *("decoding", "exported", "folders", "levels", "model", "pixels", "predict", "runtime", "shapes"),
     },
     "lettering": set(),  # names in a picture's font
@@ -162,14 +165,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logged": {"choice", "runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
+        "cells",
         *("checkpoint", "config", "data", "evaluate", "logged", "model", "report", "runtime", "solvers", "summary"),
         "tracking",
     },
     # Runs side by side.
     "paired": {"intervals", "registry"},  # which of two is better on the same images: tests, intervals, correction
-    "finished": {"choice", "config"},  # a finished run, read from its folder
+    "finished": {"cells", "choice", "config"},  # a finished run, read from its folder
     "comparison": {"choice", "finished", "intervals", "paired"},  # configurations and pairs of them
-    "comparison_text": {"choice", "comparison", "display", "paired"},  # table, CSV
+    "comparison_text": {"cells", "choice", "comparison", "display", "paired"},  # table, CSV
     "comparison_plot": {"comparison", "lettering", "report"},  # PNG
     "comparison_page": {"comparison", "comparison_text", "decoding", "gallery"},  # HTML
     "compare": {  # the verb
@@ -254,7 +258,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("checkpoint", "compare", "config", "display", "finished", "ledger", "logged", "report", "runtime"),
         *("sweep_summary", "tracking"),
     },
-    "history": {"choice", "display", "runtime", "space"},  # what a search has found
+    "history": {"cells", "choice", "display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
         *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime"),

@@ -1,12 +1,12 @@
 """A comparison as text: the table for a person, narrow or wide, and the CSV."""
 
-import csv
 import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tlx.cells import Table
 from tlx.choice import shown
 from tlx.comparison import Comparison, Configuration, Flip, Pair
 from tlx.display import aligned, duration
@@ -188,8 +188,8 @@ def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) ->
 def table(comparison: Comparison) -> str:
     """`comparison.csv`: a row a configuration; shares are 0..1, times seconds, differences from the chosen one."""
     stream = io.StringIO()
-    rows = csv.writer(stream)
-    rows.writerow(COLUMNS)
+    rows = Table(stream)
+    rows.row(COLUMNS)
     for place, one in enumerate(comparison.configurations):
         pair = comparison.pair(0, place) if place else None
         found = None if pair is None else pair.found
@@ -199,7 +199,7 @@ def table(comparison: Comparison) -> str:
         cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
         cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
         cells += [one.interval_of, one.test_images, None if found is None else found.method]
-        rows.writerow(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+        rows.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
     return unicode(stream.getvalue())
 
 

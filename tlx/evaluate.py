@@ -1,6 +1,5 @@
 """What a network's answers are worth: loss, accuracy with its interval, per-class figures."""
 
-import csv
 import io
 import itertools
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx import ranks
+from tlx.cells import Table
 from tlx.errors import unicode
 from tlx.forward import as_input, rows_per_pass
 from tlx.intervals import wilson
@@ -97,12 +97,12 @@ class Scores:
         `files`: the path of each; what is no Unicode in it becomes an escape. `labels`: positions in `classes`.
         """
         text = io.StringIO()
-        rows = csv.writer(text)
-        rows.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
+        rows = Table(text)
+        rows.row(["sample", "file", "label", "prediction", "probability", "correct"])
         answers = zip(files, labels, self.predictions, self.probabilities, strict=True)
         for sample, (file, label, predicted, probability) in enumerate(answers):
             names = classes[label], classes[predicted]
-            rows.writerow([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
+            rows.row([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
         return unicode(text.getvalue())
 
 

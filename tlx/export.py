@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlx import cells
 from tlx.decoding import UnreadableImage, decode
 from tlx.errors import RequestError, nearest
 from tlx.folders import run_folder
@@ -151,7 +152,7 @@ def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) 
 def _tested(home: Path) -> Iterator[Path]:
     """The files of the run's test set, as far as its table names any."""
     with suppress(OSError, ValueError, csv.Error), (home / "predictions.csv").open(encoding="utf-8") as table:
-        yield from (Path(row.get("file") or "") for row in csv.DictReader(table))
+        yield from (Path(cells.text(row.get("file") or "")) for row in csv.DictReader(table))
 
 
 def about(model: "Model", home: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tlx import cells
 from tlx.choice import DEFAULT, RULES
 from tlx.config import ASIDE, flat, without_added
 from tlx.errors import RequestError, precomposed, reason
@@ -276,7 +277,9 @@ def _answers(file: Path) -> Answers:
             raise RequestError(f"{file}, line {number}: no answer of a run: {','.join(row)[:80]}")
     if not rows:
         raise RequestError(f"{file}: holds no image")
-    _, files, labels, predictions, probabilities, correct = map(list, zip(*rows, strict=True))
+    _, files, labels, predictions, probabilities, correct = (
+        [*map(cells.text, column)] for column in zip(*rows, strict=True)
+    )
     return Answers(files, labels, predictions, probabilities, np.array(correct, dtype=np.int8))
 
 

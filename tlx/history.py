@@ -1,12 +1,12 @@
 """What a search has found: a table of the best, `search.csv` and `search.png`."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlx.cells import Table
 from tlx.choice import shown
 from tlx.display import aligned, duration
 from tlx.runtime import atomic
@@ -66,10 +66,10 @@ def write(found: Sequence[Found], axes: Sequence[Axis], folder: Path, rule: str)
     table, picture = folder / "search.csv", folder / "search.png"
     names = [*dict.fromkeys(("val_accuracy", "val_loss", rule)), "epochs", "seconds", "folder", "error"]
     with atomic(table) as path, path.open("w", encoding="utf-8", newline="") as stream:
-        lines = csv.writer(stream)
-        lines.writerow(["trial", "status", *(axis.key for axis in axes), *names])
+        lines = Table(stream)
+        lines.row(["trial", "status", *(axis.key for axis in axes), *names])
         for one in found:
-            lines.writerow([one.number, one.status, *one.values, *(one.facts.get(name, "") for name in names)])
+            lines.row([one.number, one.status, *one.values, *(one.facts.get(name, "") for name in names)])
     _picture(found, axes, picture, rule)
     return [table, picture]
 

@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import contextlib
-import csv
 import glob
 import io
 import json
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tlx.cells import Table
 from tlx.checks import DEVICES
 from tlx.decoding import MAX_PIXELS, allow
 from tlx.errors import RequestError, printable, unicode
@@ -240,11 +240,11 @@ class _TableRows:
 
 class _CsvRows:
     def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
-        self.classes, self.top, self.table = classes, top, csv.writer(stream)
+        self.classes, self.top, self.table = classes, top, Table(stream)
         ranks = [(f"top{i + 1}", f"p(top{i + 1})") for i in range(top or 0)]
         columns = [name for pair in ranks for name in pair] or [f"p({name})" for name in classes]
         self.empty = [""] * len(columns)
-        self.table.writerow(["file", "prediction", "probability", *columns, "error"])
+        self.table.row(["file", "prediction", "probability", *columns, "error"])
 
     def __call__(self, p: "Prediction", _: object) -> None:
         if p.error:
@@ -255,7 +255,7 @@ class _CsvRows:
         else:
             each = [f"{p.probabilities[name]:.6f}" for name in self.classes]
             cells = [p.prediction, f"{p.probability:.6f}", *each]
-        self.table.writerow([unicode(p.file), *cells, p.error])
+        self.table.row([unicode(p.file), *cells, p.error])
 
 
 class _JsonRows:

@@ -1,7 +1,6 @@
 """A run's folder and its MLflow run: what is written when, and how a run ends whatever happens."""
 
 import contextlib
-import csv
 import dataclasses
 import io
 import json
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from tlx import logged
+from tlx.cells import Table
 from tlx.checkpoint import LOCK, Keeper, alone, read
 from tlx.config import Config
 from tlx.data import Data, Images
@@ -243,11 +243,11 @@ class Record:
     def samples(self, predictions: Sequence["Prediction"]) -> None:
         """Keeps what was predicted for images that were drawn for it."""
         text = io.StringIO()
-        table = csv.writer(text)
-        table.writerow(["file", "prediction", "probability"])
+        table = Table(text)
+        table.row(["file", "prediction", "probability"])
         for p in predictions:
             file = Path(p.file).relative_to(self.folder).as_posix()
-            table.writerow([file, p.prediction, f"{p.probability:.6f}"])
+            table.row([file, p.prediction, f"{p.probability:.6f}"])
             log.info("%s: %s (%.1f %%)", file, p.prediction, 100 * p.probability)
         self.write("samples.csv", text.getvalue())
         self.tracker.artifact(self.folder / "samples.csv")

@@ -287,8 +287,11 @@ def compare(old: str, new: str) -> str:
 
 
 def _images(table: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What tells test images apart where the data set lies elsewhere; their content is in the data's fingerprint."""
-    return [(os.path.basename(row["file"]), row["label"]) for row in table]
+    """What tells test images apart where the data set lies elsewhere; their content is in the data's fingerprint.
+
+    A quote before what looks like a formula (`cells`) is left out: tables of before have none.
+    """
+    return [(os.path.basename(row["file"]).lstrip("'"), row["label"].lstrip("'")) for row in table]
 
 
 def exact(lost: int, won: int) -> float:
