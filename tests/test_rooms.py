@@ -262,7 +262,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
         *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime"),
-        *("space", "standing", "study", "sweep", "tracking"),
+        *("space", "standing", "study", "sweep", "sweep_summary", "tracking"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
     "__main__": {

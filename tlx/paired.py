@@ -10,13 +10,15 @@ Two chances are in a test accuracy: which images happened to be in the test set,
   make it. A few runs say little about what runs differ by, so each of the two variances has Student's quantile of its
   own degrees of freedom, and the squares of the two halves are added (Banerjee 1960, Sankhya 22): Satterthwaite's
   degrees of freedom come from the same few runs, and claimed a difference in up to 12 % of cases with two. To the table
-  go two images more, one that either side has right (as Bonett & Price 2012 do for one pair), as clearly as those that
-  differ: without them a handful of differing images is taken for certainty.
+  go two images more, one that either side has right (as Bonett & Price 2012 do for one pair), as clearly as the
+  clearest that differs: without them a handful of differing images is taken for certainty.
 - **Several runs, each pair on test images of its own** (folds, test sets drawn by seed): `apart`, Student's t over the
   runs' differences with the correction of Nadeau & Bengio 2003, because the runs' training images overlap; at least
   what the images alone make it, each counted once.
 
-Simulated (`python -m bench.claims`: 2 to 10 runs, 20 to 1,000 images, seven kinds of noise, three levels of accuracy).
+Simulated (`python -m bench.claims`: 2 to 10 runs, 20 to 1,000 images, seven kinds of noise, three levels of accuracy):
+by kind of noise and number of runs `crossed` claims a difference that is none in 0.4 to 3.4 % of cases, and its
+intervals hold the true one in 94 to 99.6 %; single cells down to 89 %, where accuracies are near 100 %.
 Not the bootstrap over seeds and images: three seeds have ten different resamples, their variance is too small by a
 third, and percentiles know no degrees of freedom; they claim a difference at 5 % in up to 25 % of cases with 3 seeds
 and 16 % with 5. McNemar on one run of each, taken as a word about the configurations and not about the two models, does
@@ -89,9 +91,8 @@ def one(d: Differences) -> Difference:
 def crossed(d: Differences) -> Difference:
     """Several runs of each on the same images: `d` is `[runs, images]`, two runs at least."""
     runs, images = d.shape
-    differing = d.any(axis=0)
-    # The image that is added on either side: as the root mean square of those that differ, at least once in all runs.
-    size = max(math.sqrt(float((d.mean(0)[differing] ** 2).mean())), 1 / runs) if differing.any() else 1.0
+    # The image that is added on either side differs as the clearest one does, in one run at least.
+    size = max(float(np.abs(d.mean(0)).max()), 1 / runs) if d.any() else 1.0
     more = np.concatenate([d, np.full((runs, 1), size), np.full((runs, 1), -size)], axis=1)
     of_runs, of_images, rest = (square / more.size for square in _mean_squares(more))
     beyond = max(of_images - rest, 0.0)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlx import build, history, ledger, space, sweep, tracking
+from tlx import build, history, ledger, space, sweep, sweep_summary, tracking
 from tlx.choice import score, shown
 from tlx.config import flat, key, results
 from tlx.display import duration, epoch_line
@@ -121,17 +121,18 @@ class Search:
         return ""
 
     def close(self, failed: str) -> int:
-        """Keeps and prints what was found; the exit code. `failed`: why the search gave up, if it did."""
-        found, folder = self.study.found(), self.whole.folder
-        for file in history.write(found, self.axes, folder, self.study.choose_by):
-            self.whole.tracker.artifact(file)
+        """Prints and keeps what was found; the exit code. `failed`: why the search gave up, if it did."""
+        found, folder, unwritten = self.study.found(), self.whole.folder, list[str]()
         finished = any(one.status == "finished" for one in found)
-        good = finished and not failed
-        self.whole.end("FINISHED" if good else "FAILED")
         print(f"\n{failed and failed + ': '}{self.standing()}", file=sys.stderr)
         if finished:
             best = history.show(found, self.axes, folder, self.study.choose_by)
             print(f"again: {command([*self.fixed, *self._point(best.values)], self.config_dir)}")
+        with sweep_summary.failing("the search's table and picture", unwritten):
+            for file in history.write(found, self.axes, folder, self.study.choose_by):
+                self.whole.tracker.artifact(file)
+        good = finished and not failed and not unwritten
+        self.whole.end("FINISHED" if good else "FAILED")
         return 0 if good else 1
 
     def standing(self) -> str:

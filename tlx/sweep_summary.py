@@ -20,7 +20,7 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: trackin
     """
     failed: list[str] = []
     found = None
-    with _failing("the comparison", failed):
+    with failing("the comparison", failed):
         found = compare.compared([folder / job["folder"] for job in jobs.values()])
         compare.show(found)
     if failed:
@@ -41,13 +41,13 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: trackin
     }
     for kind, content in made.items():
         file = folder / f"comparison.{kind}"
-        with _failing(file.name, failed):
+        with failing(file.name, failed):
             file.unlink(missing_ok=True)  # that of an earlier launch
             whole = content()
             with atomic(file) as path:
                 path.write_bytes(whole)
             tracker.artifact(file)
-    with _failing("MLflow's figures of the sweep", failed):
+    with failing("MLflow's figures of the sweep", failed):
         for known, step in figures(found):
             tracker.metrics(known, step)
     return failed
@@ -83,7 +83,7 @@ def _results(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> Iterator[st
 
 
 @contextmanager
-def _failing(what: str, failed: list[str]) -> Iterator[None]:
+def failing(what: str, failed: list[str]) -> Iterator[None]:
     """Whatever the block raises is a line on stderr and in `failed`, and no more."""
     try:
         yield
