@@ -23,7 +23,8 @@ from tlx.build import Clock, identify, prepare
 from tlx.checks import checked
 from tlx.compose import compose
 from tlx.config import Config
-from tlx.data import Data, scale, split
+from tlx.data import Data, split
+from tlx.data_range import scale
 from tlx.datasets import image_folder
 from tlx.decoding import decode, examined, pixels_of
 from tlx.errors import RequestError

@@ -75,7 +75,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "digests": {"decoding", "levels"},  # files' content by name, hashed once
     "images": {"decoding", "digests", "levels", "runtime"},  # labelled images, decoded on demand
     "copies": {"images"},  # images that are there more than once
-    "data": {"images", "config", "levels"},  # splits
+    "data": {"images", "config"},  # splits
+    "data_range": {"data", "levels"},  # what is black and white in images of more than 8 bits
     "downloads": {"unpack"},  # one file from the network
     "fetch": {"downloads", "unpack"},  # a data set's archive from the network
     "folders": {"images", "kinds", "unpack"},  # image folders
@@ -186,6 +187,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "backbones",
             "config",
             "data",
+            "data_range",
             "decoding",
             "features",
             "images",

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlx import ranks, weights
 from tlx.config import Backbone, Config, component, identity
-from tlx.data import Data, Parts, scale, split
+from tlx.data import Data, Parts, split
+from tlx.data_range import scale
 from tlx.decoding import allow
 from tlx.errors import RequestError, reason
 from tlx.images import Decoded

@@ -5,7 +5,6 @@ image once, and says what cannot be read before anything is trained.
 """
 
 import hashlib
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,11 @@ import numpy as np
 
 from tlx.errors import RequestError
 from tlx.images import Decoded, Images, Labels, joined, read_all
-from tlx.levels import Range, common_range, words
 
 if TYPE_CHECKING:
     from tlx.config import Dataset
 
-__all__ = ["Data", "Images", "Parts", "scale", "split", "whole"]
-
-DARK = 1 / 8  # of a range that was given: where no training image reaches so far, a line says so
-
-log = logging.getLogger("tlx")
+__all__ = ["Data", "Images", "Parts", "split", "whole"]
 
 
 @dataclass(frozen=True)
@@ -177,40 +171,6 @@ def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:
         return {}
     of = " and ".join(dict.fromkeys(origins[part] for part in ("train", name) if part in origins))
     return {**origins, name: f"{how} {of}"}
-
-
-def scale(data: Data, given: Sequence[float] | None) -> Range | None:
-    """One range for all images of more than 8 bits of a data set, which is said: what becomes black, and white.
-
-    `given` by the user, or what the headers of the images that train say, or what was measured over these when they
-    were read. None, and nothing is said, where no image has more than 8 bits; these stay as they are in any case.
-    """
-    sets = {"train": data.train, "val": data.val, "test": data.test}
-    found = {name: [levels for _, levels in images.levels()] for name, images in sets.items()}
-    deep, total = sum(map(len, found.values())), sum(map(len, sets.values()))
-    if not deep:
-        if given is not None:
-            log.warning("dataset.range=%s: no image has more than 8 bits; it changes nothing", list(given))
-        return None
-    common = ((given[0], given[1]), False) if given is not None else common_range(found["train"])
-    if common is None:
-        log.warning(
-            "dataset: %d images have more than 8 bits, but none that trains: 0 to 65535 (floats: to 1, or 255) becomes "
-            "black to white; dataset.range=[low, high] says what is right",
-            deep,
-        )
-        return None
-    span, by_header = common
-    by = "dataset.range" if given is not None else "their headers" if by_header else ""
-    how = f"as {by} says" if given is not None else f"as {by} say" if by else f"measured over {len(found['train']):,}"
-    others = f"; the other {total - deep:,} have 8 bits and stay as they are" if deep < total else ""
-    log.info("range: values %s become black to white in %s images, %s%s", words(span), f"{deep:,}", how, others)
-    highest = max((levels.high for levels in found["train"]), default=span[1])
-    if by and highest - span[0] < DARK * (span[1] - span[0]):
-        log.warning("range: no training image has values above %.10g: all are dark; see dataset.range", highest)
-    for images in sets.values():
-        images.store.span = span
-    return span
 
 
 def _ranks(labels: Labels, seed: int, salt: int = 2) -> Labels:
