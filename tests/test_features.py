@@ -22,7 +22,8 @@ from torchvision.transforms import v2
 
 from tests.test_trainer import NETWORKS, TINY, composed
 from tlx import trainer
-from tlx.build import Clock, Job, _written, features_of, prepare
+from tlx.build import Job, _written, features_of, prepare
+from tlx.clock import Clock
 from tlx.features import Features
 from tlx.images import Images, Stacked
 from tlx.kept import Mapped, Outline

@@ -19,8 +19,9 @@ from PIL import Image
 
 import tlx
 from tlx import decoding, digests
-from tlx.build import Clock, identify, prepare
+from tlx.build import identify, prepare
 from tlx.checks import checked
+from tlx.clock import Clock
 from tlx.compose import compose
 from tlx.config import Config
 from tlx.data import Data, split

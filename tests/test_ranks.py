@@ -21,7 +21,8 @@ from tests.conftest import ROOT
 from tests.test_compose import config_of
 from tlx import rank_processes, ranks, trainer
 from tlx.__main__ import main
-from tlx.build import Clock, features_of, prepare
+from tlx.build import features_of, prepare
+from tlx.clock import Clock
 from tlx.config import Runtime, Training
 from tlx.errors import RequestError
 from tlx.evaluate import logits

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),  # what a user did wrong, in one line
     "streams": set(),  # output in any encoding
     "cells": set(),  # CSV that a spreadsheet opens as it is
+    "clock": set(),  # where a run's time goes
     "schedules": set(),  # learning rates over time; YAML names them, so nobody imports them
     "unpack": set(),  # archives, safely
     "runtime": set(),  # device, number format, threads, memory, seeds, files whole or absent
@@ -166,7 +167,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logged": {"choice", "runtime", "tracking"},  # what MLflow is told of a run, in its words
     "summary": {"runtime"},  # what a run found
     "record": {  # a run's folder
-        "cells",
+        *("cells", "clock"),
         *("checkpoint", "config", "data", "evaluate", "logged", "model", "report", "runtime", "solvers", "summary"),
         "tracking",
     },
@@ -185,6 +186,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": {  # everything that a configuration names, found and checked
         *(
             "backbones",
+            "clock",
             "config",
             "data",
             "data_range",
@@ -214,7 +216,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("build", "config", "data", "decoding", "display", "evaluate", "folders", "images", "intervals"),
         *("measured_data", "model", "rows", "runtime", "seen_images"),
     },  # the verb `evaluate`
-    "standing": {"build", "checkpoint", "config", "record"},  # through, interrupted, still what is asked for?
+    "standing": {"build", "checkpoint", "clock", "config", "record"},  # through, interrupted, still what is asked for?
     "saving": {
         "build",
         "config",
@@ -232,6 +234,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "backbones",
             "build",
             "checkpoint",
+            "clock",
             "config",
             "convergence",
             "copies",
@@ -243,7 +246,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
         *("ranks", "record", "runtime", "saving", "solvers", "standing", "summary", "tracking", "trainer"),
     },
-    "preview": {"build", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"},  # --dry-run
+    "preview": {  # --dry-run
+        *("build", "clock", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"),
+    },
     "resume": {  # the verb
         *("checkpoint", "config", "display", "job", "ledger", "rank_processes", "runtime", "standing", "tracking_uri"),
     },
@@ -270,6 +275,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {
         "tracking_uri",
         "checks",
+        "clock",
         "compose",
         "display",
         "explained",

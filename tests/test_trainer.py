@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from tests.test_compose import config_of
 from tlx import schedules, strategy, trainer
-from tlx.build import Clock, features_of, prepare
+from tlx.build import features_of, prepare
 from tlx.choice import RULES, score
+from tlx.clock import Clock
 from tlx.config import Phase, Training
 from tlx.errors import Diverged
 from tlx.features import fingerprint

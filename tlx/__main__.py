@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlx import streams, tracking_uri
+from tlx import clock, streams, tracking_uri
 from tlx.errors import RequestError, empty, nearest, said, shown
 from tlx.runtime import FULL, import_from_here
 
@@ -56,12 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.use()
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
+    began = time.perf_counter() - (clock.process_age() if argv is None else 0.0)
     try:
         if argv is None:
             import_from_here()
-        if arguments and arguments[0] in VERBS:
-            return _verb(arguments[0], arguments[1:])
-        return _run(arguments)
+        with clock.command(began):
+            if arguments and arguments[0] in VERBS:
+                return _verb(arguments[0], arguments[1:])
+            return _run(arguments)
     except RequestError as error:
         return _say(error, 2)
     except KeyboardInterrupt as error:

@@ -8,14 +8,14 @@ import json
 import logging
 import os
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx import ranks, weights
+from tlx.clock import Clock
 from tlx.config import Backbone, Config, component, identity
 from tlx.data import Data, Parts, split
 from tlx.data_range import scale
@@ -55,42 +55,22 @@ class Job:
         return [plan.to_dict() for plan in self.plans.values()]
 
 
-class Clock:
-    """Seconds by part."""
-
-    def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.seconds = {"data": 0.0, "features": 0.0, "training": 0.0, "evaluation": 0.0}
-
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """What a run had spent before it was interrupted, as `total` gave it; training is counted by its progress."""
-        self.began -= seconds.get("total", 0.0)
-        for part in ("data", "features", "evaluation"):
-            self.seconds[part] += seconds.get(part, 0.0)
-
-    def total(self, spent: Mapping[str, float]) -> dict[str, float]:
-        """The parts, with what was `spent` in some of them beside, and all of it."""
-        parts = {part: seconds + spent.get(part, 0.0) for part, seconds in self.seconds.items()}
-        return {**parts, "total": time.perf_counter() - self.began}
-
-
 def prepare(config: Config, clock: Clock) -> Job:
     """Everything that the configuration names: found, read, built and checked against each other.
 
     What can be answered without torch is answered before it is imported.
     """
     pretrained = config.source.dataset is None
-    began = time.perf_counter()
     allow(config.runtime.max_pixels)
-    # A folder that is given is looked at before weights are fetched; weights are looked for before data is fetched.
-    given = config.dataset.reader.get("root") is not None
-    parts = found(config) if given else None
-    if pretrained:
-        weights.locate(config.backbone, offline=config.runtime.offline)
-    decoded = Decoded.below(output(config)) if config.features.store else Decoded(None)
-    data = split(parts or found(config), config.dataset, config.seed, decoded)
-    span = scale(data, config.dataset.range)
-    clock.seconds["data"] = time.perf_counter() - began
+    with clock.part("data"):
+        # A folder that is given is looked at before weights are fetched; weights are looked for before data is fetched.
+        given = config.dataset.reader.get("root") is not None
+        parts = found(config) if given else None
+        if pretrained:
+            weights.locate(config.backbone, offline=config.runtime.offline)
+        decoded = Decoded.below(output(config)) if config.features.store else Decoded(None)
+        data = split(parts or found(config), config.dataset, config.seed, decoded)
+        span = scale(data, config.dataset.range)
     import torch
 
     use_threads(config.runtime.threads)
@@ -99,10 +79,11 @@ def prepare(config: Config, clock: Clock) -> Job:
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
     use_precision(precision)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
-    net, preprocessing = network(config, backbone, len(data.classes), device)
-    preprocessing = dataclasses.replace(preprocessing, range=span)
-    _try_out(config, preprocessing.input_size)
-    plans = plans_of(config, net)
+    with clock.part("network"):
+        net, preprocessing = network(config, backbone, len(data.classes), device)
+        preprocessing = dataclasses.replace(preprocessing, range=span)
+        _try_out(config, preprocessing.input_size)
+        plans = plans_of(config, net)
     return Job(config, data, net, preprocessing, plans, device, precision, decoded)
 
 

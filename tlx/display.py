@@ -22,6 +22,7 @@ except ImportError:  # a machine with no more than what computes: plain lines
     terminal = None  # type: ignore[assignment]
 
 LONG = 3  # so many frozen stages in a row are one line of the plan
+SHOWN = 0.01  # of a run's time, from which a part of it is named
 MOST = 20  # classes in the closing table
 log = logging.getLogger("tlx")
 
@@ -260,8 +261,10 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
         best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
         yield "validation", f"{summary.val_accuracy:.1%}  ({best})"
     if "total" in summary.seconds:
-        parts = ", ".join(f"{part} {duration(s)}" for part, s in summary.seconds.items() if part != "total")
-        yield "time", f"{duration(summary.seconds['total'])}  ({parts})"
+        total = summary.seconds["total"]
+        shown = {part: s for part, s in summary.seconds.items() if part != "total" and s >= SHOWN * total}
+        parts = ", ".join(f"{part} {duration(s)}" for part, s in shown.items())
+        yield "time", f"{duration(total)}  ({parts})"
     if summary.images_per_second is not None:
         yield "training", f"{summary.images_per_second:,.0f} images/s on {summary.device}, {summary.precision}"
     if summary.skipped:

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock
 
 from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking, tracking_uri
-from tlx.build import Clock, Job, features_of, identify, network, output, prepare
+from tlx.build import Job, features_of, identify, network, output, prepare
+from tlx.clock import Clock
 from tlx.config import Config, Phase, component, from_tree, source_task
 from tlx.convergence import not_converged
 from tlx.copies import copies
@@ -63,11 +63,11 @@ def run(
         RequestError: the request cannot be carried out; nothing is left behind.
         KeyboardInterrupt: what was done until then is kept, and named in the message.
     """
-    clock, part = Clock(), within or Within()
+    clock, part = Clock(whole=within is None), within or Within()
     writes = rank_processes.writes()
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
-    record = kind(folder, tracker, command, within_sweep=within is not None, key=part.key, parent=part.parent)
+    record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key, parent=part.parent)
     name = name or _name(folder)
     asked = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
 
@@ -86,8 +86,10 @@ def run(
                 job = prepare(config, clock)
                 if writes and emulated(job.precision, job.device):
                     log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
-            saving.try_out(job)
-        source = run_source(config, job, command)
+            with clock.part("network"):
+                saving.try_out(job)
+        with clock.part("start" if config.source.dataset is None else "source"):
+            source = run_source(config, job, command)
         from tlx import model, trainer
         from tlx.solvers import Progress, restore
 
@@ -98,8 +100,10 @@ def run(
         progress = Progress(epochs=epochs, choose_by=config.evaluation.choose_by)
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
+        clock.counted("features", lambda: features.seconds)
         record.before = before
-        record.open(name, config, job.plan, job.data, known)
+        with clock.part("tracking"):
+            record.open(name, config, job.plan, job.data, known)
         record.folder = record.summary.folder = Path(ranks.agreed(str(record.folder)))
         if before is not None:
             clock.add(before["seconds"])
@@ -111,21 +115,18 @@ def run(
             for images in (job.data.train, job.data.val, job.data.test):
                 job.decoded.add(images.digests(), dict(images.levels()))
 
-        def keep() -> None:
-            assert job is not None
-            spent = {"features": features.seconds, "training": progress.seconds}
-            record.keep(clock.total(spent), job.net if progress.epoch else None, progress)
-
         try:
-            with Display(progress, record.summary, job.plan) as display:
+            with clock.part("other"), Display(progress, record.summary, job.plan) as display:
                 if record.summary.accuracy_before_training is None:
                     _look(record, job, features, "before", clock)
                 lost: Diverged | None = None
                 try:
                     for phase, settings in _left(config, progress):
-                        for row in trainer.train(job.net, job.plans[phase], settings, features, config, progress):
-                            record.row(row)
-                            keep()
+                        rows = trainer.train(job.net, job.plans[phase], settings, features, config, progress)
+                        for row in clock.each("training", rows):
+                            with clock.part("saving"):
+                                record.row(row)
+                                record.keep(job.net if progress.epoch else None, progress)
                             display.row(row)
                             watch(row)
                         if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
@@ -135,10 +136,11 @@ def run(
                         raise
                     restore(job.net, progress.best)
                     lost = error
-                with ranks.first():
-                    saving.save(record, job, progress)
-                # What is measured is what was saved: the network is built again from its files.
-                saved = model.load(record.folder, str(job.device))
+                with clock.part("saving"):
+                    with ranks.first():
+                        saving.save(record, job, progress)
+                    # What is measured is what was saved: the network is built again from its files.
+                    saved = model.load(record.folder, str(job.device))
                 scores = _look(record, *_as_saved(job, saved, features), "after", clock)
                 saving.describe(record, scores, len(job.data.test))
                 if config.evaluation.after_each_phase and lost is None:
@@ -146,10 +148,9 @@ def run(
             if lost is None and (line := not_converged(record.rows, config, len(job.data.classes))):
                 record.summary.not_converged = line
                 log.info("%s", line)
-            _samples(record, config, saved)
-            spent = {"features": features.seconds, "training": progress.seconds}
-            status = "finished" if lost is None else "diverged"
-            record.close(scores, job.data.test, clock.total(spent), progress, status)
+            with clock.part("pictures"):
+                _samples(record, config, saved)
+            record.close(scores, job.data.test, progress, "finished" if lost is None else "diverged")
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(saving.interrupted(record, job, progress)) from error
         if lost is not None:
@@ -246,11 +247,10 @@ def _look(record: Record, job: Job, features: "Features", when: str, clock: Cloc
     """Measures the test set, which chooses nothing, and keeps what it says."""
     from tlx.evaluate import logits, scores
 
-    began, made = time.perf_counter(), features.seconds
-    cut = next(iter(job.plans.values())).cut
-    rows = features.rows(job.net, cut, "test")
-    result = scores(logits(job.net[cut:], rows, job.precision), rows.y, job.data.classes)
-    clock.seconds["evaluation"] += time.perf_counter() - began - (features.seconds - made)
+    with clock.part("evaluation"):
+        cut = next(iter(job.plans.values())).cut
+        rows = features.rows(job.net, cut, "test")
+        result = scores(logits(job.net[cut:], rows, job.precision), rows.y, job.data.classes)
     table = when == "after" or job.config.evaluation.after_each_phase
     record.look(when, result, job.data.test, table=table)
     return result

@@ -3,7 +3,8 @@
 import dataclasses
 
 from tlx import weights
-from tlx.build import Clock, network, plans_of, prepare
+from tlx.build import network, plans_of, prepare
+from tlx.clock import Clock
 from tlx.config import Config, source_task
 from tlx.display import counted, plan_lines
 from tlx.runtime import EMULATED, device_of, emulated, precision_of

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from tlx import logged
 from tlx.cells import Table
 from tlx.checkpoint import LOCK, Keeper, alone, read
+from tlx.clock import Clock
 from tlx.config import Config
 from tlx.data import Data, Images
 from tlx.errors import Pruned, RequestError, shown, unicode
@@ -53,14 +54,15 @@ class Record:
         folder: Path,
         tracker: Tracker,
         command: str,
+        clock: Clock,
         *,
         within_sweep: bool = False,
         key: str = "",
         parent: str | Tracker | None = None,
     ) -> None:
-        """`within_sweep`: the folder is there and somebody has seen to it that nobody else works in it. `key` and
-        `parent`: the MLflow run's name for good, and the run that it belongs to."""
-        self.folder, self.tracker, self.within_sweep = folder, tracker, within_sweep
+        """`clock`: what counts the run's time. `within_sweep`: the folder is there and somebody has seen to it that
+        nobody else works in it. `key` and `parent`: the MLflow run's name for good, and the run that it belongs to."""
+        self.folder, self.tracker, self.clock, self.within_sweep = folder, tracker, clock, within_sweep
         self.key, self.parent = key or uuid.uuid4().hex, parent
         self.summary = Summary(folder, command=shown(command))
         self.rows: list[dict[str, Any]] = []
@@ -117,7 +119,7 @@ class Record:
             "data": data.fingerprint,
         }
         if before is None:
-            self.keep({})
+            self.keep()
         self._log = _LogFile(self.folder / "tlx.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(self._log)
@@ -162,12 +164,12 @@ class Record:
             if why:
                 log.info("what MLflow has not got is in the folder; to send it: python -m tlx sync %s", self.folder)
 
-    def keep(
-        self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
-    ) -> None:
-        """Writes the checkpoint: where the run stands, between two epochs. `seconds`: spent so far, by part."""
+    def keep(self, net: "nn.Module | None" = None, progress: "Progress | None" = None) -> None:
+        """Writes the checkpoint: where the run stands, between two epochs."""
         found = {name: getattr(self.summary, name) for name in KEPT}
-        self._keeper.keep({**self.state, "rows": self.rows, "summary": found, "seconds": dict(seconds)}, net, progress)
+        self._keeper.keep(
+            {**self.state, "rows": self.rows, "summary": found, "seconds": self.clock.total()}, net, progress
+        )
 
     def flush(self) -> None:
         """Writes the checkpoint that was put off, if one was."""
@@ -218,14 +220,7 @@ class Record:
         self.summary.val_accuracy, self.summary.val_loss = figures["best_val_accuracy"], figures["best_val_loss"]
         self.tracker.metrics(figures, self.summary.epochs)
 
-    def close(
-        self,
-        scores: "Scores",
-        images: Images,
-        seconds: dict[str, float],
-        progress: "Progress",
-        status: str = "finished",
-    ) -> None:
+    def close(self, scores: "Scores", images: Images, progress: "Progress", status: str = "finished") -> None:
         """Keeps the pictures, the model and the summary of a run that is through.
 
         `status`: only a model of a `finished` run goes into the registry.
@@ -233,9 +228,12 @@ class Record:
         summary = self.summary
         self.best(progress.best_epoch)
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
-        self._pictures(scores, images)
-        self.tracker.artifact(self.folder / "metrics.jsonl")
-        summary.status, summary.seconds, summary.mlflow_run_id = status, seconds, self.tracker.run_id
+        with self.clock.part("pictures"):
+            self._pictures(scores, images)
+        with self.clock.part("tracking"):
+            self.tracker.artifact(self.folder / "metrics.jsonl")
+            summary.mlflow_run_id = self.tracker.run_id
+        summary.status, summary.seconds = status, self.clock.total()
         self._summary()
         if self.log_model:  # after the files that say whether it becomes champion
             self.tracker.model(self.folder, self.register if status == "finished" else None)
@@ -286,8 +284,10 @@ class Record:
             raise
         else:
             try:
-                self._keep_log()
-                self._finish("FINISHED")
+                with self.clock.part("tracking"):
+                    self._keep_log()
+                    self._finish("FINISHED")
+                self._waited()
                 # Last: a run without a checkpoint is one that is through, in MLflow too.
                 self._through()
             except KeyboardInterrupt:
@@ -306,6 +306,12 @@ class Record:
                     log.removeHandler(handler)
                     handler.close()
 
+    def _waited(self) -> None:
+        """Adds to the summary the time for which MLflow was waited for, where there was any."""
+        self.summary.seconds = self.clock.total()
+        if self.tracker.run_id:
+            self.write("summary.json", self._text())
+
     def _through(self) -> None:
         self._keeper.drop()
         (self.folder / LOCK).unlink(missing_ok=True)
@@ -323,7 +329,7 @@ class Record:
             return
         if not self.opened and not self.folder.is_dir():
             return
-        self.summary.mlflow_run_id = self.tracker.run_id
+        self.summary.mlflow_run_id, self.summary.seconds = self.tracker.run_id, self.clock.total()
         try:
             self._summary()
         except RequestError as unwritten:  # the disk is full: the first error is the one to tell
@@ -332,9 +338,12 @@ class Record:
     def _summary(self) -> None:
         from tlx.report import card
 
-        self.write("summary.json", json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False))
+        self.write("summary.json", self._text())
         self.tracker.note(card(self.summary.to_dict()))
         self.tracker.artifact(self.folder / "summary.json")
+
+    def _text(self) -> str:
+        return json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False)
 
     def _predictions(self, file: str, scores: "Scores", images: Images) -> None:
         self.write(file, scores.table(images.files, images.labels.tolist(), self.summary.classes))
@@ -383,9 +392,7 @@ class Silent(Record):
         for key, value in {**known, **kept}.items():
             setattr(self.summary, key, value)
 
-    def keep(
-        self, seconds: Mapping[str, float], net: "nn.Module | None" = None, progress: "Progress | None" = None
-    ) -> None: ...
+    def keep(self, net: "nn.Module | None" = None, progress: "Progress | None" = None) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -398,14 +405,7 @@ class Silent(Record):
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None: ...
 
-    def close(
-        self,
-        scores: "Scores",
-        images: Images,
-        seconds: dict[str, float],
-        progress: "Progress",
-        status: str = "finished",
-    ) -> None: ...
+    def close(self, scores: "Scores", images: Images, progress: "Progress", status: str = "finished") -> None: ...
 
     @contextmanager
     def ending(self, name: str) -> Iterator[None]:

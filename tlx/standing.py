@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tlx import checkpoint
-from tlx.build import Clock, Job, identify, network, output, prepare
+from tlx.build import Job, identify, network, output, prepare
+from tlx.clock import Clock
 from tlx.config import Config, from_tree, key, results
 from tlx.errors import RequestError
 from tlx.record import Record

@@ -28,7 +28,7 @@ class Summary:
     best_epoch: int | None = None  # from 1, over all phases
     epochs: int = 0
     not_converged: str = ""  # what to change where the training was too short
-    seconds: dict[str, float] = field(default_factory=dict)  # data, features, training, evaluation, total
+    seconds: dict[str, float] = field(default_factory=dict)  # by part (clock.PARTS), and `total`, their sum
     images_per_second: float | None = None  # in training
     classes: list[str] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)  # train, val, test
