@@ -4,7 +4,6 @@ Part of that process, which opens this file by its path: nothing of tlx is impor
 """
 
 import contextlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -155,24 +154,9 @@ class Recorded:
             self.measured = True
             self.metrics(client, message["rows"])
         elif op == "dataset":
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-
-            data = Dataset(
-                name=message["name"][:500],
-                digest=message["digest"][:12],  # what the UI shows; the whole fingerprint is in the profile
-                source_type="local",
-                source=json.dumps({"uri": message["source"]}),
-                profile=json.dumps({**message["counts"], "classes": message["classes"], "digest": message["digest"]}),
-            )
-            client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+            self.store.log_data(run_id, message)
         elif op == "artifact":
-            path = Path(message["path"])
-            if not path.exists():  # removed since
-                return
-            if path.is_dir():
-                client.log_artifacts(run_id, str(path), "/".join(filter(None, (message["folder"], path.name))))
-            else:
-                client.log_artifact(run_id, str(path), message["folder"] or None)
+            self.store.log_file(run_id, Path(message["path"]), message["folder"])
         elif op == "model":
             self.model_id = self.registry.log(client, run_id, Path(message["path"]))
         elif op == "register" and self.model_id:

@@ -11,9 +11,9 @@ import sqlite3
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,3 +168,23 @@ class Store:
                     client.set_experiment_tag(found.experiment_id, VIEW, EXPERIMENT[VIEW])
                 self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
+
+    def log_data(self, run_id: str, data: Mapping[str, Any]) -> None:
+        """The data set of a run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        found = Dataset(
+            name=data["name"][:500],
+            digest=data["digest"][:12],  # what the UI shows; the whole fingerprint is in the profile
+            source_type="local",
+            source=json.dumps({"uri": data["source"]}),
+            profile=json.dumps({**data["counts"], "classes": data["classes"], "digest": data["digest"]}),
+        )
+        self.client().log_inputs(run_id, [DatasetInput(found, [InputTag("mlflow.data.context", "training")])])
+
+    def log_file(self, run_id: str, path: Path, folder: str) -> None:
+        """A file in a folder of the run's artifacts, or a folder under its own name; what was removed since is left."""
+        if path.is_dir():
+            self.client().log_artifacts(run_id, str(path), "/".join(filter(None, (folder, path.name))))
+        elif path.exists():
+            self.client().log_artifact(run_id, str(path), folder or None)
