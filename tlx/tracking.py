@@ -107,6 +107,7 @@ class MlflowTracker(Tracker):
         self.experiment = experiment
         self.system_metrics = system_metrics
         self.number: int | None = None
+        self._start: dict[str, Any] = {}  # the message
         self._pipe = pipe()  # it imports MLflow from now on
 
     @property
@@ -138,7 +139,7 @@ class MlflowTracker(Tracker):
             told = parent.number if parent._pipe is self._pipe else parent.run_id
         else:
             told = parent if isinstance(parent, str) else None
-        self._say(
+        self._start = self._say(
             "start",
             uri=self.address,
             login=self.login,
@@ -179,13 +180,24 @@ class MlflowTracker(Tracker):
     def finish(self, status: Status = "FINISHED", error: str | None = None, *, at: float | None = None) -> str:
         if self.number is None:
             return ""
-        self._say("finish", status=status, error=shown(error or "")[:TAG_LENGTH], at=at)
-        return self._pipe.wait_finished(self.number)
+        last = self._say("finish", status=status, error=shown(error or "")[:TAG_LENGTH], at=at)
+        why = self._pipe.wait_finished(self.number)
+        if why and self._start.get("key") and not self._pipe.usable:
+            # The process has died, and its run would stay RUNNING: another one closes it.
+            parent = None if isinstance(self._start["parent"], int) else self._start["parent"]
+            self._pipe = pipe()
+            self.number = self._pipe.new_key(shown(self.uri))
+            for message in ({**self._start, "parent": parent, "system_metrics": False}, last):
+                self._pipe.say({**message, "run": self.number})
+            self._start = {}
+            self._pipe.wait_finished(self.number)
+        return why
 
-    def _say(self, op: str, *, at: float | None = None, **content: Any) -> None:
+    def _say(self, op: str, *, at: float | None = None, **content: Any) -> dict[str, Any]:
+        message = {"op": op, "time": int((time.time() if at is None else at) * 1000), **content}
         if self.number is not None:
-            when = int((time.time() if at is None else at) * 1000)
-            self._pipe.say({"op": op, "run": self.number, "time": when, **content})
+            self._pipe.say({**message, "run": self.number})
+        return message
 
 
 def open(config: "Tracking", output: Path) -> Tracker:
@@ -218,7 +230,12 @@ def open(config: "Tracking", output: Path) -> Tracker:
     uri = tracking_uri.hidden(uri)
     if urlsplit(address).scheme in ("http", "https"):
         if reason := reachable(address, PROBE, login):
-            raise RequestError(_unreachable(key, uri if login is None else uri.replace("@", ":***@", 1), reason))
+            at = f"{key}: the MLflow server at '{uri if login is None else uri.replace('@', ':***@', 1)}'"
+            if reason == REFUSED:
+                raise RequestError(f"{at} does not let us in ({reason}): {tracking_uri.ADVICE}")
+            raise RequestError(
+                f"{at} cannot be reached ({reason}); start it, give another tracking.uri, or use tracking=sqlite"
+            )
         return MlflowTracker(uri, None, experiment, config.system_metrics, address, login)
     if not re.match(r"(postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
         other = "" if key == "tracking.uri" else ", give tracking.uri, or use tracking=none"
@@ -228,16 +245,6 @@ def open(config: "Tracking", output: Path) -> Tracker:
         )
     artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
     return MlflowTracker(uri, artifacts, experiment, config.system_metrics, address)
-
-
-def _unreachable(key: str, uri: str, reason: str) -> str:
-    server = f"{key}: the MLflow server at '{shown(uri)}'"
-    if reason == REFUSED:
-        return (
-            f"{server} does not let us in ({reason}): it wants a user name and a password; set "
-            f"{tracking_uri.USER} and {tracking_uri.PASSWORD}, or type tracking.uri=http://USER:PASSWORD@HOST:PORT"
-        )
-    return f"{server} cannot be reached ({reason}); start it, give another tracking.uri, or use tracking=sqlite"
 
 
 # File systems of other machines: SQLite's locks do not hold there (https://sqlite.org/faq.html#q5).
