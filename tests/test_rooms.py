@@ -110,7 +110,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "torch_files": set(),  # what a file of weights holds, nothing of it executed
     "state_dicts": {"torch_files"},  # the state dict in a checkpoint of any script
     "weights": {"downloads", "hub", "places", "state_dicts", "unpack"},  # where weights come from
-    "backbones": {"config", "discovery", "heads", "hub", "pixels", "stages", "state_dicts", "weights"},
+    "loading": {"config", "stages", "state_dicts", "weights"},  # a file's weights, put into a network
+    "backbones": {"config", "discovery", "heads", "hub", "loading", "pixels", "stages", "weights"},
     # Learning.
     "strategy": {"checks", "config"},  # phase → plan: cut, modes, parameter groups
     "kept": {"forward", "rows", "runtime", "store"},  # rows in memory, in files
@@ -306,6 +307,7 @@ MAY_BE_HEAVY = {
         "heads",
         "kept",
         "lanes",
+        "loading",
         "model",
         "operations",
     ),

@@ -80,7 +80,7 @@ FORMS: list[tuple[Written, str]] = [
     ),
     (
         lambda t: {"state_dict": {**under("model.", t), "criterion.weight": torch.ones(7)}},
-        r"weights of state_dict; model. taken off the names; 1 other tensors left out \(criterion.weight\)",
+        r"weights of state_dict; model. taken off the names; tensors left out: 1 \(criterion.weight\)",
     ),
     (
         lambda t: {"state_dict": beside(t), "state_dict_ema": under("module.", t)},
@@ -97,7 +97,7 @@ FORMS: list[tuple[Written, str]] = [
     ),
     (
         lambda t: {**t, "projector.0.weight": torch.ones(3, 3)},
-        r"1 tensors of layers that test_resnet does not have are left out \(projector\)",
+        r"tensors left out, of layers that test_resnet does not have: 1 \(projector\)",
     ),
 ]
 

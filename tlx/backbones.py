@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from tlx import state_dicts, weights
+from tlx import loading, weights
 from tlx.config import Backbone, Head
 from tlx.discovery import discover
 from tlx.errors import RequestError, nearest, reason
 from tlx.heads import replace_head
 from tlx.hub import architecture
 from tlx.pixels import Normalize, Preprocessing
-from tlx.stages import Net, body_head, misfit, staged
+from tlx.stages import Net, body_head, staged
 
 __all__ = ["Original", "SmallCNN", "build", "original", "small_cnn", "timm", "torchvision"]
 
@@ -67,7 +67,7 @@ def build(
         else:
             net = staged(found.model, found.stages, normalize, backbone.classifier)
         if file is not None and not found.loaded:
-            _load(net, file, backbone, keep_last=head.append)
+            loading.load(net, file, backbone, keep_last=head.append)
         torch.manual_seed(seed)
         size = found.preprocessing.input_size
         sample = torch.zeros(1, 3, size, size, dtype=torch.uint8)
@@ -261,62 +261,3 @@ def _pooled(model: nn.Module, sample: Tensor, path: str | None) -> str | None:
             f"backbone.name: {type(model).__name__} gives features of the shape {list(features.shape)}, not [N, D]"
         )
     return None
-
-
-def _load(net: Net, file: Path, cfg: Backbone, *, keep_last: bool) -> None:
-    """Everything but the last layer must fit; a last layer that is missing or differs keeps its random weights.
-
-    Layers that the network has no name for, as a projection head beside it, are left out where all of it is there.
-    """
-    own = net.original_state()
-    found, choice = state_dicts.take(file, own, f"{net.layout.last}.")
-    state: Mapping[str, Tensor] = found
-    where = f"backbone.weights={cfg.weights} does not fit {cfg.name}"
-    if (cfg.weights == "imagenet" or weights.official(cfg, file)) and not own.keys() & state.keys():
-        state = _in_order(own, state, where)
-    last = {key for key in own if key.startswith(f"{net.layout.last}.")}
-    fits = all(key in state and state[key].shape == own[key].shape for key in last)
-    # An earlier run's head: several layers at the place of the last one, or one of its own behind it.
-    extra = {key for key in state.keys() - own.keys() if key.startswith((f"{net.layout.last}.", "head.", "new_head."))}
-    if keep_last and not fits:
-        raise RequestError(f"head=append: {file} has no last layer that fits {cfg.name}'s; take head=linear")
-    beside = _beside(own, state, last) - extra
-    left = extra | beside
-    body = {key: value for key, value in state.items() if key not in left and (fits or key not in last)}
-    net.load_original(body if fits else {**body, **{key: own[key] for key in last}}, where)
-    if choice:
-        log.info("%s", choice)
-    if beside:
-        names = sorted({key.partition(".")[0] for key in beside})
-        log.info(
-            "%s: %d tensors of layers that %s does not have are left out (%s)",
-            file,
-            len(beside),
-            cfg.name,
-            ", ".join(names),
-        )
-    if extra or not fits:
-        log.info("%s: its last layer is missing or of another shape; the new head takes its place", file)
-
-
-def _beside(own: Mapping[str, Tensor], state: Mapping[str, Tensor], last: set[str]) -> set[str]:
-    """The keys of layers that the network has nothing of, where the file has all else of it.
-
-    A layer is known by the first word of its keys: `layer1.2.conv1` of a deeper network is no layer of its own.
-    """
-    needed = {key for key in own if key not in last and not key.endswith("num_batches_tracked")}
-    if not needed <= state.keys():
-        return set()
-    layers = {key.partition(".")[0] for key in own}
-    return {key for key in state if key.partition(".")[0] not in layers}
-
-
-def _in_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
-    """A published file (its hash is known) with key names of its own: its tensors are in the network's order."""
-    same = len(own) == len(state) and all(
-        mine.shape == theirs.shape and a.rpartition(".")[2] == b.rpartition(".")[2]
-        for (a, mine), (b, theirs) in zip(own.items(), state.items(), strict=True)
-    )
-    if not same:
-        raise RequestError(f"{where}: {misfit(own, state)}")
-    return dict(zip(own, state.values(), strict=True))

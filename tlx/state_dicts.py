@@ -171,7 +171,7 @@ def _line(path: Path, alike: Sequence[Taken]) -> str:
     if len(alike) > 1:
         words.append(f"{_some([str(other) for other in alike[1:]])} would fit as well")
     if out:
-        words.append(f"{len(out)} other tensors left out ({_some(out)})")
+        words.append(f"tensors left out: {len(out)} ({_some(out)})")
     if not words:
         return ""
     where = f"weights of {'.'.join(taken.place)}" if taken.place else "weights"
