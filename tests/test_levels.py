@@ -373,11 +373,12 @@ def test_the_model_knows_its_range_and_uses_it_everywhere(
     eight = Image.fromarray(expected(whole, (0, 1023)))
     answers = model.predict([file, file.read_bytes(), Image.open(file), eight])
     assert len({answer.probability for answer in answers}) == 1
-    again = evaluate(str(summary.folder), ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"])
+    words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
+    again = evaluate(str(summary.folder), words, "test")
     assert again.scores.accuracy == summary.test_accuracy
     assert again.scores.loss == pytest.approx(summary.test_loss, rel=1e-6)
     with pytest.raises(RequestError, match=r"dataset\.range=\[0\.0, 4095\.0\]: the model brings its own, \[0\.0, 1023"):
-        evaluate(str(summary.folder), ["dataset=image_folder", f"dataset.root={root}", "dataset.range=[0,4095]"])
+        evaluate(str(summary.folder), [*words, "dataset.range=[0,4095]"])
     assert not caplog.records
     Image.fromarray(whole * 4).save(tmp_path / "bright.png")
     model.predict([tmp_path / "bright.png"] * 3)
