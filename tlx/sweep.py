@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tlx import checkpoint, compose, ledger, sweep_summary, tracking, tracking_uri
+from tlx import checkpoint, compose, ledger, tracking, tracking_uri
 from tlx.checks import checked
 from tlx.config import Config
 from tlx.errors import RequestError, said
@@ -63,7 +63,7 @@ class Sweep:
 
     def _settled(self, planned: Planned) -> bool:
         """Whether the job is finished, or can never be in this sweep: it diverged, or its images have changed since."""
-        from tlx import standing
+        from tlx import standing, sweep_summary
 
         folder = self.folder / planned.folder
         head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", standing.diverged(folder)
@@ -123,6 +123,8 @@ class Sweep:
 
     def close(self, status: tracking.Status) -> list[str]:
         """Keeps and prints what all finished jobs found; the sweep's MLflow run ends. What of this failed, in lines."""
+        from tlx import sweep_summary
+
         failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker) if self.finished() else []
         self.end(status)
         return failed
@@ -220,7 +222,7 @@ def task(
     Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
     Hydra's launcher says.
     """
-    from tlx import job, rank_processes, standing
+    from tlx import job, rank_processes, standing, sweep_summary
     from tlx.display import closing
 
     rank_processes.once("a sweep")
