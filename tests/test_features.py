@@ -22,8 +22,9 @@ from torchvision.transforms import v2
 
 from tests.test_trainer import NETWORKS, TINY, composed
 from tlx import trainer
-from tlx.build import Job, _written, features_of, prepare
+from tlx.build import Job, features_of, prepare
 from tlx.clock import Clock
+from tlx.components import written
 from tlx.features import Features
 from tlx.images import Images, Stacked
 from tlx.kept import Mapped, Outline
@@ -334,7 +335,7 @@ def test_a_store_that_is_too_small_leaves_rows_to_be_computed_as_needed(tmp_path
     assert run.said[0].endswith(": do not fit in 0 KiB, nor in files of features.store (1 KiB), computed as needed")
 
 
-def test_views_that_would_push_each_other_out_of_the_store_are_not_written(tmp_path: Path) -> None:
+def test_views_that_would_push_each_other_out_of_the_store_are_notwritten(tmp_path: Path) -> None:
     """One view would fit; of four, written one by one, the first would be gone when the last is there."""
     given = ("augmentation=crop_flip", "training.epochs=4")
     one = Run(tmp_path / "one", *given, views=1, budget=0)
@@ -503,7 +504,7 @@ def test_a_transform_of_a_persons_own_is_part_of_the_key(tmp_path: Path, monkeyp
         assert run.features.random is not None
         specs.append(run.features.random.spec)
     assert len(set(specs)) == 2
-    assert _written([v2.RandomHorizontalFlip(), ShearZoom(0.2, [0.8, 1.2]), torch.relu]) == []
+    assert written([v2.RandomHorizontalFlip(), ShearZoom(0.2, [0.8, 1.2]), torch.relu]) == []
 
 
 def test_memory_that_others_take_meanwhile_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,18 +51,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),  # the schema, components by name, a run's identity
     "tracking_uri": {"config"},  # where MLflow is, and its password
     "checks": {"tracking_uri", "choice", "config"},  # every value in range, every name known
-    "typed": set(),  # values as typed, in Hydra's grammar
+    "typed": {"config"},  # values as typed, in Hydra's grammar
+    "unread": {"checks", "typed"},  # typed values that have no effect
+    "hydra_keys": {"typed"},  # Hydra's own keys: those with an effect, those refused
     "launchers": {"runtime", "streams"},  # what Hydra's launchers need around them
     "explained": {"config", "launchers"},  # what Hydra refuses, in one line
     "resolvers": {"config"},  # what the YAML refers to
     "compose": {
         "config",
         "explained",
+        "hydra_keys",
         "launchers",
         "resolvers",
         "typed",
     },  # argv and YAML → Config; the only one that knows Hydra
-    "planned": {"checks", "compose", "config"},  # the jobs of a sweep
+    "planned": {"checks", "compose", "config", "unread"},  # the jobs of a sweep
     "ledger": {"config", "planned", "runtime"},  # a sweep's own file
     "space": {"typed"},  # what a search varies
     # Ranks of one run.
@@ -184,10 +187,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("comparison", "comparison_page", "comparison_plot", "comparison_text", "finished", "paired", "runtime"),
     },
     # One run, and the door.
+    "components": {"config", "data", "images", "pixels", "rows", "solvers"},  # what YAML names, made before training
     "build": {  # everything that a configuration names, found and checked
         *(
             "backbones",
             "clock",
+            "components",
             "config",
             "data",
             "data_range",
@@ -202,7 +207,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "stages",
             "store",
         ),
-        *("strategy", "weights"),
+        *("strategy", "unread", "weights"),
     },
     "measured_data": {
         "checks",
@@ -246,9 +251,10 @@ MAY_IMPORT: dict[str, set[str]] = {
             "rank_processes",
         ),
         *("ranks", "record", "runtime", "saving", "solvers", "standing", "summary", "tracking", "trainer"),
+        "unread",
     },
     "preview": {  # --dry-run
-        *("build", "clock", "config", "datasets", "display", "kept", "runtime", "saving", "store", "weights"),
+        *("build", "clock", "config", "datasets", "display", "kept", "runtime", "saving", "store", "unread", "weights"),
     },
     "resume": {  # the verb
         *("checkpoint", "config", "display", "job", "ledger", "rank_processes", "runtime", "standing", "tracking_uri"),
@@ -261,6 +267,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tracking_uri",
         *("build", "checkpoint", "checks", "compose", "config", "data", "display", "job", "launchers"),
         *("ledger", "planned", "rank_processes", "runtime", "standing", "summary", "sweep_summary", "tracking"),
+        *("components", "unread"),
     },
     "sync": {  # the verb: what MLflow has not got
         *("checkpoint", "compare", "config", "display", "finished", "ledger", "logged", "report", "runtime"),
@@ -270,7 +277,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
     "search": {  # the verb
         *("build", "choice", "config", "display", "history", "job", "ledger", "planned", "runtime"),
-        *("space", "standing", "study", "sweep", "sweep_summary", "tracking"),
+        *("space", "standing", "study", "sweep", "sweep_summary", "tracking", "unread"),
     },
     # Exit codes; its verbs are rooms that it opens by name (`ROOMS`).
     "__main__": {
@@ -288,6 +295,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "streams",
         "summary",
         "sweep",
+        "unread",
     },
     "__init__": {"__main__", "model", "summary"},  # tlx.run, tlx.load
 }

@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -92,16 +91,17 @@ def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summa
 
 def _single(node: DictConfig, overrides: Sequence[str], config_dir: str | None) -> "Summary":
     from tlx.checks import checked
-    from tlx.compose import without_hydra
+    from tlx.compose import folder, without_hydra
+    from tlx.unread import Typed, unread
 
-    folder = _folder(node)
     config = checked(without_hydra(node))
+    typed = Typed(overrides, unread(node, several=False))
     if config.sweep.name is not None:
         raise RequestError(f"sweep.name={config.sweep.name}: is for a sweep; add -m or seeds=…, or leave it out")
     from tlx import job
     from tlx.planned import command
 
-    return job.run(config, folder, command=command(overrides, config_dir))
+    return job.run(config, folder(node, "hydra.run.dir"), command=command(overrides, config_dir), typed=typed)
 
 
 def _run(arguments: list[str]) -> int:
@@ -160,31 +160,38 @@ def _repeats(node: DictConfig) -> bool:
 def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> int:
     from tlx.checks import checked
     from tlx.compose import compose, without_hydra
+    from tlx.display import lines
     from tlx.planned import plan
+    from tlx.unread import Typed, unread
 
     node = None if multirun else compose(overrides, config_dir)
     if node is None or _repeats(node):
-        planned = plan(overrides, config_dir)[0]
-        configs = [job.config for job in planned]
+        with lines(quiet=True):
+            planned = plan(overrides, config_dir)[0]
+        asked = [(job.config, job.typed) for job in planned]
     else:
-        planned, configs = [], [checked(without_hydra(node))]
+        planned, asked = [], [(checked(without_hydra(node)), Typed(overrides, unread(node, several=False)))]
     from tlx import preview
 
-    for number, config in enumerate(configs):
+    for number, (config, typed) in enumerate(asked):
         if planned:
-            told = " ".join(planned[number].overrides)
-            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {told}")
-        print("\n".join(preview.preview(config)))
+            job = " ".join(planned[number].overrides)
+            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {job}")
+        with lines(quiet=True):
+            told = preview.preview(config, typed)
+        print("\n".join(told))
     return 0
 
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
     from tlx import rank_processes, sweep
+    from tlx.display import lines
     from tlx.planned import command, plan
 
     rank_processes.once("a sweep")
-    jobs, folder = plan(overrides, config_dir)
-    sweep.check_data(jobs)
+    with lines(quiet=True):
+        jobs, folder = plan(overrides, config_dir)
+        sweep.check_data(jobs)
     told = command(overrides, config_dir, multirun=True)
     whole = sweep.open_sweep(jobs, folder, told, config_dir)
     try:
@@ -294,10 +301,6 @@ def _stray_words(words: Sequence[str]) -> None:
             raise RequestError(
                 f"{word}: neither key=value nor a verb{nearest(word, VERBS)}; verbs: {', '.join(VERBS)}; see --help"
             )
-
-
-def _folder(node: DictConfig) -> Path:
-    return Path(os.path.expanduser(str(node.hydra.run.dir))).absolute()
 
 
 def _say(error: BaseException, code: int) -> int:

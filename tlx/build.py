@@ -1,28 +1,25 @@
 """Everything that a configuration names, found, read, built and checked: after this nothing is wrong with a request."""
 
-import contextlib
 import dataclasses
-import hashlib
-import inspect
 import json
 import logging
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlx import ranks, weights
+from tlx import components, ranks, weights
 from tlx.clock import Clock
 from tlx.config import Backbone, Config, component, identity
 from tlx.data import Data, Parts, split
+from tlx.data import unread as data_keys
 from tlx.data_range import scale
 from tlx.decoding import allow
 from tlx.errors import RequestError, reason
 from tlx.images import Decoded
 from tlx.runtime import device_of, precision_of, reader_processes, use_precision, use_threads
+from tlx.unread import Typed
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +45,7 @@ class Job:
     device: "torch.device"
     precision: str
     decoded: Decoded
+    samples: Parts | None = None  # of `evaluation.samples`
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -55,10 +53,14 @@ class Job:
         return [plan.to_dict() for plan in self.plans.values()]
 
 
-def prepare(config: Config, clock: Clock) -> Job:
+def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: str = "") -> Job:
     """Everything that the configuration names: found, read, built and checked against each other.
 
     What can be answered without torch is answered before it is imported.
+
+    Args:
+        typed: what was typed for it; what has no effect with these data or this network is logged, or refused.
+        prefix: of the task's keys: `source.`, or nothing.
     """
     pretrained = config.source.dataset is None
     allow(config.runtime.max_pixels)
@@ -69,8 +71,12 @@ def prepare(config: Config, clock: Clock) -> Job:
         if pretrained:
             weights.locate(config.backbone, offline=config.runtime.offline)
         decoded = Decoded.below(output(config)) if config.features.store else Decoded(None)
-        data = split(parts or found(config), config.dataset, config.seed, decoded)
+        parts = parts or found(config)
+        _warn(typed, data_keys(parts, config.dataset, f"{prefix}dataset"))
+        data = split(parts, config.dataset, config.seed, decoded)
         span = scale(data, config.dataset.range)
+        if span is None and typed and typed.strict:  # `scale` has warned
+            _warn(typed, {f"{prefix}dataset.range": "no image has more than 8 bits; leave it out"})
     import torch
 
     use_threads(config.runtime.threads)
@@ -82,9 +88,39 @@ def prepare(config: Config, clock: Clock) -> Job:
     with clock.part("network"):
         net, preprocessing = network(config, backbone, len(data.classes), device)
         preprocessing = dataclasses.replace(preprocessing, range=span)
-        _try_out(config, preprocessing.input_size)
+        components.try_out(config, preprocessing.input_size)
+        transforms = components.transforms(config, preprocessing.input_size)
+        components.try_view(config, data.train, preprocessing, transforms)
+        samples = components.samples(config)
         plans = plans_of(config, net)
-    return Job(config, data, net, preprocessing, plans, device, precision, decoded)
+        _warn(typed, unread(config, net, plans, f"{prefix}strategy.phases"))
+    return Job(config, data, net, preprocessing, plans, device, precision, decoded, samples)
+
+
+def unread(config: Config, net: "Net", plans: Mapping[str, "Plan"], key: str = "strategy.phases") -> dict[str, str]:
+    """The keys of phases that change nothing in this network, each with the reason and what to type.
+
+    `key`: of the phases in the configuration.
+    """
+    from tlx import strategy
+
+    idle = {}
+    for name, phase in config.strategy.phases.items():
+        plain = {"learns": ["all"], "statistics": "learning", "lr_decay": 1.0}
+        for option, value in plain.items():
+            other = dataclasses.replace(phase, **{option: value})  # type: ignore[arg-type]
+            found = strategy.plan(net, name, other, classifier=net.layout.classifier, fine=net.fine)
+            if other != phase and found == plans[name]:
+                idle[f"{key}.{name}.{option}"] = (
+                    f"no layer of this network that learns from {phase.train_from} on is concerned; "
+                    f"change {key}.{name}.train_from"
+                )
+    return idle
+
+
+def _warn(typed: Typed | None, keys: Mapping[str, str]) -> None:
+    for line in typed.warnings(keys) if typed else ():
+        log.warning("%s", line)
 
 
 def found(config: Config, **more: Any) -> Parts:
@@ -101,8 +137,7 @@ def found(config: Config, **more: Any) -> Parts:
             f"dataset.splits.{split}={name}: this data set is not read from folders of splits "
             f"({config.dataset.reader['_target_']}); leave it out"
         )
-    parts: Parts = reader()
-    return parts
+    return components.parts("dataset", config.dataset.reader, reader)
 
 
 def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
@@ -165,7 +200,7 @@ def features_of(job: Job, store: "Store | None" = None) -> "Features":
 
     config, data = job.config, job.data
     workers = reader_processes(config.runtime.workers, job.device)
-    transforms = _transforms(config, job.preprocessing.input_size)
+    transforms = components.transforms(config, job.preprocessing.input_size)
     seen = job.preprocessing.to_dict()
     parts = {
         part: Pixels(
@@ -189,7 +224,9 @@ def features_of(job: Job, store: "Store | None" = None) -> "Features":
             seed=config.seed,
             workers=workers,
             stay=True,
-            spec=json.dumps([seen, dataclasses.asdict(config.augmentation), config.seed, *_written(transforms)]),
+            spec=json.dumps(
+                [seen, dataclasses.asdict(config.augmentation), config.seed, *components.written(transforms)]
+            ),
         )
     settings = config.features
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
@@ -214,55 +251,3 @@ def features_of(job: Job, store: "Store | None" = None) -> "Features":
 def output(config: Config) -> Path:
     """Where all runs lie, absolute."""
     return Path(os.path.expanduser(config.output)).absolute()
-
-
-def _try_out(config: Config, input_size: int) -> None:
-    """Makes what a YAML names and nothing has made yet, so that a value it does not take is found before the run."""
-    import torch
-
-    from tlx.solvers import optimizer_for, schedule_for
-
-    for name, phase in config.strategy.phases.items():
-        assert phase.epochs is not None
-        weights = [{"params": [torch.zeros(1, requires_grad=True)], "lr": phase.lr}]
-        for group, attempt in (
-            ("optimizer", partial(optimizer_for, phase.optimizer, weights)),
-            ("schedule", partial(schedule_for(phase.schedule), 0.0, phase.epochs)),
-        ):
-            try:
-                attempt()
-            except (TypeError, ValueError, ZeroDivisionError, RuntimeError, IndexError) as error:
-                given = getattr(phase, group)
-                values = ", ".join(f"{key}={value}" for key, value in given.items() if key != "_target_")
-                what = f"{group} of phase {name}: {given['_target_']} does not take {values or 'nothing'}"
-                raise RequestError(f"{what}: {reason(error)}") from error
-    _transforms(config, input_size)
-
-
-def _transforms(config: Config, input_size: int) -> list[Any]:
-    """The augmentation's transforms; a size such as `256/224` is a share of the network's input size."""
-    made = []
-    for number, node in enumerate(config.augmentation.transforms):
-        sized = {name: _pixels(value, input_size) for name, value in node.items()}
-        key = f"augmentation.transforms[{number}]"
-        try:
-            made.append(component(sized, key)())
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"{key}: {node['_target_']} does not take these values: {reason(error)}") from error
-    return made
-
-
-def _written(transforms: Sequence[Any]) -> list[str]:
-    """Digests of the files in which transforms of a person's own are written: what they do is not in the YAML."""
-    files = set[str]()
-    for transform in transforms:
-        with contextlib.suppress(TypeError):  # built in
-            kind = transform if inspect.isroutine(transform) else type(transform)
-            if kind.__module__.partition(".")[0] not in ("tlx", "torch", "torchvision"):
-                files.add(inspect.getfile(kind))
-    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if os.path.isfile(file))
-
-
-def _pixels(value: Any, input_size: int) -> Any:
-    found = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
-    return round(input_size * int(found[1]) / int(found[2])) if found else value

@@ -138,6 +138,7 @@ _CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(source\.)?dataset\.on_error", ("fail", "skip")),
     (r"(source\.)?augmentation\.input", ("image", "view")),
     (r"(source\.)?training\.class_weights", ("balanced",)),
+    (r"(source\.)?strategy\.weights", ("none",)),
     (r".*\.statistics", ("learning", "all", "none")),
     (r".*\.solver", SOLVERS),
     (r"features\.mode", ("auto", "live", "exact")),

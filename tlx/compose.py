@@ -30,6 +30,7 @@ from tlx import resolvers
 from tlx.config import Config
 from tlx.errors import RequestError, empty
 from tlx.explained import GROUPS, explained, unknown_key
+from tlx.hydra_keys import refuse_set, refuse_typed
 from tlx.launchers import Elsewhere, Lost, collected
 from tlx.typed import as_typed, quote
 
@@ -59,7 +60,7 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
     found, merged = [], dict[tuple[str, ...], DictConfig]()
     with _initialized():
         for overrides in jobs:
-            _not_read(overrides)
+            refuse_typed(overrides)
             typed = [*_search_path(config_dir), *(as_typed(override, multirun=False) for override in overrides)]
             files = tuple(line for line in typed if not _VALUE.match(line))
             if len(jobs) == 1 or not all(map(_CHOICE.match, files)):
@@ -71,6 +72,7 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
             for key in _added(node):
                 given = next((o for o in overrides if o.startswith("+") and o.lstrip("+").startswith(key)), key)
                 raise unknown_key(key, given, overrides)
+            refuse_set(node)
             found.append(node)
     return found
 
@@ -80,16 +82,27 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None) -> list[list[s
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     _register()
-    _not_read(overrides)
+    refuse_typed(overrides)
     typed = [as_typed(override, multirun=True) for override in overrides]
     with _initialized():
         _compose(_search_path(config_dir))  # now Hydra knows the user's folder, too
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         try:
-            batches = BasicSweeper.split_arguments(parser.parse_overrides(typed), max_batch_size=None)
+            parsed = parser.parse_overrides(typed)
+            batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error, typed) from error
+    for override in parsed:
+        values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+        for value in values:
+            if values.count(value) > 1:
+                raise RequestError(f"{override.input_line}: {value} is given twice")
     return [[_plain(override) for override in job] for batch in batches for job in batch]
+
+
+def several(override: str) -> bool:
+    """Whether it names several values under `-m`."""
+    return OverridesParser.create().parse_override(as_typed(override, multirun=True)).is_sweep_override()
 
 
 def launch(
@@ -191,13 +204,24 @@ def _plain(override: str) -> str:
     return f"{parsed.get_key_element()}={value}" if isinstance(value, str) else override
 
 
-def _not_read(overrides: Sequence[str]) -> None:
-    for override in overrides:
-        if found := re.fullmatch(r"\+*(hydra\.(run|sweep)\.(sub)?dir=)[\s'\"]*", override):
-            raise empty(found[1])
-        if found := re.match(r"[+~]*hydra\.sweeper\.params\b\.?(.*)", override, re.DOTALL):
-            typed = found[1] if re.match(r"[^=]+=", found[1]) else "<key>=<value>,<value>"
-            raise RequestError(f"{override}: is not read here; write -m {typed}")
+def text(node: DictConfig, key: str) -> str:
+    """A text of Hydra's node, what it refers to filled in.
+
+    Raises:
+        RequestError: it refers to something that is not there, or is empty.
+    """
+    try:
+        found = str(OmegaConf.select(node, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{key}: cannot be filled in: {str(error).strip().splitlines()[0]}") from error
+    if not found.strip():
+        raise empty(f"{key}=")
+    return found
+
+
+def folder(node: DictConfig, key: str) -> Path:
+    """The folder that `key` of Hydra's node names, absolute. Raises as `text`."""
+    return Path(os.path.expanduser(text(node, key))).absolute()
 
 
 def job_folder() -> Path:

@@ -1,5 +1,6 @@
 """What a run is made of: the typed schema of everything with a fixed shape, components by name, a run's identity."""
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from tlx.errors import RequestError, nearest, printable
+from tlx.errors import RequestError, nearest, printable, reason
 
 
 @dataclass
@@ -379,15 +380,19 @@ def component(node: Mapping[str, Any], key: str, **more: Any) -> Callable[..., A
     """The callable that a YAML names by `_target_`, with the node's other keys bound, and those of `more` it takes.
 
     Raises:
-        RequestError: nothing has that name, or it does not take one of the node's keys.
+        RequestError: nothing that can be called has that name, or it does not take one of the node's keys.
     """
     target_name = str(node.get("_target_"))
     try:
         target = pkgutil.resolve_name(target_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RequestError(f"{key}._target_={target_name}: cannot be found ({error})") from error
-    takes = inspect.signature(target).parameters
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    except Exception as error:  # somebody else's module may raise anything while it is imported
+        raise RequestError(f"{key}._target_={target_name}: cannot be found ({reason(error)})") from error
+    if not callable(target):
+        raise RequestError(f"{key}._target_={target_name}: is no function or class, but {type(target).__name__}")
+    takes: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(ValueError):  # some that are built in do not say what they take
+        takes = inspect.signature(target).parameters
+    anything = not takes or any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
     given = {name: value for name, value in node.items() if name != "_target_"}
     for name in given:
         if name not in takes and not anything:

@@ -173,6 +173,25 @@ def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:
     return {**origins, name: f"{how} {of}"}
 
 
+def unread(parts: Parts, common: "Dataset", key: str = "dataset") -> dict[str, str]:
+    """The keys of `common` that `split` does not read for these parts, each with the reason and what to type.
+
+    `key`: of the data set in the configuration.
+    """
+    validates = parts.val is not None and (parts.test is not None or common.splits.val is not None)
+    tested = parts.test is not None or (parts.val is not None and not validates)
+    found = {}
+    if common.folds is not None:
+        found[f"{key}.test_fraction"] = f"with {key}.folds each fold is held out; change {key}.folds"
+    elif tested:
+        found[f"{key}.test_fraction"] = f"the data has a test part of its own; {key}.limit.test takes less of it"
+    if common.folds is not None and tested:
+        found[f"{key}.val_fraction"] = f"the data has a test part, so that the fold validates; change {key}.folds"
+    elif validates:
+        found[f"{key}.val_fraction"] = f"the data has a validation part of its own; {key}.limit.val takes less of it"
+    return found
+
+
 def _ranks(labels: Labels, seed: int, salt: int = 2) -> Labels:
     """Each image's place in its class's own shuffled order, from 0."""
     ranks = np.empty_like(labels)

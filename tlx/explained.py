@@ -35,6 +35,13 @@ def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
     if isinstance(error, OverrideParseException):
         return RequestError(f"{error.override}: not of the form key=value")
     text = str(error)
+    if found := re.match(r"Multiple values for ([\w/@.]+)\.|force-add of config groups is not supported", text):
+        given = next((o for o in overrides if re.match(r"\+", o) and (not found[1] or _named(o, found[1]))), "")
+        if given:
+            return RequestError(f"{given}: write {given.lstrip('+')}, without the +; the defaults have one already")
+    if found := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
+        given = next((o for o in overrides if o.startswith("+") and _named(o, found[1])), f"+{found[1]}=…")
+        return RequestError(f"{given}: write {given.lstrip('+')}, without the +; this key is there already")
     if "Config group override must be" in text:
         given = next((o for o in overrides if o.partition("=")[0] in GROUPS and o.endswith("=null")), "a group")
         return RequestError(f"{given}: a group takes the name of a choice; --help lists them")
@@ -48,6 +55,10 @@ def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
     if found := re.search(r"Could not (?:load|find) '?([^'\n]+)'?", text):
         return RequestError(found[0])
     return RequestError(" ".join(line.strip() for line in text.splitlines() if line.strip())[:300])
+
+
+def _named(override: str, key: str) -> bool:
+    return override.lstrip("+~").partition("=")[0] == key
 
 
 def unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
@@ -64,6 +75,8 @@ def unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
         known = _known_keys(hydra.compose("config"))
     if re.match(r"\w+/?\w*=", given) and not set(known) & {key} and key in GROUPS:
         return RequestError(f"{given}: no such choice")
+    if key in known and "={" in given:
+        return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
     parent, _, leaf = key.rpartition(".")
     siblings = {name[len(parent) + 1 :].split(".")[0] for name in known if parent and name.startswith(f"{parent}.")}
     close = [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]

@@ -15,7 +15,7 @@ from filelock import FileLock
 from tlx import __version__, checkpoint, rank_processes, ranks, saving, standing, tracking, tracking_uri
 from tlx.build import Job, features_of, identify, network, output, prepare
 from tlx.clock import Clock
-from tlx.config import Config, Phase, component, from_tree, source_task
+from tlx.config import Config, Phase, from_tree, source_task
 from tlx.convergence import not_converged
 from tlx.copies import copies
 from tlx.display import Display, lines
@@ -23,6 +23,7 @@ from tlx.errors import Diverged, RequestError
 from tlx.record import Record, Silent
 from tlx.runtime import EMULATED, device_name, emulated, unwritable
 from tlx.summary import Summary
+from tlx.unread import Typed
 
 if TYPE_CHECKING:
     from tlx.evaluate import Scores
@@ -52,12 +53,14 @@ def run(
     resume: bool = False,
     job: Job | None = None,
     watch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    typed: Typed | None = None,
 ) -> Summary:
     """Trains, saves and measures one model, in the new folder `folder`.
 
     `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
     `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration, where that is done. `watch`:
-    is shown each epoch's row (the last one again when the run goes on), and may raise to end the run.
+    is shown each epoch's row (the last one again when the run goes on), and may raise to end the run. `typed`: what was
+    typed for it; what has no effect is logged, or refused.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
@@ -81,15 +84,17 @@ def run(
     ):
         for line in tracking_uri.lines(config.tracking) if writes and within is None else ():
             log.info("%s", line)
+        for line in typed.warnings() if typed and writes else ():
+            log.warning("%s", line)
         with ranks.first():
             if job is None:
-                job = prepare(config, clock)
+                job = prepare(config, clock, typed if writes else None)
                 if writes and emulated(job.precision, job.device):
                     log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
             with clock.part("network"):
                 saving.try_out(job)
         with clock.part("start" if config.source.dataset is None else "source"):
-            source = run_source(config, job, command)
+            source = run_source(config, job, command, typed if writes else None)
         from tlx import model, trainer
         from tlx.solvers import Progress, restore
 
@@ -149,7 +154,7 @@ def run(
                 record.summary.not_converged = line
                 log.info("%s", line)
             with clock.part("pictures"):
-                _samples(record, config, saved)
+                _samples(record, job, saved)
             record.close(scores, job.data.test, progress, "finished" if lost is None else "diverged")
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(saving.interrupted(record, job, progress)) from error
@@ -174,14 +179,14 @@ def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
     return ((name, config.strategy.phases[name]) for name in names[start:])
 
 
-def run_source(config: Config, job: Job, command: str) -> Path | None:
+def run_source(config: Config, job: Job, command: str, typed: Typed | None = None) -> Path | None:
     """Trains the backbone on the source task, or finds that done, and puts it under the job; the run's folder."""
     task = source_task(config)
     if task is None:
         return None
     try:
         with ranks.first():
-            first = prepare(task, Clock())
+            first = prepare(task, Clock(), typed, prefix="source.")
     except RequestError as error:
         raise RequestError(f"source task {config.source.name}: {error}") from error
     made_by = "/".join(version(package) for package in ("torch", "torchvision", "timm"))
@@ -256,13 +261,13 @@ def _look(record: Record, job: Job, features: "Features", when: str, clock: Cloc
     return result
 
 
-def _samples(record: Record, config: Config, model: "Model") -> None:
+def _samples(record: Record, job: Job, model: "Model") -> None:
     """Draws the images that `evaluation.samples` asks for into the run's folder, and predicts them."""
-    if config.evaluation.samples is None or not record.writes:
+    images = job.samples
+    if images is None or images.test is None or not record.writes:
         return
     from PIL import Image
 
-    images = component(config.evaluation.samples, "evaluation.samples")()
     folder = record.folder / "samples"
     folder.mkdir(exist_ok=True)
     files = []

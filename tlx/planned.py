@@ -1,6 +1,7 @@
 """The jobs of a sweep: every combination of a command line once, with what it is known by."""
 
 import itertools
+import logging
 import os
 import re
 import shlex
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from tlx import compose
 from tlx.checks import checked
 from tlx.config import Config, key
 from tlx.errors import RequestError, shown
+from tlx.unread import Typed, refuse, unread, varied
+
+log = logging.getLogger("tlx")
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,22 @@ class Planned:
     settings: Mapping[str, Any]  # of the launcher
     beside: int  # jobs at once on one machine, at most
     node: DictConfig
+    typed: Typed  # the overrides again, and which of them have no effect
 
 
 def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned], Path]:
     """The jobs of a command line, each composed and checked, and the sweep's folder.
 
     Commas make every combination; `seeds=5` stands for seed=0,…,4 and `folds=5` for the five folds of a
-    cross-validation. A combination that comes twice is one job.
+    cross-validation.
+
+    Raises:
+        RequestError: a configuration is wrong, an override has no effect, or two jobs would give the same result.
     """
+    for override, line in Typed(overrides).overridden().items():
+        if compose.several(override):
+            raise RequestError(line)
+        log.warning("%s", line)
     asked = compose.jobs(overrides, config_dir)
     _one_for_all(asked)
     jobs: list[
@@ -51,15 +63,14 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     )
     for job, some in zip(first, each, strict=True):
         jobs += [job] if some == [job[0]] else itertools.islice(repeated, len(some))
+    every = [one for one, *_ in jobs]
+    typed = [Typed(one, unread(node, several=True), varied(one, every)) for one, node, *_ in jobs]
+    refuse(typed)
+    _all_differ([(key(config), one) for one, _, _, config in jobs])
     found: dict[str, Planned] = {}
-    for one, node, mine, config in jobs:
+    for (one, node, mine, config), said in zip(jobs, typed, strict=True):
         known_by = key(config)
-        if known_by in found:
-            continue
-        varied = [o for o in one if not all(o in other for other, *_ in jobs)]
-        # A later launch must find the folder; where there is none to come, its number says more.
-        label = _label(node)
-        name = f"{len(found)}-{label}" if config.sweep.name is None else f"{label}-{known_by[:8]}"
+        name = _place(node, known_by, len(found) if config.sweep.name is None else None)
         launcher = node.hydra.runtime.choices["hydra/launcher"]
         found[known_by] = Planned(
             tuple(one),
@@ -67,13 +78,14 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
             known_by,
             name,
             command(one, config_dir),
-            " ".join(varied),
+            " ".join(said.strict),
             launcher,
             node.hydra.launcher,
             _beside(launcher, node.hydra.launcher),
             mine,
+            said,
         )
-    return list(found.values()), _folder(jobs[0][1])
+    return list(found.values()), compose.folder(jobs[0][1], "hydra.sweep.dir")
 
 
 def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, Path]:
@@ -82,9 +94,10 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
     mine = compose.without_hydra(node)
     config = checked(mine)
     known_by, told = key(config), command(overrides, config_dir)
-    name, launcher = f"{_label(node)}-{known_by[:8]}", node.hydra.runtime.choices["hydra/launcher"]
-    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, node.hydra.launcher, 1, mine)
-    return job, _folder(node)
+    name, launcher = _place(node, known_by), node.hydra.runtime.choices["hydra/launcher"]
+    typed = Typed(tuple(overrides), unread(node, several=True))
+    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, node.hydra.launcher, 1, mine, typed)
+    return job, compose.folder(node, "hydra.sweep.dir")
 
 
 def command(overrides: Sequence[str], config_dir: str | None, *, multirun: bool = False) -> str:
@@ -107,6 +120,8 @@ def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
     rest = [o for o in job if o.partition("=")[0] not in ("seeds", "folds")]
     typed = {o.partition("=")[0] for o in job}
     of_a_preset = [f"{name}=null" for name in ("seeds", "folds") if node[name] is not None and name not in typed]
+    if node.folds is not None and (own := typed & {"dataset.fold", "dataset.folds"}):
+        raise RequestError(f"folds={node.folds}: stands for every fold; leave out {' and '.join(sorted(own))}")
     made = [[*rest, *of_a_preset]]
     if node.seeds is not None:
         seeds = range(node.seed, node.seed + int(node.seeds))
@@ -117,8 +132,36 @@ def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
     return made
 
 
-def _label(node: DictConfig) -> str:
-    return re.sub(r"[^\w.+-]+", "_", str(node.hydra.sweep.subdir))
+def _all_differ(jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Whether no two jobs, each a key and what was typed for it, would give the same result.
+
+    Raises:
+        RequestError: some would; the line names the values in which they differ.
+    """
+    for known_by, _ in jobs:
+        same = [typed for other, typed in jobs if other == known_by]
+        names = dict.fromkeys(shown(override) for typed in same for override in varied(typed, same))
+        if len(same) > 1 and names:
+            raise RequestError(
+                f"{', '.join(names)}: jobs of a sweep that differ in these alone give the same result; keep one of them"
+            )
+        if len(same) > 1:
+            given = shown(" ".join(varied(same[0], [typed for _, typed in jobs])))
+            raise RequestError(f"{given or 'the sweep'}: two jobs are the same; give each value once")
+
+
+def _place(node: DictConfig, known_by: str, number: int | None = None) -> str:
+    """The name of a job's folder; without a `number` one that a later launch finds again."""
+    numbered = "hydra.job.num" in str(OmegaConf.to_container(node.hydra.sweep, resolve=False)["subdir"])  # type: ignore[call-overload,index]
+    if numbered and number is None:
+        raise RequestError(
+            "hydra.sweep.subdir: ${hydra.job.num} changes when a sweep with a name grows; leave out one of them"
+        )
+    if number is not None:
+        with read_write(node.hydra):
+            node.hydra.job.num = number
+    label = re.sub(r"[^\w.+-]+", "_", compose.text(node, "hydra.sweep.subdir"))
+    return label if numbered else f"{label}-{known_by[:8]}" if number is None else f"{number}-{label}"
 
 
 _SAME = r"\W*(sweep\.name|output|tracking[.=]|launch=|hydra[./]|seeds=|folds=|resume=)"
@@ -134,10 +177,6 @@ def _one_for_all(jobs: Sequence[Sequence[str]]) -> None:
     seeds = next((override for override in every if override.startswith("seeds=")), None)
     if seeds and (several := [override for override in differing if override.startswith("seed=")]):
         raise RequestError(f"{seeds}: goes with one seed, the first; leave it out, or {', '.join(several)}")
-
-
-def _folder(node: DictConfig) -> Path:
-    return Path(os.path.expanduser(str(node.hydra.sweep.dir))).absolute()
 
 
 def _beside(launcher: str, settings: Mapping[str, Any]) -> int:

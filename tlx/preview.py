@@ -1,6 +1,7 @@
 """`--dry-run`: what a run would do, in lines, and nothing of it done."""
 
 import dataclasses
+import logging
 
 from tlx import weights
 from tlx.build import network, plans_of, prepare
@@ -9,10 +10,18 @@ from tlx.config import Config, source_task
 from tlx.display import counted, plan_lines
 from tlx.runtime import EMULATED, device_of, emulated, precision_of
 from tlx.saving import try_out
+from tlx.unread import Typed
+
+log = logging.getLogger("tlx")
 
 
-def preview(config: Config) -> list[str]:
-    """The plan of a configuration, its parameters, sizes of features, downloads."""
+def preview(config: Config, typed: Typed | None = None) -> list[str]:
+    """The plan of a configuration, its parameters, sizes of features, downloads.
+
+    `typed`: what was typed for it; what has no effect is logged.
+    """
+    for line in typed.warnings() if typed else ():
+        log.warning("%s", line)
     from tlx import datasets
     from tlx.kept import outline
     from tlx.store import mib
@@ -35,7 +44,7 @@ def preview(config: Config) -> list[str]:
         plans = plans_of(config, net)
         lines.append("the data set is not here yet: this is the plan for two classes")
     else:
-        job = prepare(config, Clock())
+        job = prepare(config, Clock(), typed)
         try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
         images = {part: len(getattr(job.data, part)) for part in images}

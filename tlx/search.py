@@ -25,6 +25,7 @@ from tlx.errors import Diverged, Pruned, RequestError, said
 from tlx.planned import Planned, command, single
 from tlx.runtime import unwritable
 from tlx.study import FILE, Study, Trial
+from tlx.unread import refuse
 
 THROUGH = ("finished", "pruned")
 IN_A_ROW = 3  # failures one after the other end the search: the next trial would fail, too
@@ -34,7 +35,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.epilog = (
         "example: python -m tlx search dataset=ants_bees strategy=feature_extraction,finetune "
-        "'training.lr=interval(1e-5,1e-2)' sweep.name=ants"
+        "'training.lr_factor=interval(0.1,10)' sweep.name=ants"
     )
     parser.add_argument(
         "overrides",
@@ -163,7 +164,7 @@ class Search:
             if standing.finished(folder) is None and not _pruned(folder):
                 job.run(
                     planned.config, folder, command=planned.command, name=planned.name, within=part, resume=True,
-                    watch=watch,
+                    watch=watch, typed=planned.typed,
                 )  # fmt: skip
             status = "pruned" if _pruned(folder) else "finished"
         except (Pruned, Diverged) as error:  # whoever chooses values learns that these are bad
@@ -198,14 +199,17 @@ class Search:
         first, folder = single([*fixed, *self._point(start)], self.config_dir)
         if first.config.seeds is not None or first.config.folds is not None:
             raise RequestError("search: a trial is one run; leave out seeds and folds, and repeat the best with them")
+        tried = [first.typed]
         for i, axis in enumerate(self.axes):
             for value in axis.ends()[1:]:
                 point = [*start[:i], value, *start[i + 1 :]]
                 other = single([*fixed, *self._point(point)], self.config_dir)[0]
+                tried.append(other.typed)
                 if (other.config.dataset, other.config.seed) != (first.config.dataset, first.config.seed):
                     raise RequestError(f"{axis.key}: is not searched: trials are compared on the same images and seed")
                 if key(other.config) == key(first.config):
                     raise RequestError(f"{axis.key}: is not searched: {start[i]} and {value} give the same result")
+        refuse(tried)
         if first.launcher != "basic":
             raise RequestError(
                 f"launch={first.launcher}: a search runs one trial at a time; for more, give its command several times"

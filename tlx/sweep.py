@@ -4,6 +4,7 @@ A sweep is a folder. A job is known by a hash of what is asked for, and has a su
 command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
 """
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -17,12 +18,14 @@ from omegaconf import DictConfig
 
 from tlx import checkpoint, compose, ledger, tracking, tracking_uri
 from tlx.checks import checked
-from tlx.config import Config
+from tlx.config import Config, source_task
+from tlx.data import Parts, split, unread
 from tlx.errors import RequestError, said
 from tlx.launchers import Lost, reachable
 from tlx.planned import Planned
 from tlx.runtime import device_of, free_bytes, unwritable
 from tlx.summary import new_folder
+from tlx.unread import refuse
 
 
 @dataclass
@@ -44,7 +47,10 @@ class Sweep:
         inside = left[0].launcher == "basic"
         job = partial(
             task,
-            jobs={j.folder: {"number": i + 1, "of": len(self.jobs), **ledger.told(j)} for i, j in enumerate(self.jobs)},
+            jobs={
+                j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **ledger.told(j)}
+                for i, j in enumerate(self.jobs)
+            },
             # A run in this process need not wait until MLflow has answered.
             parent=self.tracker if inside else self.tracker.run_id,
             key=self.book()["mlflow_key"],
@@ -141,26 +147,57 @@ class Sweep:
 
 
 def check_data(jobs: Sequence[Planned]) -> None:
-    """Finds out before the first job whether the data is there and can be split, where jobs run in this process.
+    """Finds out before the first job whether the data is there and can be split, and what of the request is about it.
+
+    Where jobs run on other machines these may see what this one does not: nothing is fetched here, and data that is
+    not here is not checked.
 
     Raises:
-        RequestError: no job can have its data.
+        RequestError: no job can have its data, or an override has no effect with it.
     """
-    if jobs[0].launcher != "basic":  # their machines may see what this one does not
-        return
     from tlx.build import found
-    from tlx.data import split
 
-    first: RequestError | None = None
+    here = jobs[0].launcher == "basic"
+    problems, listed = list[RequestError](), dict[str, Parts]()
+    splits, known = False, []
+    for job in jobs:
+        idle = dict(job.typed.unread)
+        for prefix, config in (("", job.config), ("source.", source_task(job.config))):
+            if config is None:
+                continue
+            if not here:
+                config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, offline=True))
+            reader = repr(config.dataset.reader)
+            try:
+                parts = listed[reader] = listed.get(reader) or found(config)
+                if here and not splits and not prefix:
+                    split(parts, config.dataset, config.seed, decode=())
+                    splits = True
+            except RequestError as error:
+                problems += [error] if here and not prefix else []
+            if reader in listed:
+                idle |= unread(listed[reader], config.dataset, f"{prefix}dataset")
+        known.append(dataclasses.replace(job.typed, unread=idle))
+    if problems and not splits:
+        raise problems[0]
+    refuse(known)
+    if here:
+        _try_out(jobs)
+
+
+def _try_out(jobs: Sequence[Planned]) -> None:
+    """Makes whatever the configurations name, each once. Raises `RequestError` for what cannot be made."""
+    from tlx import components
+
+    named = {}
     for config in (job.config for job in jobs):
-        try:
-            split(found(config), config.dataset, config.seed, decode=())
-        except RequestError as error:
-            first = first or error
-        else:
-            return
-    if first is not None:
-        raise first
+        phases = [(phase.optimizer, phase.schedule, phase.epochs) for phase in config.strategy.phases.values()]
+        named[repr((phases, config.augmentation, config.evaluation.samples, config.backbone.input_size))] = config
+    for config in named.values():
+        components.try_out(
+            config, config.backbone.input_size or 224
+        )  # null: as the weights say, which no size here has
+        components.samples(config)
 
 
 def open_sweep(
@@ -243,7 +280,10 @@ def task(
                 print(f"{head}: finished by another process", file=sys.stderr)
                 return {"error": "", "skipped": True}
             part = job.Within(f"{key}/{known['key'][:16]}", parent, quiet)
-            summary = job.run(config, folder, command=known["command"], name=known["name"], within=part, resume=True)
+            summary = job.run(
+                config, folder, command=known["command"], name=known["name"], within=part, resume=True,
+                typed=known["typed"],
+            )  # fmt: skip
     except Exception as error:  # a failed job does not stop the others
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exception(error)

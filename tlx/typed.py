@@ -9,6 +9,8 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from tlx.config import flat
+
 # Keys that hold text whatever it looks like: a folder may be called 2024 or null-set.
 _TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment|splits\.\w+)")
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
@@ -30,6 +32,15 @@ def as_typed(override: str, *, multirun: bool) -> str:
         if parsed is None and "," in value:
             return f"{key}={','.join(_quoted(key, part) for part in value.split(','))}"
     return f"{key}={_quoted(key, value)}"
+
+
+def keys(override: str) -> list[str]:
+    """The dotted keys that an override sets: `training={lr: 1}` sets training.lr, `+optimizer@a.b=adam` sets a.b."""
+    name = re.split(r"=", override, maxsplit=1)[0].lstrip("+~").rpartition("@")[2]
+    parsed = _parsed(override)
+    value = parsed.value() if parsed is not None and not parsed.is_sweep_override() else None
+    leaves = [str(key) for key, _ in flat(value)] if isinstance(value, dict) else []
+    return [f"{name}.{leaf}" for leaf in leaves] or [name]
 
 
 def _parsed(override: str) -> Override | None:
