@@ -203,7 +203,6 @@ MAY_IMPORT: dict[str, set[str]] = {
             "ranks",
             "rows",
             "runtime",
-            "solvers",
             "stages",
             "store",
         ),
