@@ -50,7 +50,7 @@ def resolved(settings: "Tracking") -> None:
         settings.uri = os.environ.get(URI) or None
     if settings.enabled and settings.experiment is None:
         settings.experiment = os.environ.get(EXPERIMENT) or None
-    settings.experiment = settings.experiment or "tlx"
+    settings.experiment = "tlx" if settings.experiment is None else settings.experiment
     if settings.uri is not None:
         settings.uri = hidden(settings.uri)
 
