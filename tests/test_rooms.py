@@ -110,7 +110,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"stages"},  # new last layers
     "hub": {"downloads", "unpack"},  # where timm keeps its weights
     "places": {"downloads"},  # a file in a cache, a package, on the network
-    "torch_files": set(),  # what a file of weights holds, nothing of it executed
+    "pickle_protocols": set(),  # a pickle of a later protocol in an earlier one
+    "torch_files": {"pickle_protocols"},  # what a file of weights holds, nothing of it executed
     "state_dicts": {"torch_files"},  # the state dict in a checkpoint of any script
     "weights": {"downloads", "hub", "places", "state_dicts", "unpack"},  # where weights come from
     "loading": {"config", "stages", "state_dicts", "weights"},  # a file's weights, put into a network

@@ -10,12 +10,13 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
 
 from tlx.errors import RequestError, printable, reason
+from tlx.pickle_protocols import in_protocol_2, pickle_of
 
 __all__ = ["Inert", "content", "whole_network"]
 
@@ -112,18 +113,24 @@ def whole_network(path: Path, kind: str) -> RequestError:
 
 def _torch(path: Path) -> Any:
     """What torch reads without running anything; objects of classes that it does not know become stand-ins."""
-    with warnings.catch_warnings():
+    with path.open("rb") as written, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the pickle's protocol
+        if _plain_pickle(written):
+            raise pickle.UnpicklingError("written by pickle and not by torch.save; save it again with that")
         try:
-            return _tensors(path)
+            file = in_protocol_2(written)
+        except Exception as error:  # anything may come of damage
+            raise pickle.UnpicklingError(_DAMAGED) from error
+        try:
+            return _tensors(file)
         except pickle.UnpicklingError as error:  # other classes beside the tensors, or damage
-            kinds = _classes(path, error)
+            kinds = _classes(file, error)
         for name in kinds:
             if _CALLS.fullmatch(name):
                 raise pickle.UnpicklingError(f"it would call {name} where it is opened with pickle: do not trust it")
         try:
             with torch.serialization.safe_globals([(_stand_in(name, kind), name) for name, kind in kinds.items()]):
-                return _tensors(path)
+                return _tensors(file)
         except pickle.UnpicklingError as error:
             if any(name.startswith("torch.nn.modules.") for name in kinds):
                 raise whole_network(path, next(iter(kinds))) from error
@@ -135,9 +142,16 @@ def _torch(path: Path) -> Any:
             ) from error
 
 
-def _tensors(path: Path) -> Any:
-    with path.open("rb") as file:  # by its content: of a path torch looks at the ending
-        return torch.load(file, map_location="cpu", weights_only=True)
+def _tensors(file: IO[bytes]) -> Any:
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _plain_pickle(file: IO[bytes]) -> bool:
+    """Whether a file begins with a pickle that is not the number which `torch.save` wrote first in its old format."""
+    start = file.read(64)
+    number = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+    return start.startswith(_PICKLE) and number not in start
 
 
 def _stand_in(name: str, kind: type) -> type:
@@ -145,35 +159,28 @@ def _stand_in(name: str, kind: type) -> type:
     return type(name.rpartition(".")[2], (kind,), {"origin": name})
 
 
-def _operations(path: Path) -> Iterator[tuple[pickletools.OpcodeInfo, Any, Any]]:
+def _operations(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, Any]]:
     """The operations of the pickles in a file of torch's, in the new format or the old one; none is carried out."""
-    with path.open("rb") as file:
-        if file.read(len(_ZIP)) == _ZIP:
-            with zipfile.ZipFile(file) as archive:
-                (name,) = (name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
-                yield from pickletools.genops(archive.read(name))
-            return
-        file.seek(0)
-        for _ in range(4):  # a number, the version, the machine, the content; tensors follow
-            yield from pickletools.genops(file)
+    file.seek(0)
+    if file.read(len(_ZIP)) == _ZIP:
+        with zipfile.ZipFile(file) as archive:
+            yield from pickletools.genops(archive.read(pickle_of(archive)))
+        return
+    file.seek(0)
+    for _ in range(4):  # a number, the version, the machine, the content; tensors follow
+        yield from pickletools.genops(file)
 
 
-def _classes(path: Path, error: Exception) -> dict[str, type]:
+def _classes(file: IO[bytes], error: Exception) -> dict[str, type]:
     """The names of the classes and functions in a file → what stands for their objects: by what is done with them.
 
     Raises:
-        UnpicklingError: its pickle is damaged, or of a protocol that torch reads with pickle alone.
+        UnpicklingError: its pickle is damaged.
     """
     try:
-        if protocol := next((arg for op, arg, _ in _operations(path) if op.name == "PROTO" and arg > 3), None):
-            problem = (
-                f"pickled in protocol {protocol}, of which tensors cannot be read alone; save it in torch's own, 2"
-            )
-        else:
-            return _followed(_operations(path))
+        return _followed(_operations(file))
     except Exception:  # anything may come of damage
-        problem = _DAMAGED
-    raise pickle.UnpicklingError(problem) from error
+        raise pickle.UnpicklingError(_DAMAGED) from error
 
 
 def _followed(operations: Iterable[tuple[pickletools.OpcodeInfo, Any, Any]]) -> dict[str, type]:
