@@ -37,6 +37,9 @@ def rows(*losses: tuple[float, float], phase: str = "probe") -> list[dict[str, A
         ([(2.0, 2.0), (1.5, 2.1)], 10, [], "the training loss is 1.5, that of guessing 2.3"),
         ([(2.0, 2.0), (1.2, 2.1)], 10, ["training.label_smoothing=0.1"], ""),  # as low as half the way
         ([(0.3, 0.5), (0.2, 0.4)], 2, ["training.epochs=9"], ""),  # patience has ended it
+        ([(2e-5, 2e-5), (1e-5, 1e-5)], 2, [], ""),  # nothing is left to gain
+        ([(0.005, 0.006)], 2, [], ""),
+        ([(0.33, 0.34), (0.32, 0.33)], 2, ["training.label_smoothing=0.2"], ""),  # it cannot be below 0.325
     ],
 )
 def test_a_run_that_ended_too_early_is_known_by_its_losses(
@@ -45,6 +48,14 @@ def test_a_run_that_ended_too_early_is_known_by_its_losses(
     config = config_of(*(words if "training.epochs=9" in words else [*words, f"training.epochs={len(losses)}"]))
     line = f"not converged: train longer, as by strategy.phases.probe.epochs={2 * len(losses)} ({why})"
     assert not_converged(rows(*losses), config, classes) == (line if why else "")
+
+
+def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
+    config = config_of("training.patience=3", "training.epochs=9")
+    assert not_converged(rows((0.7, 0.7), (0.69, 0.71), (0.68, 0.71), (0.68, 0.71)), config, 2) == (
+        "not converged: train longer, as by strategy.phases.probe.patience=6 "
+        "(the training loss is 0.68, that of guessing 0.693)"
+    )
 
 
 def test_the_last_phase_counts() -> None:

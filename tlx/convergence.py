@@ -7,14 +7,16 @@ from typing import Any
 from tlx.config import Config
 
 STILL = 0.01  # share of the validation loss: what falls by more in the last epoch has not stopped falling
+LITTLE = 0.01  # of the loss of guessing: below this there is nothing left to gain
 FAR = 0.5  # of the way from guessing to a training loss as low as it can be
 
 
 def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: int) -> str:
     """What to say of a run that ended too early, with the key to change; empty where it was long enough.
 
-    It was too short where the validation loss was still falling in its last epoch, or where the training loss has not
-    come half the way from that of guessing. Only the last phase counts: it is the one whose best epoch is kept.
+    It was too short where the validation loss was still falling in its last epoch and is worth lowering, or where the
+    training loss has not come half the way from that of guessing. Where patience ended it, more epochs change nothing:
+    then more patience is proposed. Only the last phase counts: it is the one whose best epoch is kept.
 
     Args:
         rows: the epochs of all phases, as a solver yields them.
@@ -26,13 +28,15 @@ def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: in
     smoothing = config.training.label_smoothing
     guessing, lowest = math.log(classes), _entropy(smoothing, classes)
     reached = last[-1]["train_loss"]
-    if len(last) == phase.epochs and now < (1 - STILL) * before:
+    through = len(last) == phase.epochs
+    if through and now < (1 - STILL) * before and now - lowest > LITTLE * guessing:
         why = "the validation loss was still falling in the last epoch"
     elif reached - lowest > FAR * (guessing - lowest):
         why = f"the training loss is {reached:.3g}, that of guessing {guessing:.3g}"
     else:
         return ""
-    return f"not converged: train longer, as by strategy.phases.{name}.epochs={2 * (phase.epochs or 1)} ({why})"
+    longer = f"epochs={2 * (phase.epochs or 1)}" if through else f"patience={2 * (phase.patience or 1)}"
+    return f"not converged: train longer, as by strategy.phases.{name}.{longer} ({why})"
 
 
 def _entropy(smoothing: float, classes: int) -> float:
