@@ -58,6 +58,14 @@ def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
     )
 
 
+def test_where_the_loss_is_above_that_of_guessing_a_lower_rate_is_proposed_too() -> None:
+    config = config_of("training.lr=0.1", "training.epochs=2")
+    assert not_converged(rows((3.0, 1.0), (1.7, 1.1)), config, 2) == (
+        "not converged: train longer, as by strategy.phases.probe.epochs=4, "
+        "or at a lower rate, as by strategy.phases.probe.lr=0.01 (the training loss is 1.7, that of guessing 0.693)"
+    )
+
+
 def test_the_last_phase_counts() -> None:
     config = config_of("strategy=lp_ft", "training.epochs=2", "strategy.phases.tune.epochs=3")
     probe = rows((0.3, 0.5), (0.2, 0.3))

@@ -65,9 +65,8 @@ def _later(start: bytes) -> bool:
 
 def _translated(data: bytes, count: int) -> bytes:
     """The first `count` pickles in protocol 2, and what comes after them as it is."""
-    stream, made = BytesIO(data), []
-    for _ in range(count):
-        made.append(_one(stream))
+    stream = BytesIO(data)
+    made = [_one(stream) for _ in range(count)]
     return b"".join([*made, stream.read()])
 
 
