@@ -50,6 +50,13 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in tensors.items()}
 
 
+def by_number(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As `nn.Sequential(*network.children())[:-1]` names them."""
+    children = [name for name, _ in timm.create_model("test_resnet").named_children()]
+    parts = {name: name.partition(".") for name in tensors if not name.startswith("fc.")}
+    return {f"{children.index(child)}.{rest}": tensors[name] for name, (child, _, rest) in parts.items()}
+
+
 def taken(file: Path) -> dict[str, Tensor]:
     """The trunk's tensors, as a run with this file starts from them."""
     net, _ = build(configured("timm", name="test_resnet", weights=file), Head(), 3, seed=0)
@@ -108,6 +115,15 @@ FORMS: list[tuple[Written, str]] = [
         lambda t: {**t, "projector.0.weight": torch.ones(3, 3)},
         r"tensors left out, of layers that test_resnet does not have: 1 \(projector\)",
     ),
+    (lambda t: {**t, "total_ops": torch.zeros(1), "layer1.0.total_ops": torch.zeros(1)}, "tensors left out, counts of"),
+    (lambda t: {"last": beside(t), "best": t}, "weights of best; last would fit as well"),
+    (
+        lambda t: {"model": {**under("0.", by_number(t)), "1.8.weight": torch.ones(3, 3)}, "opt": {"state": []}},
+        r"weights of model; 0. taken off the names; layers 0, 1, 4, 5, 6, 7 are conv1, bn1, layer1, layer2, layer3, "
+        r"layer4; tensors left out: 1 \(1.8.weight\)",
+    ),
+    (lambda t: by_number(t), "weights; layers 0, 1, 4, 5, 6, 7 are conv1, "),
+    (lambda t: {**by_number(t), "9.weight": t["fc.weight"]}, "weights; layers .* tensors left out: 1 "),
 ]
 
 
@@ -267,6 +283,14 @@ def test_weights_that_do_not_fit_are_never_taken(trained: dict[str, Tensor], tmp
     one_less = {name: value for name, value in trained.items() if name != "layer2.0.conv1.weight"}
     torch.save(under("model.", one_less), file)
     assert refused(file).endswith("1 of 92 keys missing (layer2.0.conv1.weight)")
+    torch.save({**trained, "bn1.running_var": trained["bn1.running_var"] * torch.inf}, file)
+    assert refused(file) == (
+        f"{file}: weights that are NaN or infinite, in 1 of 90 tensors (bn1.running_var); "
+        "take a file of before its training diverged"
+    )
+    swapped = dict(zip(by_number(trained), [*by_number(trained).values()][::-1], strict=True))
+    torch.save(swapped, file)
+    assert "keys missing" in refused(file)
     torch.save({**trained, "layer2.1.conv1.weight": torch.ones(1)}, file)  # of a deeper network
     assert refused(file).endswith("keys left over (layer2.1.conv1.weight)")
     torch.save(under("model.", {**trained, "bn1.\x1bx": torch.ones(1)}), file)

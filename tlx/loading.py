@@ -1,25 +1,33 @@
 """The weights of a file, put into a network: the state dict that fits, all of it but the last layer."""
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tlx import state_dicts, weights
 from tlx.config import Backbone
-from tlx.errors import RequestError
+from tlx.errors import RequestError, printable
 from tlx.stages import Net, misfit
 
 __all__ = ["load"]
 
 log = logging.getLogger(__name__)
 
+COUNTS = ("total_ops", "total_params")  # thop's
+
 
 def load(net: Net, file: Path, cfg: Backbone, *, keep_last: bool) -> None:
     """Everything but the last layer must fit; a last layer that is missing or differs keeps its random weights.
 
-    Layers that the network has no name for, as a projection head beside it, are left out where all of it is there.
+    Layers that the network has no name for, as a projection head beside it, are left out where all of it is there; so
+    are the counts that thop, which measures networks, puts into each layer.
+
+    Raises:
+        RequestError: something is missing, left over, of another shape, or no finite number.
     """
     own = net.original_state()
     found, choice = state_dicts.take(file, own, f"{net.layout.last}.")
@@ -33,9 +41,18 @@ def load(net: Net, file: Path, cfg: Backbone, *, keep_last: bool) -> None:
     extra = {key for key in state.keys() - own.keys() if key.startswith((f"{net.layout.last}.", "head.", "new_head."))}
     if keep_last and not fits:
         raise RequestError(f"head=append: {file} has no last layer that fits {cfg.name}'s; take head=linear")
-    beside = _beside(own, state, last) - extra
-    left = extra | beside
+    counts = {key for key in state.keys() - own.keys() if key.rpartition(".")[2] in COUNTS}
+    beside = _beside(own, {key: value for key, value in state.items() if key not in counts}, last) - extra
+    left = extra | beside | counts
     body = {key: value for key, value in state.items() if key not in left and (fits or key not in last)}
+    given = body if cfg.weights != "imagenet" else {}
+    broken = [key for key, value in given.items() if not math.isfinite(value.sum(dtype=torch.float64))]
+    if broken:
+        more = ", …" if len(broken) > 1 else ""
+        raise RequestError(
+            f"{file}: weights that are NaN or infinite, in {len(broken)} of {len(body)} tensors "
+            f"({printable(broken[0])}{more}); take a file of before its training diverged"
+        )
     net.load_original(body if fits else {**body, **{key: own[key] for key in last}}, where)
     if choice:
         log.info("%s", choice)
@@ -48,6 +65,8 @@ def load(net: Net, file: Path, cfg: Backbone, *, keep_last: bool) -> None:
             len(beside),
             ", ".join(names),
         )
+    if counts:
+        log.info("%s: tensors left out, counts of thop's: %d", file, len(counts))
     if extra or not fits:
         log.info("%s: its last layer is missing or of another shape; the new head takes its place", file)
 

@@ -1,7 +1,7 @@
 """The state dict in a checkpoint of any script: which of several, and what is taken off its names."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ DEPTH = 5  # of nested containers that are looked into
 NAMED = 3  # names in a message
 # What wrappers of a module put into the names of its tensors, at any place.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# Of state dicts that fit alike: averaged weights are those that were measured and published (timm takes them, too);
-# of two networks that learn from each other, the one that people go on with (DINO's teacher, MoCo's query encoder).
-FIRST = {"ema", "averaged", "avg", "swa", "teacher"}
+# Of state dicts that fit alike: averaged weights are those that were measured and published (timm takes them, too); of
+# two epochs the best; of two networks that learn from each other, the one that people go on with (DINO's teacher,
+# MoCo's query encoder).
+FIRST = {"ema", "averaged", "avg", "swa", "teacher", "best"}
 LAST = {"student", "momentum", "target", "k"}
 
 
@@ -28,11 +29,13 @@ class Taken:
     """A state dict: where the file has it, and what is taken off its names.
 
     `place`: the keys that lead to it. `whole`: its tensors under the file's names. `prefix`: the names' beginning.
+    `numbers`: what the layers under it are called that have a number instead of a name; empty where they have names.
     """
 
     place: tuple[str, ...]
     whole: Mapping[str, Tensor]
     prefix: str = ""
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -40,7 +43,11 @@ class Taken:
         short = {name: _unwrapped(name) for name in self.whole}
         if len(set(short.values())) < len(short):  # two tensors would have one name
             short = {name: name for name in self.whole}
-        return {name: s[len(self.prefix) :] for name, s in short.items() if s.startswith(self.prefix)}
+        found = {name: s[len(self.prefix) :] for name, s in short.items() if s.startswith(self.prefix)}
+        if not self.numbers:
+            return found
+        parts = {name: own.partition(".") for name, own in found.items()}
+        return {name: f"{self.numbers[n]}.{rest}" for name, (n, _, rest) in parts.items() if n in self.numbers}
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -145,6 +152,31 @@ def _fits(taken: Taken, trunk: Mapping[str, Any]) -> Iterator[tuple[int, Taken]]
                 prefix = name[: len(name) - len(rest)]
                 counts[prefix] = counts.get(prefix, 0) + 1
     yield from ((count, Taken(taken.place, taken.whole, prefix)) for prefix, count in counts.items())
+    for prefix, numbers in _numbered(taken, trunk):
+        yield len(trunk), Taken(taken.place, taken.whole, prefix, numbers)
+
+
+def _numbered(taken: Taken, trunk: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it has all of the network by number, as `nn.Sequential(*network.children())` calls it (fastai does that).
+
+    Yields the beginning of the names, and the layers' names by their numbers: what has tensors comes in the same order,
+    and is called the same within a layer.
+    """
+    own: dict[str, dict[str, Any]] = {}
+    for name, shape in trunk.items():
+        layer, _, rest = name.partition(".")
+        own.setdefault(layer, {})[rest] = shape
+    bodies: dict[str, dict[int, dict[str, Any]]] = {}
+    for name, tensor in taken.tensors.items():
+        parts = name.split(".")
+        for at, part in enumerate(parts[:-1]):
+            if part.isascii() and part.isdecimal():
+                layers = bodies.setdefault("".join(f"{word}." for word in parts[:at]), {})
+                layers.setdefault(int(part), {})[".".join(parts[at + 1 :])] = tensor.shape
+    for prefix, layers in bodies.items():
+        numbers = dict(zip(map(str, sorted(layers)), own, strict=False))
+        if len(numbers) == len(own) and all(own[name].items() <= layers[int(n)].items() for n, name in numbers.items()):
+            yield prefix, numbers
 
 
 def _order(taken: Taken) -> tuple[int, int, int]:
@@ -168,6 +200,8 @@ def _line(path: Path, alike: Sequence[Taken]) -> str:
     off += [f"{word}." for word in WRAPPERS if wrapped and any(word in name.split(".") for name in taken.names)]
     out = [name for name in taken.whole if name not in taken.names]
     words = [f"{' and '.join(off)} taken off the names"] if off else []
+    if taken.numbers:
+        words.append(f"layers {', '.join(taken.numbers)} are {', '.join(taken.numbers.values())}")
     if len(alike) > 1:
         words.append(f"{_some([str(other) for other in alike[1:]])} would fit as well")
     if out:
