@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from tlx.display import Display, aligned, closing, duration, epoch_line, plan_lines
+from tlx.display import Display, aligned, closing, duration, epoch_line, opening, plan_lines
+from tlx.errors import lookalikes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,6 +102,25 @@ def test_elsewhere_than_on_a_terminal_there_is_a_plain_line_an_epoch(capsys: pyt
     )
     assert [line.endswith("best") for line in epochs] == [True, True, False]
     assert lines[-2:] == ["a fact", "warning: a doubt"]
+
+
+def test_classes_that_look_the_same_are_named_and_no_name_changes_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = [["a", "a ", "A"], ["hot dog", "hot_dog"], ["é", "e\u0301"], ["b", "b\u200b"]]
+    assert lookalikes([name for names in same for name in [*names, names[0] + "2"]]) == same
+    assert lookalikes(["c", "c++", "1", "-1", "ab", "a b"]) == []
+    figures = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "images": 7}
+    names = ["a", "a ", "\x1b[31mred", "two\nlines"]
+    summary = Summary(classes=names, per_class=dict.fromkeys(names, figures), skipped=[[str(tmp_path), "of no split"]])
+    lines = list(opening(summary))
+    assert lines[0].endswith(r"4 classes: a, a , \x1b[31mred, two\nlines")
+    assert lines[1].startswith("classes: 'a' and 'a ' differ in spaces, case or signs that cannot be seen only; if ")
+    assert lines[2] == f"skipped: 1 folder: {tmp_path} (of no split)"
+    closing(summary)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"two\nlines" in out
 
 
 LIVE = """

@@ -93,6 +93,11 @@ def test_what_its_name_calls_an_image_is_one_and_is_found_to_be_broken(tmp_path:
         assert is_image(tmp_path / name)
         with pytest.raises(UnreadableImage, match="not an image"):
             decode(tmp_path / name)
+    for name in ("photo.NEF", "photo.dng"):
+        (tmp_path / name).write_text("no image")
+        assert is_image(tmp_path / name)
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
+    assert tmp_path / "link.jpg" in list(find([str(tmp_path)]))
     (tmp_path / "folder.png").mkdir()
     assert not is_image(tmp_path / "folder.png")
     assert not is_image(tmp_path / "nowhere")
@@ -106,7 +111,11 @@ def test_what_its_name_calls_an_image_is_one_and_is_found_to_be_broken(tmp_path:
         ("DICOM", bytes(128) + b"DICM" + bytes(300)),
         ("FITS", b"SIMPLE  =                    T" + b" " * 300),
         ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("SVG", b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>"),
         ("Canon raw", b"\0\0\0\x18ftypcrx \0\0\0\1" + bytes(300)),
+        ("Canon raw", b"II*\0\x10\0\0\0CR\2\0" + bytes(300)),
+        ("Olympus raw", b"IIRO\x08\0\0\0" + bytes(300)),
+        ("Panasonic raw", b"IIU\0\x18\0\0\0" + bytes(300)),
     ],
 )
 def test_an_image_that_is_not_read_is_named_by_its_format(name: str, content: bytes, tmp_path: Path) -> None:

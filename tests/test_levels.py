@@ -316,6 +316,22 @@ def test_what_is_mixed_given_dark_or_of_no_use_is_said(tmp_path: Path, caplog: p
     assert "dataset.range=[0, 1023]: no image has more than 8 bits" in caplog.records[-1].message
 
 
+def test_images_of_fewer_bits_than_the_others_are_counted_as_nearly_black(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos(tmp_path / "photos", 65535)
+    for top, each in ((1023, 3), (1, 1)):  # of 10 bits, and floats of 0..1, beside 16 bits
+        form = "float" if top == 1 else "png16"
+        photos(tmp_path / str(top), top, form=form, each=each)
+        for file in (tmp_path / str(top) / "bars").iterdir():
+            file.rename(tmp_path / "photos" / "bars" / f"{top}-{file.name}")
+    assert scale(loaded(tmp_path / "photos"), None) == (0, 65535)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].message.startswith(
+        "range: 4 of these 20 images have no value above 978, and are nearly black"
+    )
+
+
 @pytest.mark.parametrize("value", ["[1]", "[5,5]", "[9,1]", "[0,1,2]", "[0,.inf]", "[]", "dark"])
 def test_a_range_that_is_none_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(RequestError, match=r"dataset\.range"):
@@ -387,6 +403,12 @@ def test_the_model_knows_its_range_and_uses_it_everywhere(
         f"{tmp_path / 'bright.png'}: values outside of the range 0 to 1023 (dataset.range) are clipped: this image has "
         f"{found.low:.0f} to {found.high:.0f}"
     ]
+    for name, values in (("low", whole // 64), ("float", (whole / 1023).astype(np.float32))):
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+    model.predict([tmp_path / "low.tif", tmp_path / "float.tif"])
+    assert len(caplog.records) == 2  # once, whatever the number of images
+    said = caplog.records[1].message
+    assert said.startswith(f"{tmp_path / 'low.tif'}: nearly black in the range 0 to 1023 (dataset.range): this image ")
 
 
 def test_a_model_without_a_range_reads_deep_images_as_before_with_a_word(

@@ -159,6 +159,11 @@ def test_classes_that_share_their_folders_are_refused_with_what_to_type(
     assert len(image_folder(str(tmp_path), splits={"train": choice}).train) > 0  # what was said works
 
 
+def test_of_two_folders_of_the_same_classes_the_larger_is_proposed_to_train(tmp_path: Path) -> None:
+    write(tmp_path, *some("prueba/a", "prueba/b", "uebung/a", "uebung/b"), "uebung/a/more.png")
+    assert "dataset.splits.train=uebung dataset.splits.test=prueba; " in refused(tmp_path)
+
+
 def test_two_folders_for_one_split_are_refused_and_one_can_be_chosen(tmp_path: Path) -> None:
     write(tmp_path, *some(*(f"{name}/{c}" for name in ("train", "PublicTest", "PrivateTest") for c in "ab")))
     said = "PrivateTest/ and PublicTest/ are both a test part; keep one, or say which it is: "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tlx.errors import RequestError
-from tlx.folders import alike, content, has_pictures, listed, names_in, tables
+from tlx.folders import alike, content, has_pictures, listed, names_in, tables, walk
 from tlx.split_names import BESIDE, LABELS, PLAIN, named, plain, several_splits
 
 
@@ -21,7 +21,7 @@ def check_classes(root: Path, place: Path, names: Sequence[str], key: str) -> No
     wrong = _named_like_splits(root, place, names) or _pictures_and_labels(names)
     if not wrong:
         inside = {name: _class_names(place / name) for name in names}
-        wrong = _holding_splits(place, inside) or _holding_the_same(inside, place.relative_to(root))
+        wrong = _holding_splits(place, inside) or _holding_the_same(inside, root, place)
     if wrong:
         raise RequestError(f"{key}: {wrong}; if these are the classes themselves: {choice}")
 
@@ -70,20 +70,26 @@ def _holding_splits(place: Path, inside: Mapping[str, set[str]]) -> str:
     )
 
 
-def _holding_the_same(inside: Mapping[str, set[str]], below: Path) -> str:
+def _holding_the_same(inside: Mapping[str, set[str]], root: Path, place: Path) -> str:
     first = dict[str, str]()  # sub-folder's name → the first class that has it
     for name, inner in inside.items():
         for other in dict.fromkeys(first[one] for one in sorted(inner) if one in first):
             if alike(inner, inside[other]):
                 shared = listed([f"{one}/" for one in sorted(inner & inside[other])])
+                by_size = sorted((place / other, place / name), key=_files, reverse=True)
+                trains, tests = (folder.relative_to(root).as_posix() for folder in by_size)
                 return (
                     f"{other}/ and {name}/ hold folders of the same names ({shared}): they look like splits, not like "
-                    f"classes; say which is which, as in dataset.splits.train={(below / other).as_posix()} "
-                    f"dataset.splits.test={(below / name).as_posix()}"
+                    f"classes; say which is which, as in dataset.splits.train={trains} "
+                    f"dataset.splits.test={tests}"
                 )
         for one in inner:
             first.setdefault(one, name)
     return ""
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for _ in walk(str(folder)))
 
 
 def _class_names(folder: Path) -> set[str]:

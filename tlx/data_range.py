@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from tlx.data import Data
-from tlx.levels import Range, common_range, words
+from tlx.levels import Range, common_range, dark, words
 
 DARK = 1 / 8  # of a range that was given: where no training image reaches so far, a line says so
 
@@ -40,6 +40,14 @@ def scale(data: Data, given: Sequence[float] | None) -> Range | None:
     highest = max((levels.high for levels in found["train"]), default=span[1])
     if by and highest - span[0] < DARK * (span[1] - span[0]):
         log.warning("range: no training image has values above %.10g: all are dark; see dataset.range", highest)
+    elif black := [levels for some in found.values() for levels in some if dark(levels, span)]:
+        log.warning(
+            "range: %s of these %s images have no value above %.10g, and are nearly black beside the others; if they "
+            "have fewer bits, or other units, convert them to those of the others",
+            f"{len(black):,}",
+            f"{deep:,}",
+            max(levels.high for levels in black),
+        )
     for images in sets.values():
         images.store.span = span
     return span

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tlx.errors import reason
 from tlx.kinds import FORMATS, HEAD, is_heif, unread
-from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, outside, said, words
+from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, misfit, said, words
 from tlx.remarks import collected
 
 try:
@@ -196,9 +196,9 @@ def _scaled(image: Image.Image, source: Source, span: Range | None, name: str) -
         _once(what, f"{named}{what}: 0 becomes black and 65535 white (of floats 1, or 255 where any is above 1)")
         return image
     values, opaque = loaded(image, lambda: _opened(cast("bytes | Path", source)))
-    if found := outside(values, span):
-        what = f"values outside of the range {words(span)} (dataset.range) are clipped"
-        _once(what, f"{named}{what}: this image has {words((found.low, found.high))}")
+    if found := misfit(values, span):
+        what, ends = found
+        _once(what, f"{named}{what}: this image has {words((ends.low, ends.high))}")
     grey_or_colour = Image.fromarray(eight_bit(values, span))
     if opaque is None:
         return grey_or_colour

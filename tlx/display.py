@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from tlx.choice import RULES
+from tlx.errors import lookalikes, printable
 
 try:
     from tlx import terminal
@@ -174,12 +175,17 @@ def lines(*, quiet: bool = False) -> Iterator[None]:
 
 def opening(summary: Found) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
-    classes = _some([str(c) for c in summary.classes], 6)
+    classes = _some([printable(str(c)) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
+    yield from (
+        f"classes: {' and '.join(map(repr, names))} differ in spaces, case or signs that cannot be seen only; if they "
+        "are one class, put their images into one folder"
+        for names in lookalikes(map(str, summary.classes))
+    )
     yield from summary.copies.get("lines", ())
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
-        yield f"skipped: {_files(len(summary.skipped))}: {names}"
+        yield f"skipped: {_files(summary.skipped)}: {names}"
     yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
 
 
@@ -238,7 +244,7 @@ def closing(summary: Found, file: Any = None) -> None:
     shown = ranked[:MOST] if len(ranked) > MOST else list(summary.per_class.items())
     for name, of in shown:
         figures = [f"{of[key]:.3f}" for key in ("precision", "recall", "f1")]
-        classes.append((name, f"{of['images']:.0f}", *figures))
+        classes.append((printable(name), f"{of['images']:.0f}", *figures))
     note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
     if terminal and terminal.tables(facts, classes, note, file or sys.stdout):
         return
@@ -268,7 +274,7 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
     if summary.images_per_second is not None:
         yield "training", f"{summary.images_per_second:,.0f} images/s on {summary.device}, {summary.precision}"
     if summary.skipped:
-        yield "skipped", f"{_files(len(summary.skipped))}, listed in summary.json"
+        yield "skipped", f"{_files(summary.skipped)}, listed in summary.json"
     if summary.mlflow_run_id:
         yield "MLflow run", summary.mlflow_run_id
     yield "folder", _near(summary.folder)
@@ -297,8 +303,11 @@ def _lr(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _files(number: int) -> str:
-    return "1 file" if number == 1 else f"{number} files"
+def _files(skipped: Sequence[Sequence[str]]) -> str:
+    """How many files and folders were left out: `1 file`, `2 files and 1 folder`."""
+    folders = sum(os.path.isdir(path) for path, *_ in skipped)
+    counts = {"file": len(skipped) - folders, "folder": folders}
+    return " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
 
 
 def _some(names: Sequence[str], most: int) -> str:

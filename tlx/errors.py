@@ -32,6 +32,15 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+def lookalikes(names: Iterable[str]) -> list[list[str]]:
+    """The names that a person hardly tells apart, as groups: they differ in case, spaces or unseen characters only."""
+    groups = dict[str, list[str]]()
+    for name in names:
+        seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) not in ("Cf", "Cc"))
+        groups.setdefault(" ".join(seen.replace("_", " ").split()).casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def reason(error: BaseException) -> str:
     """Why something failed, in a line of 200 characters at most: the system's words, or the exception's first line."""
     text = str(getattr(error, "strerror", None) or error)

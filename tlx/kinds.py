@@ -1,7 +1,7 @@
 """What kind of file it is: an image, one of a format that is not read, or none. By content, whatever its name says.
 
 A file is taken for an image where its first bytes are those of a picture's format, or where its name says that it is a
-picture (then what is wrong with it is worth saying).
+picture (then what is wrong with it is worth saying, also of a link that leads nowhere).
 """
 
 import os
@@ -18,7 +18,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000
 NAMES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".tga", ".ico", ".heic", ".heif", ".hif"),
-    *(".jxl", ".psd", ".dcm"),  # of pictures that are not read, which is said
+    *(".jxl", ".psd", ".dcm", ".exr", ".svg"),  # of pictures that are not read, which is said
+    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),  # of cameras
 )
 HEAD = 160  # bytes of a file that are looked at
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -31,6 +32,9 @@ _BEGINNINGS = (  # of images that are not read
     ("FITS", b"SIMPLE  ="),
     ("JPEG XR", b"II\xbc"),
     ("Fujifilm raw", b"FUJIFILMCCD-RAW"),
+    ("Canon raw", b"II*\0\x10\0\0\0CR"),
+    ("Olympus raw", b"IIR"),
+    ("Panasonic raw", b"IIU\0"),
     ("SVG", b"<svg"),
 )
 
@@ -46,13 +50,15 @@ def unread(head: bytes) -> str | None:
         return "Canon raw"
     if head[128:132] == b"DICM":
         return "DICOM"
+    if head.startswith(b"<?xml") and b"<svg" in head:
+        return "SVG"
     return next((name for name, beginning in _BEGINNINGS if head.startswith(beginning)), None)
 
 
 def is_image(file: str | Path) -> bool:
     """Whether a file is an image, by what it begins with, or else by its name; no pixels are read."""
     if str(file).lower().endswith(NAMES):
-        return os.path.isfile(file)
+        return os.path.isfile(file) or (not os.path.exists(file) and os.path.islink(file))
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             return False

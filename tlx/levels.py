@@ -19,6 +19,7 @@ Range = tuple[float, float]  # the value that becomes black, and the one that be
 Values = NDArray[np.float32]  # [H, W] or [H, W, 3]
 
 OUTLIERS = 0.001  # of an image's values at either end: hot and dead pixels do not make the range of all the others
+DARK = 1 / 16  # of a range, below which an image is nearly black
 CONTAINER = 65535  # of 16 bits; a header that says no less says nothing about what is in it
 # Pillow's name of a byte order → of the other one, in which the low bytes are taken for the high ones.
 _TURNED = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -103,13 +104,26 @@ def eight_bit(values: Values, span: Range) -> NDArray[np.uint8]:
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def outside(values: Values, span: Range) -> Levels | None:
-    """The levels of an image of which more than a few outliers lie outside of the range; else None."""
+def misfit(values: Values, span: Range) -> tuple[str, Levels] | None:
+    """Why an image does not fit the range, in words, and its levels: more than a few outliers lie outside, or it is
+    nearly black. Else None."""
     low, high = span
-    if not values.size or (values.min() >= low and values.max() <= high):
+    if not values.size:
         return None
-    found = levels(values)
-    return found if found is not None and (found.low < low or found.high > high) else None
+    if not (values.min() >= low and values.max() <= high):
+        found = levels(values)
+        if found is not None and (found.low < low or found.high > high):
+            return f"values outside of the range {words(span)} (dataset.range) are clipped", found
+    found = levels(values[::4, ::4])  # a sixteenth of the pixels says whether all is dark
+    if found is not None and dark(found, span):
+        return f"nearly black in the range {words(span)} (dataset.range)", found
+    return None
+
+
+def dark(found: Levels, span: Range) -> bool:
+    """Whether an image is nearly black in this range: it has 16 of the 256 levels at most."""
+    low, high = span
+    return found.high - low < DARK * (high - low)
 
 
 def common_range(images: Iterable[Levels]) -> tuple[Range, bool] | None:
