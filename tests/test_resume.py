@@ -19,42 +19,42 @@ from tests.conftest import ROOT
 from tests.test_compose import config_of
 from tests.test_model import write_images
 from tests.test_runs import tracked
-from tlx import checkpoint, schedules
+from tlx import checkpoint, solvers
 from tlx.__main__ import main, run_overrides
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 SMALL = [
     "backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4", "training.epochs=3",
-    "training.batch_size=8", "strategy.phases.{}.schedule={_target_:tests.test_resume.lit}",
+    "training.batch_size=8",
 ]  # fmt: skip
-FUSE: list[int | None] = [None]  # after so many steps the run is cut off
+FUSE: list[int | None] = [None]  # after so many steps of training the run is cut off
 
 
 class CutOff(BaseException):
     """As when the process is killed: nothing catches it."""
 
 
-def lit(epoch: float, epochs: int) -> float:
-    """A cosine schedule that cuts the run off at the step that `FUSE` says."""
-    if FUSE[0] is not None:
-        FUSE[0] -= 1
-        if FUSE[0] < 0:
-            raise CutOff
-    return schedules.cosine(epoch, epochs)
-
-
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    backward = solvers.backward
+
+    def lit(*arguments: Any, **more: Any) -> Any:
+        if FUSE[0] is not None:
+            FUSE[0] -= 1
+            if FUSE[0] < 0:
+                raise CutOff
+        return backward(*arguments, **more)
+
+    monkeypatch.setattr(solvers, "backward", lit)
+    monkeypatch.setattr(checkpoint, "_PACE", 0.0)  # every epoch is written, however busy the disk is
     monkeypatch.chdir(tmp_path)
     FUSE[0] = None
     return tmp_path
 
 
 def words(strategy: str, *more: str) -> list[str]:
-    phases = {"gradual": ("head", "last", "all"), "finetune": ("tune",), "feature_extraction": ("probe",)}[strategy]
-    schedules = [f"strategy.phases.{p}.schedule={{_target_:tests.test_resume.lit}}" for p in phases]
     one = ["strategy.phases.probe=null"] if strategy == "finetune" else []  # each step can cut off
-    return [f"strategy={strategy}", *one, *SMALL[:-1], *schedules, "tracking=none", *more]
+    return [f"strategy={strategy}", *one, *SMALL, "tracking=none", *more]
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def cut_off(typed: list[str], step: int) -> Path:
     """The folder of a run that was cut off after so many steps."""
-    FUSE[0] = step + sum("schedule" in word for word in typed)  # each schedule is tried out before the run
+    FUSE[0] = step
     with pytest.raises(CutOff):
         run_overrides(typed)
     FUSE[0] = None
@@ -116,7 +116,7 @@ def test_cut_off_again_and_again(here: Path) -> None:
     typed = words("gradual")
     expected, folder = outcome(run_overrides(typed).folder), cut_off(typed, 4)
     for _ in range(4):
-        FUSE[0] = 3 + 5  # always a whole epoch further
+        FUSE[0] = 5  # always a whole epoch further
         with pytest.raises(CutOff):
             main(["resume", str(folder)])
     FUSE[0] = None
@@ -183,10 +183,7 @@ def test_killed_and_gone_on_with_is_one_mlflow_run(here: Path) -> None:
     assert outcome(again.folder) == outcome(folder)
 
 
-def test_what_cannot_be_gone_on_with_says_why(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoint, "_PACE", 0.0)  # every epoch is written, however busy the disk is
+def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = cut_off(words("finetune"), 5)
     file = folder / checkpoint.FILE
     kept = file.read_bytes()
@@ -296,7 +293,7 @@ def test_a_run_goes_on_after_its_data_weights_and_project_have_moved(
     assert "the images have changed (their fingerprint was" in refused("dataset.root=others", there[1])
     changed = refused(there[0], "backbone.weights=moved/other.safetensors")
     assert "the weights that it starts from, or the device, have changed" in changed
-    FUSE[0] = 5  # cut off again, and gone on with once more
+    FUSE[0] = 4  # cut off again, and gone on with once more
     with pytest.raises(CutOff):
         main(["resume", run, *there])
     FUSE[0] = None
@@ -315,8 +312,7 @@ def test_a_source_task_goes_on_too(here: Path, capsys: pytest.CaptureFixture[str
         "source.training.epochs=2",
         "source.training.batch_size=8",
     )
-    typed.append("source.strategy.phases.train.schedule={_target_:tests.test_resume.lit}")
-    FUSE[0] = 2 + 4  # in its second epoch
+    FUSE[0] = 4  # in its second epoch
     with pytest.raises(CutOff):
         run_overrides(typed)
     FUSE[0] = None
@@ -330,8 +326,6 @@ def test_a_source_task_goes_on_too(here: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_what_is_kept_of_an_interrupted_run_is_its_best_epoch_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tlx import solvers
-
     typed = [*words("finetune"), "hydra.run.dir=stopped", "training.lr_factor=10"]
     backward, calls = solvers.backward, [0]
 
