@@ -415,6 +415,7 @@ def test_what_is_no_image_alone_is_one_line(opened: Model, tmp_path: Path) -> No
         ("photo.jpg", "no such file or directory"),
         (tmp_path, "not a file"),
         (np.zeros((9, 9), np.uint8), "an array of uint8 [9, 9]; it must be uint8 [H, W, 3]"),
+        (np.zeros((9, 9, 3), np.complex64), "an array of complex64 [9, 9, 3]; it must be uint8 [H, W, 3]"),
         (np.zeros((9, 9, 3), np.int64), "an array of int64 [9, 9, 3]; it must be uint8 [H, W, 3]"),
         (torch.full((3, 9, 9), -2.0), "an array of float32 [3, 9, 9] with values from -2 to -2; it must be"),
         (np.full((9, 9, 3), np.nan), "an array of float64 [9, 9, 3] with values from nan to nan; it must be"),
@@ -427,6 +428,8 @@ def test_what_is_no_image_alone_is_one_line(opened: Model, tmp_path: Path) -> No
         (5, "predict takes an image, or a list of images .* no int"),
         ({"image": "photo.jpg"}, "no dict"),
         (io.BytesIO(b"x"), "no BytesIO"),
+        (bytearray(b"xyz"), "no bytearray"),
+        (memoryview(np.zeros((9, 9, 3), np.uint8)), "no memoryview"),
     ]
     for given, said in wrong:
         with pytest.raises(RequestError, match=said):

@@ -252,9 +252,10 @@ def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     if isinstance(images, np.ndarray | Tensor):
         if images.ndim > 4:
             raise RequestError(f"predict: an array {list(images.shape)}; one image is {SHAPES}, several [N, …]")
-        numbers = isinstance(images, Tensor) or images.dtype.kind in "biuf"
+        numbers = isinstance(images, Tensor) or images.dtype.kind in "biufc"
         return [images] if images.ndim < 4 and numbers else images
-    if isinstance(images, Mapping) or not isinstance(images, Iterable) or hasattr(images, "read"):
+    unusual = isinstance(images, Mapping | bytearray | memoryview | range) or hasattr(images, "read")
+    if unusual or not isinstance(images, Iterable):
         kind = type(images).__name__
         raise RequestError(f"predict takes an image, or a list of images as in predict(['photo.jpg']), no {kind}")
     if isinstance(images, list) and images and isinstance(images[0], list):
