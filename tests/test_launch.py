@@ -136,7 +136,7 @@ def check(found: list[Any], folder: Path) -> None:
         assert one["root"] == "a b (2)/ü=#"
         assert one["folder"] == str(folder / f"job {i}")
         assert (folder / f"job {i}" / "done").read_text() == str(i)
-        assert one["own"] == "small_cnn-image_folder-mine"
+        assert one["own"] == "small_cnn-ü-mine"  # the data set is called as its folder
         assert one["phases"] == ["probe"]
         assert one["inner"] == i + 1
         assert one["cwd"] == str(Path.cwd())

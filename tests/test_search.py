@@ -344,12 +344,13 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
 def test_a_failed_trial_is_replaced_and_three_in_a_row_end_the_search(
     copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    FUSE[0] = (3, ValueError("out of luck"))
+    tried = 2 * (2 + 1)  # the schedule is tried at each epoch's end: for the study's images, and before the trial
+    FUSE[0] = (tried + 1, ValueError("out of luck"))
     assert main(words(LR, "sweep.name=s", trials=3)) == 0
     assert "trial 3 failed: ValueError: out of luck\n  again: python -m tlx " in capsys.readouterr().err
     assert [row["status"] for row in table(copied)] == ["finished"] * 2 + ["failed", "finished"]
     monkeypatch.setattr(search, "IN_A_ROW", 1)
-    FUSE[0] = (3, ValueError("out of luck"))
+    FUSE[0] = (tried + 1, ValueError("out of luck"))
     assert main(words(LR, "sweep.name=s", trials=4)) == 1
     assert "gave up after 1 trials that failed one after the other: 3 of 4 trials" in capsys.readouterr().err
 

@@ -191,10 +191,14 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
 @pytest.mark.parametrize(
     ("typed", "lr", "epochs"),
     [
-        (["strategy=finetune"], "0.0001", "10"),
-        (["strategy=finetune", "training.lr_factor=3", "training.epochs=2"], "0.0003", "2"),
+        (["strategy=finetune"], "0.001, 0.0001", "10"),
+        (["strategy=finetune", "training.lr_factor=3", "training.epochs=2"], "0.003, 0.0003", "10, 2"),
         (["strategy=feature_extraction", "training.lr=0.5"], "0.5", "10"),
-        (["strategy=finetune", "strategy.phases.tune.lr=3e-5", "strategy.phases.tune.epochs=4"], "3e-05", "4"),
+        (
+            ["strategy=finetune", "strategy.phases.tune.lr=3e-5", "strategy.phases.tune.epochs=4"],
+            "0.001, 3e-05",
+            "10, 4",
+        ),
         (["strategy=lp_ft"], "0.001, 1e-05", "10"),
     ],
 )
