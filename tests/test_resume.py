@@ -346,16 +346,23 @@ def test_what_is_kept_of_an_interrupted_run_is_its_best_epoch_each_time(monkeypa
     assert main(["resume", "stopped"]) == 0
 
 
-def test_a_password_goes_nowhere(here: Path) -> None:
+def test_a_password_goes_nowhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tlx.planned import command
 
     typed = ["tracking.uri=postgresql://bob:hunter2@h/db", "tracking.enabled=false", *words("finetune")[:-1]]
     assert "hunter2" not in command(typed, None)
     assert main(typed) == 0
-    assert main(["-m", "sweep.name=secret", *typed, "seed=0,1"]) == 0
+    assert main(["-m", "sweep.name=secret", *typed, "seed=0,1"]) == 2
+    assert "tracking.uri=postgresql://bob@h/db: has no effect: nothing is tracked" in capsys.readouterr().err
+    own = here / "own" / "tracking" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    none = (ROOT / "conf" / "tracking" / "none.yaml").read_text()
+    own.write_text(none.replace("uri: null", "uri: postgresql://bob:hunter2@h/db"))
+    sweep = ["-m", "--config-dir", "own", "sweep.name=secret", *words("finetune"), "tracking=own", "seed=0,1"]
+    assert main(sweep) == 0
     for file in (f for f in Path("outputs").rglob("*") if f.is_file()):
         assert b"hunter2" not in file.read_bytes(), file
     folder = cut_off(typed, 4)
-    assert b"hunter2" in (folder / checkpoint.FILE).read_bytes()  # to go on with it
+    assert b"hunter2" not in (folder / checkpoint.FILE).read_bytes()  # where it tracks, it is typed again
     assert (folder / checkpoint.FILE).stat().st_mode & 0o77 == 0
     assert main(["resume", str(folder)]) == 0

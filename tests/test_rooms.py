@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracking_tags": set(),  # who runs what, as MLflow lists it
     "terminal": {"streams"},  # what a terminal is shown beyond lines, by rich
     "choice": set(),  # by which figure of the validation images all is chosen
-    "display": {"choice", "terminal"},  # what a person sees
+    "log_lines": set(),  # what is logged, on stderr
+    "display": {"choice", "log_lines", "terminal"},  # what a person sees
     "blocks": set(),  # a file of rows, checked
     "store": {"blocks"},  # rows of features on disk, never trusted
     "cache": {"display", "store"},  # the verb: what is kept, and its removal
@@ -247,6 +248,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "display",
             "evaluate",
             "features",
+            "log_lines",
             "model",
             "rank_processes",
         ),
@@ -270,8 +272,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("components", "unread"),
     },
     "sync": {  # the verb: what MLflow has not got
-        *("checkpoint", "compare", "config", "display", "finished", "ledger", "logged", "report", "runtime"),
-        *("sweep_summary", "tracking"),
+        *("checkpoint", "compare", "config", "finished", "ledger", "logged", "report", "runtime"),
+        *("log_lines", "sweep_summary", "tracking"),
     },
     "history": {"cells", "choice", "display", "runtime", "space"},  # what a search has found
     "study": {"checkpoint", "choice", "history", "planned", "space"},  # a search's memory
@@ -288,6 +290,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "display",
         "explained",
         "job",
+        "log_lines",
         "planned",
         "preview",
         "rank_processes",

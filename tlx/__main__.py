@@ -160,7 +160,7 @@ def _repeats(node: DictConfig) -> bool:
 def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> int:
     from tlx.checks import checked
     from tlx.compose import compose, without_hydra
-    from tlx.display import lines
+    from tlx.log_lines import lines
     from tlx.planned import plan
     from tlx.unread import Typed, unread
 
@@ -185,7 +185,7 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
     from tlx import rank_processes, sweep
-    from tlx.display import lines
+    from tlx.log_lines import lines
     from tlx.planned import command, plan
 
     rank_processes.once("a sweep")

@@ -8,14 +8,15 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from tlx.choice import RULES
 from tlx.errors import lookalikes, printable
+from tlx.log_lines import HANDLER, lines
 
 try:
     from tlx import terminal
@@ -88,10 +89,10 @@ class Display:
 
     def __enter__(self) -> "Display":
         self._within.enter_context(lines())
-        self._within.enter_context(_LINES.through(self.say))
+        self._within.enter_context(HANDLER.through(self.say))
         for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
             log.info("%s", line)
-        if self._live and self._live.shown and _LINES.level == logging.INFO:
+        if self._live and self._live.shown and HANDLER.level == logging.INFO:
             self._within.enter_context(self._live)
         return self
 
@@ -128,49 +129,6 @@ class Display:
         facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
         facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
         return "  ".join(facts), min((now.epoch + now.batch / now.batches) / now.epochs, 1.0)
-
-
-class _Lines(logging.Handler):
-    """Log records as lines for a person; those with `detail` set only where the traceback is asked for too."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self._say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "detail", False) and os.environ.get("HYDRA_FULL_ERROR") != "1":
-            return
-        warning = "warning: " if record.levelno >= logging.WARNING else ""
-        self._say(warning + record.getMessage())
-
-    @contextmanager
-    def through(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Lines go to `say` while the block lasts."""
-        before, self._say = self._say, say
-        try:
-            yield
-        finally:
-            self._say = before
-
-
-_LINES = _Lines()
-
-
-@contextmanager
-def lines(*, quiet: bool = False) -> Iterator[None]:
-    """What tlx logs is said on stderr while the block lasts; `quiet`: warnings alone. Blocks may be nested."""
-    if _LINES in log.handlers:
-        yield
-        return
-    level = log.level
-    log.addHandler(_LINES)
-    _LINES.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
-    try:
-        yield
-    finally:
-        log.removeHandler(_LINES)
-        log.setLevel(level)
 
 
 def opening(summary: Found) -> Iterator[str]:

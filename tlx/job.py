@@ -18,8 +18,9 @@ from tlx.clock import Clock
 from tlx.config import Config, Phase, from_tree, source_task
 from tlx.convergence import not_converged
 from tlx.copies import copies
-from tlx.display import Display, lines
+from tlx.display import Display
 from tlx.errors import Diverged, RequestError
+from tlx.log_lines import lines
 from tlx.record import Record, Silent
 from tlx.runtime import EMULATED, device_name, emulated, unwritable
 from tlx.summary import Summary

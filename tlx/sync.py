@@ -17,9 +17,9 @@ import yaml
 
 from tlx import checkpoint, compare, ledger, logged, sweep_summary, tracking
 from tlx.config import Tracking
-from tlx.display import lines
 from tlx.errors import RequestError, said
 from tlx.finished import content, is_run
+from tlx.log_lines import lines
 from tlx.runtime import atomic
 
 if TYPE_CHECKING:
