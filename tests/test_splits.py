@@ -52,6 +52,12 @@ SPELLINGS = [
     ("train", "", "hold-out"),
     ("train_augmented", "", "test_original"),
     ("trn", "dev", "tst"),
+    ("训练集", "验证集", "测试集"),
+    ("学習", "検証", "テスト"),
+    ("обучение", "", "тест"),
+    ("Trainingsdaten", "Validierung", "Testdaten"),
+    ("entraînement", "validation", "test"),
+    ("treino", "validação", "teste"),
 ]
 
 

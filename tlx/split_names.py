@@ -11,7 +11,19 @@ WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "validating", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
     **dict.fromkeys(("eval", "evaluation", "evaluate"), "eval"),
-}
+    # In other languages, where the word means nothing else.
+    **dict.fromkeys(
+        ("训练", "训练集", "訓練", "学習", "훈련", "학습", "обучение", "обучающая", "trainingsdaten", "trainingsbilder",
+         "entrenamiento", "entraînement", "entrainement", "apprentissage", "treino", "treinamento"), "train",
+    ),
+    **dict.fromkeys(
+        ("验证", "验证集", "検証", "검증", "валидация", "validierung", "validierungsdaten", "validierungsbilder",
+         "validación", "validacion", "validação", "validacao"), "val",
+    ),
+    **dict.fromkeys(
+        ("测试", "测试集", "テスト", "테스트", "тест", "тестовая", "testdaten", "testbilder", "teste"), "test",
+    ),
+}  # fmt: skip
 # Words beside it that say nothing: training_set, train_images, my-data-train, cross_validation.
 PLAIN = frozenset((
     "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "photo", "photos",
