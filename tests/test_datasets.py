@@ -182,6 +182,8 @@ def test_one_class_is_named_and_a_folder_too_high_is_seen(tmp_path: Path) -> Non
     assert "has one class only, 'ants'; two or more" in refused(tmp_path / "one")
     write(tmp_path / "high", *some("set/train/a", "set/train/b", "set/val/a"))
     assert f"(did you mean dataset.root={tmp_path / 'high/set'}?)" in refused(tmp_path / "high")
+    write(tmp_path / "deep", *some("1/2/3/a", "1/2/3/b"))
+    assert f"(did you mean dataset.root={tmp_path / 'deep/1/2/3'}?)" in refused(tmp_path / "deep")
 
 
 def test_an_empty_class_and_an_empty_part_are_named(tmp_path: Path) -> None:
@@ -228,6 +230,9 @@ def test_two_spellings_of_a_part_and_a_missing_train_are_named(tmp_path: Path) -
     write(tmp_path / "2", *some("val/a", "test/b"))
     said = "has test/, val/ but no train/; say which it is: dataset.splits.train=…, or . where all folders are classes"
     assert refused(tmp_path / "2").endswith(said)
+    measured = refused(tmp_path / "2", fewest=1)
+    assert measured.endswith(f"but no train/; name the one to be measured: dataset.root={tmp_path / '2/test'}")
+    assert image_folder(measured.rpartition("dataset.root=")[2], fewest=1).classes == ("b",)
 
 
 def test_no_root_and_nothing_to_fetch_says_where_images_are_looked_for(own_home: Path) -> None:

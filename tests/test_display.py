@@ -104,6 +104,17 @@ def test_elsewhere_than_on_a_terminal_there_is_a_plain_line_an_epoch(capsys: pyt
     assert lines[-2:] == ["a fact", "warning: a doubt"]
 
 
+def test_a_class_without_a_test_image_has_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    closing(Summary(per_class={"ants": {**figures, "images": 7}, "wasps": {**figures, "images": 0}}))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[-2:]] == [
+        ["ants", "7", "0.000", "0.000", "0.000"],
+        ["wasps", "0", "-", "-", "-"],
+    ]
+    assert "no test image of  wasps (1 of 2 classes)" in lines
+
+
 def test_classes_that_look_the_same_are_named_and_no_name_changes_the_screen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +126,9 @@ def test_classes_that_look_the_same_are_named_and_no_name_changes_the_screen(
     summary = Summary(classes=names, per_class=dict.fromkeys(names, figures), skipped=[[str(tmp_path), "of no split"]])
     lines = list(opening(summary))
     assert lines[0].endswith(r"4 classes: a, a , \x1b[31mred, two\nlines")
-    assert lines[1].startswith("classes: 'a' and 'a ' differ in spaces, case or signs that cannot be seen only; if ")
+    assert lines[1].startswith("classes: 'a' and 'a ' differ only in case, spaces or signs that cannot be seen; if ")
+    letters = list(opening(Summary(classes=list("ABCDabcd"))))
+    assert letters[1].startswith("classes: 'A' and 'a', 'B' and 'b', 'C' and 'c', … (1 more) differ only")
     assert lines[2] == f"skipped: 1 folder: {tmp_path} (of no split)"
     closing(summary)
     out = capsys.readouterr().out

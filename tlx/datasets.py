@@ -62,7 +62,7 @@ def image_folder(
     """
     folder = _located(root, name, archive_of(archive) if archive else None, offline)
     key = f"dataset.root={root or folder}"
-    parts, skipped = split_folders(folder, key, splits)
+    parts, skipped = split_folders(folder, key, splits, measured=fewest < 2)
     found = [entry.name for entry in subfolders(parts["train"])]
     if not (splits or {}).get("train"):
         check_classes(folder, parts["train"], found, key)

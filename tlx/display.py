@@ -135,11 +135,11 @@ def opening(summary: Found) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
     classes = _some([printable(str(c)) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
-    yield from (
-        f"classes: {' and '.join(map(repr, names))} differ in spaces, case or signs that cannot be seen only; if they "
-        "are one class, put their images into one folder"
-        for names in lookalikes(map(str, summary.classes))
-    )
+    if same := [" and ".join(map(repr, names)) for names in lookalikes(map(str, summary.classes))]:
+        yield (
+            f"classes: {_some(same, 3)} differ only in case, spaces or signs that cannot be seen; if they are one "
+            "class, put their images into one folder"
+        )
     yield from summary.copies.get("lines", ())
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
@@ -201,7 +201,7 @@ def closing(summary: Found, file: Any = None) -> None:
     ranked = sorted(summary.per_class.items(), key=lambda item: item[1]["f1"])
     shown = ranked[:MOST] if len(ranked) > MOST else list(summary.per_class.items())
     for name, of in shown:
-        figures = [f"{of[key]:.3f}" for key in ("precision", "recall", "f1")]
+        figures = [f"{of[key]:.3f}" if of["images"] else "-" for key in ("precision", "recall", "f1")]
         classes.append((printable(name), f"{of['images']:.0f}", *figures))
     note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
     if terminal and terminal.tables(facts, classes, note, file or sys.stdout):
@@ -217,6 +217,8 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
         low, high = summary.test_accuracy_interval
         images = summary.images.get("test", 0)
         yield "test accuracy", f"{summary.test_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {images} images)"
+    if absent := [printable(name) for name, of in summary.per_class.items() if not of["images"]]:
+        yield "no test image of", f"{_some(absent, 6)} ({len(absent)} of {len(summary.per_class)} classes)"
     if summary.accuracy_before_training is not None:
         yield "before training", f"{summary.accuracy_before_training:.1%}"
     if summary.test_loss is not None:

@@ -162,6 +162,8 @@ def no_classes(folder: Path, names: Sequence[str]) -> str:
     unread = f"; labels are not read from a file ({lists})" if lists else ""
     if names:
         inner = folder / names[0]
+        while len(below := subfolders(inner)) == 1:
+            inner = inner / below[0].name
         hint = f" (did you mean dataset.root={inner}?)" if len(subfolders(inner)) > 1 else ""
         return f"{folder.name}/ has one class only, '{names[0]}'{unread}; two or more sub-folders are needed{hint}"
     found = pictures(folder)

@@ -14,14 +14,14 @@ NO_CLASSES = "named like a split but has no class folders: not used"
 
 
 def split_folders(
-    root: Path, key: str, chosen: Mapping[str, str | None] | None = None
+    root: Path, key: str, chosen: Mapping[str, str | None] | None = None, *, measured: bool = False
 ) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """The folder of each split in `SPLITS`' order (the root itself is the training split where it has no splits), and
     (path, reason) of folders that are in none.
 
     `chosen`: the folder of a split as the user names it, relative to the root; `.` as the training split's says that
     the root has no splits. What is not chosen is found by the folders' names; a folder of images is a class, even
-    where it is called "train".
+    where it is called "train". `measured`: a model that exists is measured on the images, which nothing learns from.
 
     Raises:
         RequestError: two folders for one split, none that trains, a chosen folder that is not there.
@@ -57,10 +57,10 @@ def split_folders(
     if "train" not in found:
         there = listed([f"{place.relative_to(root)}/" for place in sorted(found.values())])
         none = "no folder of the training split" if chosen else "no train/"
-        raise RequestError(
-            f"{key}: has {there} but {none}{_flat(speaking)}; say which it is: dataset.splits.train=…, or . where all "
-            "folders are classes"
-        )
+        say = "say which it is: dataset.splits.train=…, or . where all folders are classes"
+        if measured:
+            say = f"name the one to be measured: dataset.root={min(found.values())}"
+        raise RequestError(f"{key}: has {there} but {none}{_flat(speaking)}; {say}")
     used = {entry for place in found.values() for entry in (place, *place.parents)}
     others = [entry for entry in entries if entry not in used]
     if found.keys() == {"train"} and not chosen and (like := _like_classes(others, speaking)):
