@@ -364,6 +364,19 @@ def test_a_pipe_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_of_the_very_end_shows_no_traceback(number: signal.Signals) -> None:
+    code = (
+        "import atexit, os, sys, tlx.__main__\n"
+        f"atexit.register(os.kill, os.getpid(), {int(number)})\n"  # while libraries clean up
+        "sys.argv = ['tlx', 'no_such_word']\n"
+        "sys.exit(tlx.__main__.main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -number
+    assert [line[:5] for line in done.stderr.splitlines()] == ["tlx: "]
+
+
 def wait_for(process: "subprocess.Popen[str]", folder: Path, epochs: int) -> Path:
     """The run's folder, when it has so many epochs."""
     while process.poll() is None:

@@ -286,7 +286,7 @@ def test_weights_that_do_not_fit_are_never_taken(trained: dict[str, Tensor], tmp
     torch.save({**trained, "bn1.running_var": trained["bn1.running_var"] * torch.inf}, file)
     assert refused(file) == (
         f"{file}: weights that are NaN or infinite, in 1 of 90 tensors (bn1.running_var); "
-        "take a file of before its training diverged"
+        "take one that was saved before the training diverged"
     )
     swapped = dict(zip(by_number(trained), [*by_number(trained).values()][::-1], strict=True))
     torch.save(swapped, file)

@@ -5,6 +5,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 """
 
 import argparse
+import atexit
 import os
 import re
 import signal
@@ -76,6 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 2 if error.errno in FULL else 1)
     except Exception as error:  # the last resort: one line, and how to see more
         return _say(error, 1)
+    finally:
+        if argv is None:
+            # All is written. An interruption while libraries clean up ends the process, without their tracebacks; what
+            # is registered last runs first.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                atexit.register(signal.signal, number, signal.SIG_DFL)
 
 
 def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summary":

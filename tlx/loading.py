@@ -51,7 +51,7 @@ def load(net: Net, file: Path, cfg: Backbone, *, keep_last: bool) -> None:
         more = ", …" if len(broken) > 1 else ""
         raise RequestError(
             f"{file}: weights that are NaN or infinite, in {len(broken)} of {len(body)} tensors "
-            f"({printable(broken[0])}{more}); take a file of before its training diverged"
+            f"({printable(broken[0])}{more}); take one that was saved before the training diverged"
         )
     net.load_original(body if fits else {**body, **{key: own[key] for key in last}}, where)
     if choice:
