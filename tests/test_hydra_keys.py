@@ -31,6 +31,14 @@ def test_each_of_hydras_keys_and_groups_is_read_or_refused_by_name() -> None:
                 assert "no such" not in str(raised.value)
 
 
+@pytest.mark.parametrize("key", ["hydra.nope", "hydra.job.nope", "hydra.run.nope", "hydra.sweeper.nope"])
+def test_a_key_that_hydra_has_not_got_cannot_be_added(key: str) -> None:
+    for override in (f"{key}=1", f"+{key}=1", f"++{key}=1"):
+        with pytest.raises(RequestError, match="=1: no such key") as raised:
+            compose([override])
+        assert str(raised.value).startswith(f"{override}: ")
+
+
 @pytest.mark.parametrize("override", ["hydra.job.chdir=false", "hydra.output_subdir=null", "hydra/job_logging=none"])
 def test_what_is_so_in_any_case_may_be_typed(override: str) -> None:
     compose([override])

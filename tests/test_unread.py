@@ -292,14 +292,18 @@ def test_what_a_run_never_looks_at_is_known(tmp_path: Path, monkeypatch: pytest.
 IDLE = {
     "strategy=finetune training.lr=1e-3,1e-2": "training.lr=0.001: has no effect: each phase has its own; "
     "change strategy.phases.probe.lr and strategy.phases.tune.lr, or training.lr_factor",
-    "strategy=feature_extraction,finetune training.lr=1e-3,1e-2": "training.lr=0.001: has no effect: ",
+    "strategy=feature_extraction,finetune training.lr=1e-3,1e-2": "training.lr=0.001: has no effect with "
+    "strategy=finetune: each phase has its own",
     "strategy=finetune training.lr=0.5 seed=0,1": "training.lr=0.5: has no effect: ",
     "strategy=coarse_to_fine optimizer=adam,sgd": "optimizer=adam: has no effect: each phase has its own; change "
     "optimizer@strategy.phases.probe.optimizer and optimizer@strategy.phases.tune.optimizer",
     "strategy=coarse_to_fine optimizer.weight_decay=0,1": "optimizer.weight_decay=0: has no effect: ",
     "strategy=scratch backbone.weights=a.pth,b.pth": "backbone.weights=a.pth: has no effect: strategy.weights=none "
     "starts from random weights; take another strategy",
-    "strategy=scratch,full source=none,shapes": "source=shapes: has no effect: strategy.weights=none",
+    "strategy=feature_extraction,finetune training.lr=1e-3,1e-2 seeds=2": "training.lr=0.001: has no effect with "
+    "strategy=finetune: each phase has its own",
+    "+hydra.launcher.nope=1 seed=0,1": "+hydra.launcher.nope=1: has no effect: launch=basic has no settings",
+    "strategy=scratch,full source=none,shapes": "source=shapes: has no effect with strategy=scratch: strategy.weights",
     "source=shapes backbone=small_cnn backbone.weights=a.pth,none": "backbone.weights=a.pth: has no effect: the "
     "backbone starts from what the source task has learned; take source=none for other weights",
     "source.training.lr=1e-3,1e-2": "source.training.lr=0.001: has no effect: there is no source task",

@@ -298,9 +298,9 @@ def _added(node: DictConfig, prefix: str = "") -> Iterator[str]:
     fields = getattr(kind, "__dataclass_fields__", None)
     for name, value in node.items_ex(resolve=False):
         key = f"{prefix}{name!s}"
-        if key == "hydra":
+        if key in ("hydra.env", "hydra.launcher"):  # a group of Hydra's own; some launchers pass any value on
             continue
-        if fields is not None and name not in fields:
+        if fields is not None and name not in fields and key != "hydra":
             yield key
         elif isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
             yield from _added(value, f"{key}.")

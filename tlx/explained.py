@@ -105,6 +105,8 @@ def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> Request
         with contextlib.suppress(HydraException, OmegaConfBaseException):  # its package is not installed
             node = hydra.compose("config", [f"launch={preset}"], return_hydra_config=True).hydra.launcher
             settings[preset] = [name for name, _ in flat(OmegaConf.to_container(node, resolve=False))]  # type: ignore[arg-type]
+    if setting in settings.get(asked, []) and "={" in given:
+        return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
     having = [f"launch={preset}" for preset, names in settings.items() if preset != asked and setting in names]
     hint = nearest(setting, settings.get(asked, [])) or (f"; with {' or '.join(having)} it has" if having else "")
     return RequestError(f"{key}: launch={asked} has no such setting{hint}")

@@ -78,7 +78,15 @@ def refuse(jobs: Sequence[Typed]) -> None:
         for override, line in {**job.overridden(), **found}.items():
             shared = all(override in other.overrides for other in jobs)
             if not shared or all(override in other for other in idle):
-                raise RequestError(line)
+                readers = [other for other, none in zip(jobs, idle, strict=True) if override not in none]
+                raise RequestError(_beside(line, override, job, readers))
+
+
+def _beside(line: str, override: str, job: Typed, readers: Sequence[Typed]) -> str:
+    """The line why an override of a job has no effect, with what sets the job apart from those that read it."""
+    others = [varied(job.overrides, [other.overrides]) for other in readers if override in other.overrides]
+    apart = [shown(one) for one in min(others, key=len, default=[])]
+    return line.replace("has no effect:", f"has no effect with {' '.join(apart)}:", 1) if apart else line
 
 
 def varied(job: Sequence[str], jobs: Iterable[Sequence[str]]) -> list[str]:
@@ -204,6 +212,8 @@ def _of_mode(node: DictConfig, several: bool) -> Iterator[tuple[str, str]]:
         yield "hydra.run", "a sweep's folder is hydra.sweep.dir, and a job's in it hydra.sweep.subdir"
         if node.resume == "auto" and node.sweep.name is None:
             yield "resume", "a sweep goes on where it stopped if it has a name; give sweep.name"
+        if node.hydra.runtime.choices["hydra/launcher"] == "basic":
+            yield "hydra.launcher", "launch=basic has no settings; take another launch"
     else:
         alone = "this is one run; -m or seeds=… makes a sweep"
         if node.hydra.runtime.choices["hydra/launcher"] != "basic":
