@@ -450,14 +450,17 @@ def test_what_is_not_finished_or_comes_twice_is_listed_and_left_out(made: Make, 
     whole, again = made("whole", [1, 0]), made("again", [1, 1])
     failed = made("failed", [1, 0], status="failed", error="no memory")
     stopped, empty = made("stopped", [1, 0]), tmp_path / "empty"
-    (stopped / "checkpoint.safetensors").touch()
+    broken = made("broken", [1, 0], status="failed", error="no disk")
+    for folder in (stopped, broken):
+        (folder / "checkpoint.safetensors").touch()
     begun = made("begun", [1, 0])
     (begun / "summary.json").unlink()
-    found = compare.compared([whole, failed, stopped, empty, begun, again])
+    found = compare.compared([whole, failed, stopped, broken, empty, begun, again])
     assert [run.folder for one in found.configurations for run in one.runs] == [whole]
     assert found.left_out == [
         (failed, "failed: no memory"),
         (stopped, "not finished"),
+        (broken, "not finished: no disk"),
         (empty, "not begun"),
         (begun, "not finished"),
         (again, f"same configuration and seed as {whole}"),

@@ -57,17 +57,16 @@ WRONG = {
     f"augmentation.transforms=[{{{OWN}.flat}}]": "augmentation.transforms[0]: ",
     "augmentation.transforms=[3]": "augmentation.transforms[0]=3: needs a _target_",
     "evaluation.samples={_target_:tlx.datasets.nope}": "evaluation.samples._target_=tlx.datasets.nope: cannot be found",
-    "evaluation.samples={_target_:tlx.datasets.shapes}": "evaluation.samples: tlx.datasets.shapes does not take noth",
+    "evaluation.samples={_target_:tlx.datasets.shapes}": "evaluation.samples: tlx.datasets.shapes failed: ",
     "evaluation.samples={_target_:tlx.datasets.image_folder,root:nowhere}": "dataset.root=nowhere: no such folder",
     "evaluation.samples={_target_:tlx.config.ASIDE}": "evaluation.samples._target_=tlx.config.ASIDE: is no function",
     f"evaluation.samples={{{SHAPES}, test: 3, sise: 3}}": "evaluation.samples.sise: tlx.datasets.shapes takes no such",
     f"evaluation.samples={{{OWN}.nothing}}": "evaluation.samples: tests.test_components.nothing gives str, not ",
-    f"evaluation.samples={{{OWN}.angry}}": "evaluation.samples: tests.test_components.angry does not take nothing: "
-    "ArithmeticError: not today",
+    f"evaluation.samples={{{OWN}.angry}}": "evaluation.samples: tests.test_components.angry failed: ArithmeticError: ",
     "evaluation.samples=mine": "evaluation.samples=mine: needs a _target_",
     "++strategy.phases.probe.optimizer={_target_:torch.optim.LBFGS}": "optimizer of phase probe: torch.optim.LBFGS ",
-    f"++strategy.phases.probe.schedule={{{OWN}.late}}": "schedule of phase probe: tests.test_components.late does not "
-    "take nothing: LookupError: no rate",
+    f"++strategy.phases.probe.schedule={{{OWN}.late}}": "schedule of phase probe: tests.test_components.late failed: "
+    "LookupError: no rate",
     f"++strategy.phases.probe.schedule={{{OWN}.late, gives: nan}}": "schedule of phase probe: ",
     "dataset._target_=math.pi": "dataset._target_=math.pi: is no function or class, but float",
 }

@@ -37,9 +37,8 @@ def made(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Any:
     except Exception as error:  # somebody else's code: it may raise anything
         values = ", ".join(f"{name}={value}" for name, value in node.items() if name != "_target_")
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
-        raise RequestError(
-            f"{key}: {node.get('_target_')} does not take {values or 'nothing'}: {kind}{reason(error)}"
-        ) from error
+        what = f"does not take {values}" if values else "failed"
+        raise RequestError(f"{key}: {node.get('_target_')} {what}: {kind}{reason(error)}") from error
 
 
 def parts(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Parts:

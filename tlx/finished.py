@@ -124,11 +124,13 @@ def state(folder: Path) -> str:
     """
     if not is_run(folder):
         return "not begun"
-    if not (folder / "summary.json").is_file() or (folder / "checkpoint.safetensors").exists():
+    if not (folder / "summary.json").is_file():
         return "not finished"
     summary = content(folder / "summary.json", dict)
+    error = f": {summary['error']}" if summary.get("error") else ""
+    if (folder / "checkpoint.safetensors").exists():
+        return f"not finished{error}"
     if summary.get("status") != "finished":
-        error = f": {summary['error']}" if summary.get("error") else ""
         return f"{summary.get('status', 'not finished')}{error}"
     return ""
 

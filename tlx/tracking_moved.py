@@ -53,7 +53,7 @@ def _moved(store: sqlite3.Connection, old: str, new: str, tables: set[str]) -> s
         runs = [run for (run,) in store.execute("SELECT run_uuid FROM runs")]
         left = sum((before / run).is_dir() and not (now / run).exists() for run in runs)
     words = (
-        f"the artifacts of this store were in {before} and are in {now}: the addresses of {counts['runs']} runs say so"
+        f"the artifacts of this store were in {before} and are in {now}; addresses of runs changed: {counts['runs']}"
     )
     return words + (f"; those of {left} runs are still in {before}: copy them" if left else "")
 
