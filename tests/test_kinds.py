@@ -1,6 +1,7 @@
 """What is an image shows in its content: the same files train, are measured and are predicted, the others are named."""
 
 import io
+import struct
 import sys
 import unicodedata
 import zipfile
@@ -182,3 +183,16 @@ def test_a_path_typed_in_the_other_unicode_form_is_found(tmp_path: Path) -> None
     written(folder / "a")
     written(folder / "b")
     assert image_folder(unicodedata.normalize("NFD", str(folder))).source == str(folder)
+
+
+@pytest.mark.parametrize("bits", [16, 64])
+def test_a_tiff_of_pixels_that_are_not_read_is_not_called_no_image(bits: int, tmp_path: Path) -> None:
+    file = tmp_path / "x.tif"
+    Image.fromarray(np.ones((8, 8), dtype=np.float32)).save(file)
+    single = file.read_bytes()
+    entry = struct.pack("<HHIHH", 258, 3, 1, 32, 0)  # bits of a value
+    assert single.count(entry) == 1
+    file.write_bytes(single.replace(entry, struct.pack("<HHIHH", 258, 3, 1, bits, 0)))
+    assert is_image(file)
+    with pytest.raises(UnreadableImage, match="whose kind of pixels is not read; floats are read as grey of 32 bits"):
+        decode(file)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tlx.errors import reason
-from tlx.kinds import FORMATS, HEAD, is_heif, unread
+from tlx.kinds import FORMATS, HEAD, is_heif, is_tiff, unread
 from tlx.levels import Levels, Range, deep, eight_bit, levels, loaded, misfit, said, words
 from tlx.remarks import collected
 
@@ -34,6 +34,7 @@ log = logging.getLogger("tlx")
 MAX_PIXELS = 100_000_000  # of an image, where nothing else is said; 300 MB decoded
 MAX_BYTES = 500_000_000  # of one file
 LARGE = 20_000_000  # pixels above which images are decoded one after the other, however many threads ask for them
+TIFF = "a TIFF that is damaged, or whose kind of pixels is not read; floats are read as grey of 32 bits"
 ORIENTATION = 0x0112
 UPRIGHT: dict[int, Callable[["Pixels"], "Pixels"]] = {  # by what the EXIF orientation says
     2: lambda pixels: pixels[:, ::-1],
@@ -130,6 +131,8 @@ def _opened(data: bytes | Path) -> Image.Image:
             return _heif(data)
         if kind := unread(head):
             raise UnreadableImage(f"{kind} is a format that is not read; save it as PNG or JPEG") from None
+        if is_tiff(head):
+            raise UnreadableImage(TIFF) from None
         raise
 
 

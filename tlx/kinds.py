@@ -55,6 +55,11 @@ def unread(head: bytes) -> str | None:
     return next((name for name, beginning in _BEGINNINGS if head.startswith(beginning)), None)
 
 
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins so is a TIFF, or of a camera whose raw format is one."""
+    return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
 def is_image(file: str | Path) -> bool:
     """Whether a file is an image, by what it begins with, or else by its name; no pixels are read."""
     if str(file).lower().endswith(NAMES):
