@@ -128,8 +128,8 @@ class Pipe:
         with self._answer:
             if len(self._finished) < len(self._uris) or why:
                 self._errors.seek(0)
-                last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-                self._end(why or f"it has ended: {last[0]}")
+                last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+                self._end(why or (f"it has ended: {last[0]}" if last else "it has ended without a message (killed?)"))
             else:
                 self._gone = self._gone or "it has ended"
             self._answer.notify_all()
