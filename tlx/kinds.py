@@ -1,7 +1,7 @@
 """What kind of file it is: an image, one of a format that is not read, or none. By content, whatever its name says.
 
 A file is taken for an image where its first bytes are those of a picture's format, or where its name says that it is a
-picture (then what is wrong with it is worth saying, also of a link that leads nowhere).
+picture (then what is wrong with it is worth saying).
 """
 
 import os
@@ -63,7 +63,7 @@ def is_tiff(head: bytes) -> bool:
 def is_image(file: str | Path) -> bool:
     """Whether a file is an image, by what it begins with, or else by its name; no pixels are read."""
     if str(file).lower().endswith(NAMES):
-        return os.path.isfile(file) or (not os.path.exists(file) and os.path.islink(file))
+        return os.path.isfile(file)
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             return False
