@@ -165,7 +165,7 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
         tracker.start("after", {}, {})
         tracker.artifact(new / "day" / "run" / "plan.json")
         assert tracker.finish() == ""
-    assert [message for message in caplog.messages if f"in {old}/mlartifacts and are in {new}/mlartifacts:" in message]
+    assert [message for message in caplog.messages if f"in {old}/mlartifacts and are in {new}/mlartifacts;" in message]
     if how == "copied":
         assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     else:
