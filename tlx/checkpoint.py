@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from tlx.solvers import Progress
 
-FILE, LOCK = "checkpoint.safetensors", ".lock"
+FILE = "checkpoint.safetensors"
+LOCK = ".lock"
 VERSION = 1
 _SMALL = 64 * 2**20  # bytes up to which a checkpoint that is put off is kept in memory
 _PACE = 20.0  # a checkpoint may take one part in so many of the time: what is lost instead is less than it costs
