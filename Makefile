@@ -26,9 +26,10 @@ run: $(STAMP)  ## one run; ARGS='strategy=finetune backbone=resnet50' changes it
 test: $(STAMP)  ## all tests
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
-lint: $(STAMP)  ## format and style
+lint: $(STAMP)  ## format, style, and which package may import which
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-cache
 
 types: $(STAMP)  ## static types
 	$(VENV)/bin/mypy

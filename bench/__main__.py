@@ -11,8 +11,8 @@ from typing import Any
 
 from bench import runner, tables
 from bench.works import BF16_LOOPS, BY_NAME, WORKS, Work
-from tlx.errors import RequestError, nearest
-from tlx.runtime import atomic
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import RequestError, nearest
 
 NO_UNITS = "for which this machine has no units"
 

@@ -13,7 +13,7 @@ from statistics import NormalDist, fmean
 
 import numpy as np
 
-from tlx.paired import Difference, Differences, apart, crossed
+from tlx.comparison.paired_tests import Difference, Differences, apart, crossed
 
 RUNS = (2, 3, 5, 10)
 IMAGES = (20, 60, 150, 300, 1000)

@@ -18,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
-from tlx.runtime import bf16_units, precision_of
+from tlx.core.device import bf16_units, precision_of
 
 PACKAGES = ("torch", "torchvision", "timm", "mlflow", "lightning", "fastai", "numpy", "pillow")
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.predict import labelled
-from tlx.errors import RequestError
-from tlx.runtime import atomic
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import RequestError
 
 TOLERANCE = 1e-3  # of a probability, in fp32
 BACKBONES = {
@@ -70,7 +70,7 @@ def tested(run: Path) -> tuple[list[Path], Table]:
 
 def by_predict(run: Path, files: Sequence[Path], folder: Path) -> Table:
     """By the verb, as a table in `folder`."""
-    from tlx.predict import predict
+    from tlx.cli.predict import predict
 
     target = folder / "predict.csv"
     assert predict(str(run), [str(file) for file in files], {"csv": str(target)}) == 0
@@ -89,7 +89,7 @@ def by_onnx(run: Path, files: Sequence[Path], folder: Path) -> Table:
     """By a file that onnxruntime runs."""
     import onnxruntime
 
-    from tlx.export import export
+    from tlx.inference.export import export
 
     file = export(str(run), "onnx", str(folder / "model.onnx"))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -100,7 +100,7 @@ def by_torch_export(run: Path, files: Sequence[Path], folder: Path) -> Table:
     """By a program that torch alone opens."""
     import torch
 
-    from tlx.export import export
+    from tlx.inference.export import export
 
     program = torch.export.load(export(str(run), "torch_export", str(folder / "model.pt2"))).module()
     with torch.no_grad():
@@ -169,7 +169,7 @@ def _views(run: Path, files: Sequence[Path]) -> Any:
     import torch
 
     import tlx
-    from tlx.decoding import decode
+    from tlx.datasets.image_decoding import decode
 
     seen = tlx.load(run, "cpu").preprocessing
     return torch.stack([seen.of(decode(file)) for file in files])

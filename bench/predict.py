@@ -18,8 +18,8 @@ from PIL import Image
 
 from bench.runner import Unmeasured, process
 from bench.works import python
-from tlx.errors import RequestError
-from tlx.runtime import atomic
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import RequestError
 
 FEW = 500  # images of the short list, and of a chunk
 SIDE = (500, 375)  # pixels, width and height
@@ -76,10 +76,10 @@ def shares(run: Path, images: Path) -> list[float]:
     import torch
 
     import tlx
-    from tlx.decoding import decode
-    from tlx.forward import rows_per_pass
-    from tlx.lanes import for_passes, side_by_side
-    from tlx.pixels import as_batch
+    from tlx.core.thread_pool import for_passes, side_by_side
+    from tlx.datasets.image_decoding import decode
+    from tlx.datasets.preprocessing import as_batch
+    from tlx.features.frozen_forward import rows_per_pass
 
     model = tlx.load(run)
     files = sorted(images.rglob("*.jpg"))

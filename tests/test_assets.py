@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tlx
-from tlx.__main__ import main
+from tlx.cli.main import main
 
 ASSETS = Path(__file__).parent / "assets"
 VERSIONS = sorted(folder.name for folder in ASSETS.iterdir())

@@ -18,10 +18,10 @@ from bench import __main__ as door
 from bench import plain, runner, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
-from tlx.checks import checked
-from tlx.compose import compose, jobs
-from tlx.config import Config
-from tlx.errors import RequestError
+from tlx.config.compose import compose, jobs
+from tlx.config.schema import Config
+from tlx.config.validation import checked
+from tlx.core.errors import RequestError
 
 MACHINE: dict[str, Any] = {
     "processor": "Made up", "cores": 2, "threads": 2, "amx_bf16": True, "bf16": True, "gpu": None,

@@ -44,7 +44,7 @@ def in_it(installed: Path, *command: str, cwd: Path) -> "subprocess.CompletedPro
 def test_the_wheel_has_every_module_and_all_of_conf(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {f"tlx/{path.name}" for path in (ROOT / "tlx").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tlx").rglob("*.py")}
     conf = {f"tlx/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(conf) > 40
     assert names == modules | conf
@@ -63,7 +63,7 @@ def test_it_works_from_any_directory(installed: Path, tmp_path: Path) -> None:
     assert Path(where.stdout.strip()) == installed / "tlx" / "__init__.py"
     module = in_it(installed, sys.executable, "-m", "tlx", "--help", cwd=tmp_path)
     # what an installer writes for the entry point
-    script = "import sys; from tlx.__main__ import main; sys.argv[0] = 'tlx'; sys.exit(main())"
+    script = "import sys; from tlx.cli.main import main; sys.argv[0] = 'tlx'; sys.exit(main())"
     entry = in_it(installed, sys.executable, "-c", script, "--help", cwd=tmp_path)
     assert (module.returncode, entry.returncode) == (0, 0), module.stderr + entry.stderr
     assert module.stdout == entry.stdout
@@ -92,7 +92,7 @@ class Bare(PathFinder):
 
 sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
 import bench.__main__
-from tlx.__main__ import main
+from tlx.cli.main import main
 sys.exit(main())
 """
     (tmp_path / "bare.py").write_text(code)

@@ -16,8 +16,8 @@ import torch
 import torchvision
 
 from tests.conftest import ROOT
-from tests.test_model import write_images
-from tlx.__main__ import main
+from tests.inference.test_predictor import write_images
+from tlx.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [

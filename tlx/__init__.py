@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlx.core.version import __version__
+
 if TYPE_CHECKING:
-    from tlx.model import Model
-    from tlx.summary import Summary
+    from tlx.inference.predictor import Model
+    from tlx.runs.run_summary import Summary
 
 __all__ = ["__version__", "load", "run"]
-__version__ = "0.1.0"
 
 
 def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "Summary":
@@ -22,7 +23,7 @@ def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "Summar
     Raises:
         RequestError: the request is wrong; the message says how.
     """
-    from tlx.__main__ import run_overrides
+    from tlx.runs.request import run_overrides
 
     return run_overrides(list(overrides), config_dir)
 
@@ -33,6 +34,6 @@ def load(folder: str | Path, device: str = "auto") -> "Model":
     Raises:
         RequestError: there is no whole model in the folder.
     """
-    from tlx.model import load as open_model
+    from tlx.inference.predictor import load as open_model
 
     return open_model(folder, device)

@@ -1,0 +1,468 @@
+"""A saved model in another format says what it said: run by other programs, loaded by other libraries."""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from tests.backbones.test_factories import configured
+from tests.conftest import ROOT
+from tlx.backbones import factories
+from tlx.cli import export as export_command
+from tlx.config.schema import Head
+from tlx.core.errors import RequestError
+from tlx.inference import export, exporters, predictor, saved_model
+from tlx.inference.exporters import ExportError, Parity, compare
+
+CLASSES = ("ant", "bee", "été")
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "small_cnn": ("small_cnn", {"input_size": 32}),
+    "resnet18": ("resnet18", {"weights": "none", "input_size": 64}),
+    "squeezenet": ("squeezenet1_1", {"weights": "none", "input_size": 64}),
+    "vit": ("timm", {"name": "test_vit", "weights": "none", "input_size": 32}),
+}
+TEMPERATURE = 2.5
+
+
+def save(run: Path, network: str, head: Head | None = None, precision: str = "fp32") -> Path:
+    """A run's folder with a model that has never been trained, whose classes nevertheless differ between images."""
+    name, values = NETWORKS[network]
+    backbone, head = configured(name, **values), head or Head()
+    net, preprocessing = factories.build(backbone, head, len(CLASSES), seed=0)
+    with torch.no_grad():
+        net[-1][-1].weight.mul_(20)
+    how = saved_model.Format(precision, cut="head")
+    saved_model.save(run / "model", net, backbone, head, CLASSES, preprocessing, how, {"identity": "abc"})
+    description = run / "model" / "model.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "temperature": TEMPERATURE}))
+    (run / "summary.json").write_text(json.dumps({"test_accuracy": 0.75, "test_accuracy_interval": [0.5, 0.9]}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save(tmp_path_factory.mktemp(name) / "run é", name) for name in NETWORKS}
+
+
+def verb(*arguments: object) -> int:
+    """As `python -m tlx export …` carries it out."""
+    parser = argparse.ArgumentParser()
+    export_command.options(parser)
+    return export_command.main(parser.parse_args([str(a) for a in arguments]))
+
+
+def check_answers(answer: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:
+    """Batches of 1 and of 3, none of which the file was made with, have the saved model's logits and probabilities."""
+    saved = predictor.load(run, "cpu")
+    size = saved.preprocessing.input_size
+    for n in (1, 3):
+        x = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+        logits, probabilities = map(torch.as_tensor, answer(x))
+        assert logits.dtype == probabilities.dtype == torch.float32
+        assert logits.shape == probabilities.shape == (n, len(CLASSES))
+        with torch.no_grad():
+            torch.testing.assert_close(logits, saved.net(x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(probabilities, (logits / TEMPERATURE).softmax(1))
+
+
+def check_facts(facts: Mapping[str, Any], run: Path) -> None:
+    saved = predictor.load(run, "cpu")
+    assert facts["classes"] == list(CLASSES)
+    assert facts["preprocessing"] == saved.preprocessing.to_dict()
+    assert facts["temperature"] == TEMPERATURE
+    assert facts["unknown_threshold"] is None
+    assert facts["test_accuracy"] == 0.75
+    assert facts["test_accuracy_interval"] == [0.5, 0.9]
+    assert facts["identity"] == "abc"
+    assert facts["tlx"]
+
+
+def writing(target: object) -> str:
+    """All that goes to stderr: nothing of what the libraries would like to say."""
+    return f"writing {target}, then comparing it on 16 drawn images (the run's test images are not at hand)\n"
+
+
+def check_said(out: str, target: Path) -> None:
+    size = f"{target.stat().st_size / 1e6:.1f} MB"
+    first, second = out.splitlines()
+    assert first == f"{target}: {size}"
+    figure = re.fullmatch(
+        r"parity on 16 drawn images \(the run's test images are not at hand\): "
+        r"largest difference of a logit (\d\.\de[-+]\d\d), same classes",
+        second,
+    )
+    assert figure
+    assert float(figure[1]) < 1e-3
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_onnx_is_one_file_that_onnxruntime_runs(
+    runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    run = runs[network]
+    assert verb(run, "--format", "onnx") == 0
+    said = capfd.readouterr()
+    target = run / "export" / "model.onnx"
+    check_said(said.out, target)
+    assert said.err == writing(target)
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    size = predictor.load(run, "cpu").preprocessing.input_size
+    assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", 3, size, size])
+    check_answers(lambda x: session.run(["logits", "probabilities"], {"images": x.numpy()}), run)
+    check_facts(json.loads(session.get_modelmeta().custom_metadata_map["tlx"]), run)
+    # Alone it is the model, and it tells nothing of the machine it was made on.
+    assert not [file for file in target.parent.iterdir() if file.suffix not in (".onnx", ".pt2", ".safetensors")]
+    assert str(ROOT).encode() not in target.read_bytes()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_torch_export_program_runs_without_tlx(
+    runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = runs[network]
+    assert verb(run / "model", "--format", "torch_export") == 0
+    said = capfd.readouterr()
+    target = run / "export" / "model.pt2"
+    check_said(said.out, target)
+    assert said.err == writing(target)
+    extra = {"tlx.json": ""}
+    check_answers(torch.export.load(target, extra_files=extra).module(), run)
+    check_facts(json.loads(extra["tlx.json"]), run)
+    assert str(ROOT).encode() not in target.read_bytes()
+
+
+def library_network(network: str) -> nn.Module:
+    import timm
+    from torchvision import models
+
+    if network == "vit":
+        built: nn.Module = timm.create_model("test_vit", img_size=32, num_classes=len(CLASSES))
+        return built
+    return models.get_model(NETWORKS[network][0], num_classes=len(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("resnet18", "loads strictly into torchvision's resnet18 (num_classes=3)"),
+        ("squeezenet", "loads strictly into torchvision's squeezenet1_1 (num_classes=3)"),
+        ("vit", "loads strictly into timm's test_vit (num_classes=3)"),
+    ],
+)
+def test_a_state_dict_loads_strictly_where_the_network_comes_from(
+    runs: dict[str, Path], network: str, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, pth = runs[network], tmp_path / "new folder" / "weights.pth"
+    for arguments in (["--format", "state_dict"], ["--format", "state_dict", "--to", pth]):
+        assert verb(run, *arguments) == 0
+        said = capfd.readouterr()
+        assert said.err == writing(arguments[-1] if pth in arguments else run / "export" / "model.safetensors")
+        lines = said.out.splitlines()
+        assert lines[1] == words
+        assert lines[2].startswith("its answers there on 16 drawn images ")
+        # SqueezeNet's own head rectifies before it pools, which ours does not: that is said, and no reason to refuse.
+        elsewise = lines[2].endswith(": that network makes something else of the same weights")
+        assert elsewise == (network == "squeezenet")
+    with safe_open(run / "export" / "model.safetensors", "pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        facts = json.loads(file.metadata()["tlx"])
+    check_facts(facts, run)
+    assert "input" not in facts
+    library_network(network).load_state_dict(state, strict=True)
+    unpickled = torch.load(pth, weights_only=True)
+    library_network(network).load_state_dict(unpickled, strict=True)
+    saved = predictor.load(run, "cpu").net.original_state()
+    assert saved.keys() == state.keys() == unpickled.keys()
+    assert all(torch.equal(saved[key], state[key]) and torch.equal(saved[key], unpickled[key]) for key in saved)
+
+
+@pytest.mark.parametrize(
+    ("network", "head", "words"),
+    [
+        ("small_cnn", Head(), "loads into small_cnn, but for the keys of its own head: head.bias, head.weight"),
+        (
+            "vit",
+            Head(hidden=[8]),
+            "loads into timm's test_vit, but for the keys of its own head: "
+            "head.0.bias, head.0.weight, head.3.bias, head.3.weight",
+        ),
+        (
+            "vit",
+            Head(append=True),
+            "loads into timm's test_vit, but for the keys of its own head: new_head.bias, new_head.weight",
+        ),
+    ],
+)
+def test_a_head_that_the_original_does_not_have_is_named(
+    network: str, head: Head, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(save(tmp_path, network, head), "--format", "state_dict")
+    assert capsys.readouterr().out.splitlines()[1:] == [words]
+
+
+def test_weights_that_do_not_fit_the_original_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    opened = predictor.load(runs["resnet18"], "cpu")
+    other = {**opened.description, "backbone": {**opened.description["backbone"], "name": "resnet34"}}
+    with pytest.raises(ExportError, match=r"^the weights do not fit torchvision's resnet34: \d+ of \d+ keys missing"):
+        exporters.state_dict(dataclasses.replace(opened, description=other), tmp_path / "m.safetensors", {})
+
+
+def test_what_was_measured_in_16_bit_is_written_in_fp32_and_compared_with_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(tmp_path, "small_cnn", precision="bf16")
+    verb(run, "--format", "torch_export")
+    lines = capsys.readouterr().out.splitlines()
+    assert re.search(r"largest difference of a logit \d\.\de-0[4-9], same classes$|logit 0\.0e\+00", lines[1])
+    pattern = (
+        r"to the bf16 model that was measured: largest difference of a probability (\S+), (same|\d+ of 16) class[^;]*; "
+        r"no class changes whose margin exceeds it"
+    )
+    figure = re.fullmatch(pattern, lines[2])
+    assert figure
+    assert 0 < float(figure[1]) < 0.2
+    extra = {"tlx.json": ""}
+    program = torch.export.load(run / "export" / "model.pt2", extra_files=extra)
+    assert json.loads(extra["tlx.json"])["measured_precision"] == "bf16"
+    assert {value.dtype for value in program.state_dict.values()} == {torch.float32}
+
+
+def test_a_change_is_held_against_the_margin_that_was_measured(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = predictor.load(runs["small_cnn"], "cpu")
+    measured = torch.tensor([[0.9, 0.1, 0.0], [0.51, 0.49, 0.0]])
+    monkeypatch.setattr(exporters, "answers", lambda *_: measured)
+
+    def said(*written: list[float]) -> str:
+        logits = torch.tensor(written).log() * TEMPERATURE
+        return export._beside_measured(opened, logits, torch.zeros(2)).partition("probability ")[2]
+
+    none = "no class changes whose margin exceeds it"
+    assert said([0.88, 0.12, 0.0], [0.52, 0.48, 0.0]) == f"2.0e-02, same classes; {none}"
+    assert said([0.87, 0.13, 0.0], [0.49, 0.51, 0.0]) == f"3.0e-02, 1 of 2 classes differ; {none}"
+    assert said([0.9, 0.1, 0.0], [0.499, 0.501, 0.0]) == (
+        "1.1e-02, 1 of 2 classes differ; 1 class changes whose margin exceeds it"
+    )
+
+
+def test_a_file_that_fails_the_comparison_is_not_there(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "there.pt2"
+    target.write_text("what was there before")
+    monkeypatch.setattr(exporters, "saved", lambda opened: lambda x: 1 - opened.net(x))
+    with pytest.raises(ExportError) as caught:
+        verb(runs["small_cnn"], "--format", "torch_export", "--to", target)
+    assert re.fullmatch(
+        rf"{re.escape(str(target))}: not written: on 16 drawn images \(.*\) the file is not the model: "
+        r"largest difference of a logit \d\.\de[-+]\d\d, \d+ of 16 classes differ; below 0.001 needed",
+        str(caught.value),
+    )
+    assert target.read_text() == "what was there before"
+    assert list(tmp_path.iterdir()) == [target]
+    assert capsys.readouterr().out == ""
+
+
+def test_parity_is_both_figures() -> None:
+    a = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert compare(a, a) == Parity(2, 0.0, 0)
+    assert compare(a, a + 9e-4).holds
+    assert not compare(a, a + 2e-3).holds
+    tie = torch.tensor([[1e-4, 0.0]])
+    assert not compare(tie, -tie).holds
+    assert str(compare(tie, -tie)) == "largest difference of a logit 2.0e-04, 1 of 1 classes differ"
+    assert not compare(a, a * float("nan")).holds
+    assert not compare(a * float("nan"), a).holds
+
+
+class OneSize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1)
+
+
+class OnValues(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("layer", [OneSize, OnValues])
+def test_a_network_that_cannot_be_traced_for_every_batch_is_one_line(
+    runs: dict[str, Path], layer: type[nn.Module], tmp_path: Path
+) -> None:
+    opened = predictor.load(runs["small_cnn"], "cpu")
+    opened.net[-1].append(layer())
+    with pytest.raises(ExportError, match=r"^small_cnn has no torch\.export form: .+") as caught:
+        exporters.torch_export(opened, tmp_path / "m.pt2", {})
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_one_onnx_file_cannot_hold_are_said_before_anything_is_made(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters, "ONNX_BYTES", 1000)
+    with pytest.raises(RequestError, match=r"^--format onnx: 0\.0 GB of weights are more than one file holds; "):
+        verb(runs["small_cnn"], "--format", "onnx", "--to", tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def photographs(folder: Path, n: int) -> list[Path]:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = [folder / f"{i:02}.png" for i in range(n)]
+    for file in files:
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)).save(file)
+    return files
+
+
+def test_it_compares_on_the_images_given_or_the_tested_or_drawn_ones(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", "small_cnn")
+    seen = predictor.load(run, "cpu").preprocessing
+    files = photographs(tmp_path / "photos", 70)
+
+    def views_of(some: list[Path]) -> Tensor:
+        from tlx.datasets.image_decoding import decode
+
+        return torch.stack([seen.view(torch.from_numpy(decode(file)).permute(2, 0, 1)) for file in some])
+
+    views, what = export.pictures(seen, files[:3], run)
+    assert (len(views), what) == (3, "3 images")
+    assert torch.equal(views, views_of(files[:3]))
+    views, what = export.pictures(seen, files, run)
+    assert (len(views), what) == (64, "the first 64 of 70 images")
+    assert torch.equal(views, views_of(files[:64]))
+
+    with (run / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["sample", "file", "label"])
+        table.writerows([i, file, "ant"] for i, file in enumerate(files))
+        table.writerow([70, "test/70", "ant"])
+    files[1].write_bytes(b"no image any more")
+    views, what = export.pictures(seen, [], run)
+    assert (len(views), what) == (64, "64 of the run's test images")
+    assert torch.equal(views, views_of([files[0], *files[2:65]]))
+
+    for file in files:
+        file.unlink()
+    views, what = export.pictures(seen, [], run)
+    assert (len(views), what) == (16, "16 drawn images (the run's test images are not at hand)")
+    assert len({view.numpy().tobytes() for view in views}) == 16
+    assert torch.equal(views, export.pictures(seen, [], tmp_path)[0])
+    (run / "predictions.csv").write_bytes(b"\xff\x00,\n\xff")  # a damaged table names no images
+    assert export.pictures(seen, [], run)[1] == what
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """The kernel refuses files above 4 kB, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [("torch_export", ".pt2"), ("state_dict", ".pth"), ("state_dict", ".safetensors")],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    runs: dict[str, Path], form: str, suffix: str, tmp_path: Path
+) -> None:
+    target = tmp_path / f"m{suffix}"
+    with (
+        small_files(),
+        pytest.raises(RequestError, match=rf"^cannot write {re.escape(str(target))}: .*free some space"),
+    ):
+        verb(runs["small_cnn"], "--format", form, "--to", target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = runs["small_cnn"]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"x")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def refused(*arguments: object) -> str:
+        with pytest.raises(RequestError) as caught:
+            verb(*arguments)
+        return str(caught.value)
+
+    assert refused(tmp_path / "no", "--format", "onnx") == (
+        f"{tmp_path / 'no'}: no such folder; give a run's folder, as in outputs/<date>/<run>"
+    )
+    assert refused(tmp_path, "--format", "state_dict") == (
+        f"{tmp_path}: no saved model here ({tmp_path / 'model.safetensors'} is missing); give a run's folder"
+    )
+    assert refused(run, "--format", "torch_exprot") == (
+        "--format torch_exprot: one of onnx, torch_export, state_dict (did you mean 'torch_export'?)"
+    )
+    assert refused(run, "--format", "onnx", "--to", "m.pt2") == (
+        "--to m.pt2: the file's name must end in .onnx for --format onnx"
+    )
+    assert refused(run, "--format", "state_dict", "--to", "m") == (
+        "--to m: the file's name must end in .safetensors or .pth for --format state_dict"
+    )
+    folder = tmp_path / "a.pt2"
+    folder.mkdir()
+    assert (
+        refused(run, "--format", "torch_export", "--to", folder)
+        == f"--to {folder}: is a folder; give the name of a file"
+    )
+    assert (
+        refused(run, "--format", "state_dict", "--images", broken) == f"{broken}: not an image, or of an unknown format"
+    )
+    assert (
+        refused(run, "--format", "state_dict", "--images", tmp_path / "no")
+        == f"{tmp_path / 'no'}: no such file or folder"
+    )
+    assert "holds no image" in refused(run, "--format", "state_dict", "--images", empty)
+    damaged = save(tmp_path / "damaged", "small_cnn")
+    (damaged / "summary.json").write_text("{")
+    assert refused(damaged, "--format", "state_dict").startswith(f"{damaged / 'summary.json'}: damaged (")
+    assert not (damaged / "export").exists()
+
+
+@pytest.mark.parametrize("missing", [["onnxruntime"], ["onnx", "onnxscript"]])
+def test_a_package_that_is_missing_is_named_with_the_command_before_anything_heavy_is_imported(
+    runs: dict[str, Path], missing: list[str]
+) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+from tlx.core.errors import RequestError
+from tlx.inference.export import export
+try:
+    export({str(runs["small_cnn"])!r}, "onnx")
+except RequestError as error:
+    print(error)
+print(*sorted({{"torch", "torchvision", "timm"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"--format onnx: needs {', '.join(missing)}; pip install 'tlx-transfer[onnx]'\n\n"

@@ -1,0 +1,78 @@
+"""Figures agree with the libraries that everybody checks against."""
+
+import csv
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from tlx.core.choose_by import RULES
+from tlx.core.statistics import wilson
+from tlx.training.evaluation import validation
+from tlx.training.metrics import scores
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (1, 1), (144, 153), (7, 18), (9_400, 10_000)])
+def test_the_interval_is_wilsons(correct: int, n: int) -> None:
+    expected = binomtest(correct, n).proportion_ci(method="wilson")
+    assert wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n + 1e-12 <= high + 2e-12 <= 1 + 2e-12
+    assert high - low > 0
+
+
+def test_figures_of_validation_images_are_sklearns() -> None:
+    torch.manual_seed(0)
+    answers, labels = torch.randn(200, 5), torch.randint(0, 3, (200,))
+    answers[:, 2] -= 9  # a class that is never predicted
+    answers[:, 4] -= 9  # and one that is neither label nor prediction
+    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    expected = {
+        "val_loss": float(torch.nn.functional.cross_entropy(answers, labels)),
+        "val_accuracy": metrics.accuracy_score(true, predicted),
+        "val_macro_f1": metrics.f1_score(true, predicted, average="macro"),
+        "val_balanced_accuracy": metrics.recall_score(true, predicted, average="macro", labels=np.unique(true)),
+    }
+    for rule in RULES:
+        found = validation(answers, labels, rule)
+        assert set(found) == {"val_loss", "val_accuracy", rule}
+        assert found == pytest.approx({name: expected[name] for name in found})
+
+
+def test_figures_are_sklearns() -> None:
+    torch.manual_seed(0)
+    answers, labels = torch.randn(200, 4), torch.randint(0, 3, (200,))  # the last class has no image
+    answers[:, 2] -= 9  # and one is never predicted
+    classes = ["a", "b", "c", "d"]
+    found = scores(answers, labels, classes)
+    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert found.loss == pytest.approx(
+        metrics.log_loss(true, answers.double().softmax(1).numpy(), labels=range(4)), rel=1e-5
+    )
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
+    columns = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
+    for name, *expected in zip(classes, *columns, strict=True):
+        assert list(found.per_class[name].values()) == pytest.approx(expected)
+    assert found.predictions == predicted.tolist()
+    assert found.probabilities == pytest.approx(answers.softmax(1).max(1).values.tolist())
+    assert found.interval == wilson(round(found.accuracy * 200), 200)
+
+
+def test_the_table_has_a_row_for_each_image_whatever_it_is_called() -> None:
+    found = scores(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1, 1]), ["a,b", "ç"])
+    files = ['x "1".png', os.fsdecode(b"\xff.png"), "new\nline.png"]
+    text = found.table(files, [0, 1, 1], ["a,b", "ç"])
+    assert text.encode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["file"] for row in rows] == [files[0], "\\udcff.png", files[2]]
+    assert [(row["sample"], row["label"], row["prediction"], row["correct"]) for row in rows] == [
+        ("0", "a,b", "a,b", "1"), ("1", "ç", "ç", "1"), ("2", "ç", "a,b", "0")
+    ]  # fmt: skip
+    assert [row["probability"] for row in rows] == [f"{p:.6f}" for p in found.probabilities]
+    with pytest.raises(ValueError, match="zip"):
+        found.table(files[:2], [0, 1, 1], ["a,b", "ç"])

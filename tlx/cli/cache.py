@@ -1,0 +1,96 @@
+"""`python -m tlx cache`: the features that runs keep for each other, listed or removed."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from tlx.core.errors import RequestError, nearest, printable
+from tlx.features.disk_cache import Entry, Store, mib
+from tlx.reporting.text_table import aligned
+
+_DIGITS = 12  # of an id, as it is shown
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("action", metavar="clear", nargs="?", help="remove what is kept; without it, it is listed")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="remove only these: the first digits of ids in the list")
+    parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    return cache(given.action, given.ids, given.output)
+
+
+def cache(action: str | None, ids: Sequence[str], output: str) -> int:
+    """Prints what is kept under `<output>/features`, or removes it: all, or the entries named.
+
+    Returns:
+        0, or 1 where something could not be removed.
+
+    Raises:
+        RequestError: no such action, an id that is none or not only one, a file where the folder should be.
+    """
+    if action not in (None, "clear"):
+        raise RequestError(
+            f"{action}: not something that cache does{nearest(str(action), ['clear'])}; "
+            "`cache` lists, `cache clear` removes all, `cache clear ID…` some"
+        )
+    folder = Path(os.path.expanduser(output)) / "features"
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder}: a file, not the folder of kept features; name the runs' folder with --output")
+    if action == "clear" and not ids:
+        for file in folder.glob("decoded-*.txt"):  # which images are known to decode
+            with contextlib.suppress(OSError):
+                file.unlink()
+    store = Store(folder, 0, lambda line: print(line, file=sys.stderr))
+    entries = store.entries()
+    spaces = {_entry(word, entries, folder).space for word in ids} if ids else {entry.space for entry in entries}
+    if not entries:
+        print(f"no features are kept in {folder}")
+        return 0
+    if action is None:
+        print("\n".join(_table(entries)))
+        print(f"{_count(len(entries))}, {mib(sum(entry.bytes for entry in entries))}, in {folder}")
+        return 0
+    removed, freed = store.clear(sorted(spaces))
+    print(f"removed {_count(removed)}, {mib(freed)}, from {folder}")
+    left = [entry.space[:_DIGITS] for entry in store.entries() if entry.space in spaces]
+    if left:
+        print(f"still there, in use or not yours to remove: {', '.join(left)}", file=sys.stderr)
+    return 1 if left else 0
+
+
+def _entry(word: str, entries: Sequence[Entry], folder: Path) -> Entry:
+    found = [entry for entry in entries if entry.space.startswith(word.lower())]
+    if len(found) > 1:
+        raise RequestError(f"{word}: could be {', '.join(entry.space[:_DIGITS] for entry in found)}; give more digits")
+    if not found:
+        near = nearest(word.lower()[:_DIGITS], [entry.space[:_DIGITS] for entry in entries])
+        raise RequestError(f"{word}: no such id in {folder}{near}; `cache` without clear lists them")
+    return found[0]
+
+
+def _table(entries: Sequence[Entry]) -> list[str]:
+    rows = [("what", "images", "size", "last used", "id")]
+    for entry in entries:
+        what = printable(_said(entry)) if entry.blocks else "being written, or left unfinished"
+        used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.blocks else "-"
+        rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.space[:_DIGITS]))
+    return aligned(rows, 1)
+
+
+def _said(entry: Entry) -> str:
+    """What its blocks say, each value once: rows of one network may be of the images of several data sets."""
+    return " ".join(
+        ", ".join(dict.fromkeys(str(about[key]) for about in entry.each if key in about)) for key in entry.about
+    )
+
+
+def _count(entries: int) -> str:
+    return f"{entries} entry" if entries == 1 else f"{entries} entries"

@@ -1,0 +1,115 @@
+"""What the verbs `weights` and `data` have in common: their words, the choices of a group, how a row is printed."""
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+
+from tlx.config.compose import choices, compose
+from tlx.config.schema import Config
+from tlx.config.validation import checked
+from tlx.core.errors import RequestError, nearest, reason
+
+__all__ = ["Request", "config_of", "entries", "options", "put", "request", "show", "size"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: `action` is empty for the list; `names` are choices of the group, `overrides` key=value."""
+
+    action: str
+    names: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+
+def options(parser: argparse.ArgumentParser, actions: Sequence[str], what: str) -> None:
+    """What both verbs take."""
+    said = f"nothing for the list; or {' or '.join(actions)}, then names of {what} and key=value"
+    parser.add_argument("words", nargs="*", metavar="WORD", help=said)
+    parser.add_argument("--to", metavar="FOLDER", help="with fetch: put it there, to carry it to another machine")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+
+
+def request(given: argparse.Namespace, actions: Sequence[str]) -> Request:
+    """The words in order.
+
+    Raises:
+        RequestError: an action that does not exist, one without a name, `--to` where nothing is fetched.
+    """
+    action, *rest = given.words or [""]
+    if action and action not in actions:
+        raise RequestError(
+            f"{action}: must be {' or '.join(actions)}{nearest(action, actions)}, or nothing for the list"
+        )
+    overrides = tuple(word for word in rest if "=" in word)
+    names = tuple(word for word in rest if "=" not in word)
+    if action and not names:
+        raise RequestError(f"{action}: needs a name, as the list without {action} has them")
+    if given.to is not None and action != "fetch":
+        raise RequestError("--to: goes with fetch")
+    return Request(action, names, overrides)
+
+
+def entries(group: str, config_dir: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Each choice of a group: its first line up to the command in it, and its keys with those that it inherits.
+
+    References are left as they stand. All choices are composed at once, below the one node that takes any key: each by
+    itself takes a seventh of a second.
+    """
+    found = choices(group, config_dir)
+    node = compose([f"+{group}@dataset.every.{name}={name}" for name in found], config_dir)
+    tree = OmegaConf.to_container(node.dataset.every, resolve=False)
+    assert isinstance(tree, dict)
+    return {name: (about.split(": python")[0], tree[name]) for name, about in found.items()}
+
+
+def config_of(overrides: Sequence[str], config_dir: str | None) -> Config:
+    """The configuration of a run with `overrides`, every value checked."""
+    node = compose(overrides, config_dir)
+    with open_dict(node):
+        node.pop("hydra")
+    return checked(node)
+
+
+def put(source: Path, target: Path, to: str) -> None:
+    """Copies a file or a folder to `target`, which is whole or not there; `to`: as it was given, for the error.
+
+    Raises:
+        RequestError: it cannot be written.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+            copy = Path(scratch, target.name)
+            shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy)
+            os.replace(copy, target)
+    except OSError as error:
+        raise RequestError(f"--to {to}: {target} cannot be written ({reason(error).lower()})") from error
+
+
+def show_all(group: str, config_dir: str | None, row: Callable[[str, dict[str, Any]], list[str]]) -> None:
+    """Prints every choice of a group; `row`: what is said of one, by its name and its keys."""
+    for choice, (about, keys) in entries(group, config_dir).items():
+        try:
+            show(choice, [about, *row(choice, keys)])
+        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
+            show(choice, [about, str(error)])
+
+
+def show(name: str, lines: Iterable[str]) -> None:
+    """A row of the list: the name, and the lines beside it."""
+    for number, line in enumerate(lines):
+        print(f"{name if number == 0 else '':<20}{line}")
+
+
+def size(count: int) -> str:
+    """A number of bytes in words."""
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

@@ -1,0 +1,83 @@
+"""`python -m tlx evaluate RUN dataset=…`: a saved model measured on other data, as a run measures its own."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import RequestError, printable, unicode
+from tlx.reporting.run_display import MOST
+from tlx.reporting.text_table import aligned
+from tlx.runs.evaluate_model import Measured, _learned, evaluate
+from tlx.runs.evaluation_data import PARTS
+
+if TYPE_CHECKING:
+    pass
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
+    )
+    parser.add_argument(
+        "--part", default="all", metavar="PART", help=f"{', '.join(PARTS)} (all); whichever, all files are read"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
+    parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    for option, target in (("csv", given.csv), ("json", given.json)):
+        if target is not None and (not target.endswith(f".{option}") or Path(os.path.expanduser(target)).is_dir()):
+            raise RequestError(f"--{option} {target}: must be a file whose name ends in .{option}")
+    found = evaluate(given.run, given.overrides, given.part, given.config_dir)
+    if given.csv is not None:
+        with atomic(Path(os.path.expanduser(given.csv))) as path:
+            table = found.scores.table(found.files, found.labels, found.classes)
+            path.write_text(table, encoding="utf-8", newline="")
+    if given.json is not None:
+        with atomic(Path(os.path.expanduser(given.json))) as path:
+            text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
+            path.write_text(unicode(text), encoding="utf-8")  # a file's name need not be Unicode
+    print("\n".join(map(printable, _lines(found))))
+    return 0
+
+
+def _lines(found: Measured) -> list[str]:
+    """What a person is told."""
+    scores, number = found.scores, len(found.files)
+    low, high = scores.interval
+    of = "" if found.part == "all" else f" of {found.of:,} (--part all takes them all)"
+    facts = [
+        ("accuracy", f"{scores.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {number} images)"),
+        ("loss", f"{scores.loss:.4f} nats"),
+        ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
+        ("computed", f"on {found.device}, {found.precision}"),
+        *_learned(found),
+    ]
+    if found.sole:
+        facts.append(("note", "all images are of one class: the accuracy is its recall; precision and F1 do not exist"))
+    if found.absent:
+        names = ", ".join(found.absent[:MOST]) + (", …" if len(found.absent) > MOST else "")
+        facts.append(("no image of", f"{names} ({len(found.absent)} of {len(found.classes)} classes)"))
+    if found.skipped:
+        path, why = found.skipped[0]
+        more = f" and {len(found.skipped) - 1} more" if len(found.skipped) > 1 else ""
+        facts.append(("skipped", f"{path} ({why}){more}"))
+    shown = {name: figures for name, figures in found.per_class.items() if name not in found.absent}
+    ranked = sorted(shown, key=lambda name: scores.per_class[name]["f1"])
+    many = len(shown) > MOST
+    rows: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
+    for name in ranked[:MOST] if many else shown:
+        figures = (
+            "-" if value is None else f"{value:.3f}" for value in map(shown[name].get, ("precision", "recall", "f1"))
+        )
+        rows.append((name, f"{shown[name]['images']:.0f}", *figures))
+    note = [f"the {MOST} classes of {len(ranked)} with the lowest F1"] if many else []
+    return [*aligned(facts, left=2), "", *aligned(rows, left=1), *note]

@@ -1,0 +1,70 @@
+"""The command line: `python -m tlx key=value …` runs, `python -m tlx SUBCOMMAND …` does the rest.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a run failed, 2 the request was wrong,
+130 interrupted.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tlx.cli.parser import SUBCOMMANDS, run_subcommand
+from tlx.cli.train import run_or_show
+from tlx.config import tracking_uri
+from tlx.core import output_streams
+from tlx.core.atomic_files import FULL
+from tlx.core.device import import_from_here
+from tlx.core.errors import RequestError, said, shown
+from tlx.runs import stopwatch
+
+if TYPE_CHECKING:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out one command line and gives its exit code."""
+    output_streams.use()
+    arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
+    began = time.perf_counter() - (stopwatch.process_age() if argv is None else 0.0)
+    try:
+        if argv is None:
+            import_from_here()
+        with stopwatch.command(began):
+            if arguments and arguments[0] in SUBCOMMANDS:
+                return run_subcommand(arguments[0], arguments[1:])
+            return run_or_show(arguments)
+    except RequestError as error:
+        return _say(error, 2)
+    except KeyboardInterrupt as error:
+        print(f"tlx: interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _say(error, 2 if error.errno in FULL else 1)
+    except Exception as error:  # the last resort: one line, and how to see more
+        return _say(error, 1)
+    finally:
+        if argv is None:
+            # All is written. An interruption while libraries clean up ends the process, without their tracebacks; what
+            # is registered last runs first.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                atexit.register(signal.signal, number, signal.SIG_DFL)
+
+
+def _say(error: BaseException, code: int) -> int:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    print(f"tlx: {shown(said(error))}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""`python -m tlx predict RUN PATH…`: image files to classes, as a table, CSV, JSON lines or a page of pictures."""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tlx.config.validation import DEVICES
+from tlx.core.atomic_files import atomic
+from tlx.core.csv_cells import Table
+from tlx.core.device import EMULATED, emulated
+from tlx.core.errors import RequestError, printable, unicode
+from tlx.core.output_streams import shows_all
+from tlx.datasets.image_decoding import MAX_PIXELS, allow
+from tlx.datasets.image_paths import SHOWN, find, none_of_them
+from tlx.inference.prediction_gallery import Gallery
+from tlx.inference.run_folder import run_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlx.inference.predictor import Prediction
+
+if TYPE_CHECKING:
+    Writer = Callable[[Prediction, Tensor | None], None]
+RATE = 5.0  # a second, how often the progress is written
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), - for a list on stdin, a path a line",
+    )  # fmt: skip
+    parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
+    parser.add_argument("--html", metavar="FILE", help="as a page of pictures, to FILE.html")
+    parser.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images that are answered together; as many as in the run's test"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help=f"of an image; larger ones are not read ({MAX_PIXELS:,})"
+    )
+
+
+def main(given: argparse.Namespace) -> int:
+    """Carries the verb out and gives its exit code."""
+    if given.max_pixels is not None:
+        if given.max_pixels < 1:
+            raise RequestError(f"--max-pixels {given.max_pixels}: must be at least 1")
+        allow(given.max_pixels)
+    targets = {"csv": given.csv, "json": given.json, "html": given.html}
+    return predict(given.run, given.paths, targets, given.top, given.batch_size, given.device)
+
+
+def predict(
+    run: str,
+    paths: Sequence[str],
+    targets: dict[str, str | None] | None = None,
+    top: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> int:
+    """Prints a row for each image, or writes them to the files asked for.
+
+    `targets`: `csv`, `json` or `html` → a file, whole or absent, or `-` for stdout. `top`: so many of the most probable
+    classes in each row; None: the probability of every class.
+
+    Returns:
+        0, or 1 where some image could not be read: it has a row with its error.
+
+    Raises:
+        RequestError: no such path, no image in a folder, no model in the run, a value out of range.
+    """
+    asked = {form: target for form, target in (targets or {}).items() if target is not None}
+    _check(run, asked, top, batch_size, device)
+    left_out: list[Path] = []
+    files = list(find(paths, left_out))
+    from tlx.inference.predictor import load
+
+    model = load(run, device)
+    if emulated(model.precision, model.device):
+        slow = f"the model computes in bf16, as it was measured: {EMULATED}; tlx export writes it in fp32"
+        print(f"warning: {slow}", file=sys.stderr)
+    k = None if top is None else min(top, len(model.classes))
+    began, done, failed = time.perf_counter(), 0, 0
+    with contextlib.ExitStack() as within:
+        streams = {form: within.enter_context(_target(target)) for form, target in asked.items()}
+        write: list[Writer] = []
+        for form, stream in streams.items():
+            if form == "html":
+                write.append(within.enter_context(Gallery(stream, model.classes, k or min(SHOWN, len(model.classes)))))
+            else:
+                write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
+        write = write or [_TableRows(sys.stdout, model.classes, k)]
+        told = asked and "-" not in asked.values()
+        progress = within.enter_context(_Progress(len(files), shown=bool(told) or not sys.stdout.isatty()))
+        for prediction, view in model.with_views(files, batch_size):
+            done, failed = done + 1, failed + bool(prediction.error)
+            for rows in write:
+                rows(prediction, view)
+            progress.at(done)
+    took = time.perf_counter() - began
+    unread = f", {failed} could not be read" if failed else ""
+    if left_out:
+        print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
+    print(f"{done} images, {done / took:.0f} images/s{unread}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
+    for name, value in (("batch-size", batch_size), ("top", top)):
+        if value is not None and value < 1:
+            raise RequestError(f"--{name} {value}: must be at least 1")
+    form, words = DEVICES
+    if not re.fullmatch(form, device):
+        raise RequestError(f"--device {device}: must be {words}")
+    for option, target in asked.items():
+        if (target != "-" or option == "html") and not target.endswith(f".{option}"):
+            raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
+        if Path(os.path.expanduser(target)).is_dir():
+            raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
+    if list(asked.values()).count("-") > 1:
+        raise RequestError("--csv --json: both to stdout cannot be told apart; give one of them a file")
+    run_folder(run)
+
+
+class _Progress:
+    """How far it is: a line on the terminal that is written over; nothing elsewhere, nor beside rows that show it."""
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self.total, self.shown = total, shown and sys.stderr.isatty()
+        self.began = self.last = time.perf_counter()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
+
+    def at(self, done: int) -> None:
+        """So many images are done."""
+        now = time.perf_counter()
+        if now - self.last >= 1 / RATE:
+            self.last = now
+            self._write(f"{done:,} of {self.total:,} images, {done / (now - self.began):.0f} images/s")
+
+    def _write(self, line: str) -> None:
+        if self.shown:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+class _TableRows:
+    """Aligned text, a row at once, so that thousands of images show as they come."""
+
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.stream, self.top = stream, top or 0
+        self.width = max(10, *map(len, map(printable, classes)))
+        best = "".join(f"{f'top {i + 1}':<{self.width}}             " for i in range(self.top))
+        print(f"{'prediction':<{self.width}}  probability  {best}file", file=stream)
+
+    def __call__(self, p: "Prediction", _: object) -> None:
+        if p.error:
+            best = " " * (self.width + 13) * self.top
+            line = f"{'-':<{self.width}}            -  {best}{p.file}: {p.error}"
+        else:
+            best = "".join(f"{printable(name):<{self.width}}  {share:>9.4f}  " for name, share in p.top(self.top))
+            line = f"{printable(p.prediction):<{self.width}}  {p.probability:>11.4f}  {best}{p.file}"
+        print(printable(line), file=self.stream)
+
+
+class _CsvRows:
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.classes, self.top, self.table = classes, top, Table(stream)
+        ranks = [(f"top{i + 1}", f"p(top{i + 1})") for i in range(top or 0)]
+        columns = [name for pair in ranks for name in pair] or [f"p({name})" for name in classes]
+        self.empty = [""] * len(columns)
+        self.table.row(["file", "prediction", "probability", *columns, "error"])
+
+    def __call__(self, p: "Prediction", _: object) -> None:
+        if p.error:
+            cells = ["", "", *self.empty]
+        elif self.top:
+            best = [cell for name, share in p.top(self.top) for cell in (name, f"{share:.6f}")]
+            cells = [p.prediction, f"{p.probability:.6f}", *best]
+        else:
+            each = [f"{p.probabilities[name]:.6f}" for name in self.classes]
+            cells = [p.prediction, f"{p.probability:.6f}", *each]
+        self.table.row([unicode(p.file), *cells, p.error])
+
+
+class _JsonRows:
+    def __init__(self, stream: IO[str], classes: Sequence[str], top: int | None) -> None:
+        self.stream, self.top = stream, top
+
+    def __call__(self, p: "Prediction", _: object) -> None:
+        row: dict[str, Any] = {"file": p.file}
+        if p.error:
+            row |= {"error": p.error}
+        else:
+            row |= {"prediction": p.prediction, "probability": p.probability}
+            best = [{"class": name, "probability": share} for name, share in p.top(self.top or 0)]
+            row |= {"top": best} if self.top else {"probabilities": p.probabilities}
+        # What is no Unicode in a file's name becomes an escape of JSON's own, and so does what the stream cannot show.
+        text = json.dumps(row, ensure_ascii=not shows_all(self.stream))
+        print(unicode(text), file=self.stream)
+
+
+@contextlib.contextmanager
+def _target(target: str) -> Iterator[IO[str]]:
+    if target == "-":
+        yield sys.stdout
+        return
+    with atomic(Path(os.path.expanduser(target))) as path, path.open("w", encoding="utf-8", newline="") as stream:
+        yield stream

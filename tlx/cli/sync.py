@@ -1,0 +1,243 @@
+"""`python -m tlx sync RUN|all`: sends to MLflow what it has not got of a run or a sweep, from the run's own folder.
+
+What MLflow has stays as it is: a run is found by its key, a metric has one value a step, a file one path.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tlx.cli import compare
+from tlx.comparison import comparison
+from tlx.config.schema import Tracking
+from tlx.core import folder_lock
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import RequestError, said
+from tlx.reporting.log_lines import lines
+from tlx.runs import mlflow_log
+from tlx.runs.run_reader import content, is_run
+from tlx.sweeps import sweep_manifest, sweep_summary
+from tlx.tracking import tracker as tracking
+
+if TYPE_CHECKING:
+    from tlx.tracking.tracker import Tracker
+
+STATUS: dict[str, tracking.Status] = {"finished": "FINISHED", "failed": "FAILED"}  # of others: KILLED
+KEYS = ("tracking.uri", "tracking.experiment")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument(
+        "given",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, a sweep's name or folder, or all: whatever MLflow has not got; tracking.uri=… beside it "
+        "sends it to another server, or gives a password again",
+    )
+    parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Sends, prints a line for each run, and gives the exit code: 1 where MLflow did not take all of it.
+
+    Raises:
+        RequestError: no such run, no MLflow store, a server that does not answer.
+    """
+    typed = dict(word.split("=", 1) for word in given.given if re.match(r"[\w.]+=", word))
+    for key in typed.keys() - set(KEYS):
+        raise RequestError(f"{key}=…: sync takes {' and '.join(KEYS)} only")
+    words = [word for word in given.given if not re.match(r"[\w.]+=", word)]
+    if not words:
+        raise RequestError("sync what? a run's folder, a sweep's name, or all")
+    every = words == ["all"]
+    output = Path(os.path.expanduser(given.output)).absolute()
+    places = list(_unsent(output)) if every else list(_named(words, given.output))
+    if not places:
+        print(f"nothing to send: MLflow has all of the runs in {output}")
+    failed = False
+    for place in places:
+        try:
+            with lines():
+                where, why, run_id = _send(place, _settings(place, typed, output), output)
+        except RequestError as error:
+            if not every:
+                raise
+            where, why, run_id = "", said(error), ""
+        failed = failed or bool(why)
+        if why:
+            print(f"{place}: not sent: {why}", file=sys.stderr)
+        else:
+            print(f"{place}: MLflow ({where}) has it, run {run_id}")
+    return 1 if failed else 0
+
+
+def _unsent(output: Path) -> Iterator[Path]:
+    """The sweeps and runs of which MLflow lacks something; a sweep comes before its jobs."""
+    for folder in sorted(file.parent for file in output.glob(f"sweeps/*/{sweep_manifest.FILE}")):
+        if sweep_manifest.read(folder).get("mlflow_sent") is False:
+            yield folder
+    for pattern in ("*/*", "sweeps/*/*"):
+        for file in sorted(output.glob(f"{pattern}/{mlflow_log.FILE}")):
+            if mlflow_log.facts(file.parent).get("sent") is False:
+                yield file.parent
+
+
+def _named(words: Sequence[str], output: str) -> Iterator[Path]:
+    """The folders that words stand for, a sweep before its jobs; jobs that have not begun are left out."""
+    for word in words:
+        place = compare.sweep([word], output)
+        if place is not None:
+            yield place
+        yield from (folder.absolute() for folder in compare.find([word], output) if is_run(folder))
+
+
+def _settings(folder: Path, typed: Mapping[str, str], output: Path) -> Tracking:
+    """How a run or the first job of a sweep is tracked, with what was typed."""
+    configs = [folder / "config.yaml", *sorted(folder.glob("*/config.yaml"))]
+    tree = _tree(next((file for file in configs if file.is_file()), configs[0])).get("tracking") or {}
+    known = {name: tree[name] for name in ("enabled", "uri", "experiment", "model", "register") if name in tree}
+    settings = Tracking(**known, system_metrics=False)
+    if "tracking.uri" in typed:
+        settings.uri, settings.enabled = typed["tracking.uri"], True
+    if "tracking.experiment" in typed:
+        settings.experiment = typed["tracking.experiment"]
+    if not settings.enabled:
+        raise RequestError(f"{folder}: was made with tracking=none; say where to send it: tracking.uri=…")
+    return settings
+
+
+def _send(folder: Path, settings: Tracking, output: Path) -> tuple[str, str, str]:
+    """The store, why it did not take all of it, and MLflow's id of the run."""
+    # The default store lies beside the runs, wherever they have been moved.
+    beside = next((above for above in folder.absolute().parents if (above / "mlflow.db").is_file()), output)
+    tracker = tracking.open(settings, beside)
+    if (folder / sweep_manifest.FILE).is_file():
+        why = _sweep(folder, tracker)
+        sweep_manifest.write(folder, {"mlflow_sent": not why, "mlflow_run_id": tracker.run_id})
+        return tracker.uri, why, tracker.run_id
+    with folder_lock.alone(folder):
+        why = _run(folder, tracker, settings)
+        mlflow_log.remember(folder, sent=not why, reason=why, run_id=tracker.run_id, key=_key(folder))
+        summary = folder / "summary.json"
+        if summary.is_file() and tracker.run_id:
+            with atomic(summary) as path:
+                whole = {**content(summary, dict), "mlflow_run_id": tracker.run_id}
+                path.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
+    for lock in (folder_lock.LOCK, mlflow_log.LOCK):
+        (folder / lock).unlink(missing_ok=True)
+    return tracker.uri, why, tracker.run_id
+
+
+def _run(folder: Path, tracker: "Tracker", settings: Tracking) -> str:
+    known, tree = mlflow_log.facts(folder), _tree(folder / "config.yaml")
+    summary = content(folder / "summary.json", dict) if (folder / "summary.json").is_file() else {}
+    rows, began = _rows(folder / "metrics.jsonl"), float(known.get("began", folder.stat().st_mtime))
+    status = STATUS.get(str(summary.get("status")), "KILLED")
+    tags = {"tlx.identity": str(summary.get("identity", "")), "tlx.command": str(summary.get("command", ""))}
+    tracker.start(
+        str(known.get("name", folder.name)),
+        mlflow_log.parameters(tree) if tree else {},
+        {name: value for name, value in tags.items() if value},
+        key=_key(folder),
+        again=str(summary.get("mlflow_run_id", "")),
+        lock=folder / mlflow_log.LOCK,
+        at=began,
+    )
+    if "data" in known and summary:
+        tracker.dataset(**known["data"], counts=summary["images"], classes=summary["classes"])
+    _figures(tracker, summary, rows, began)
+    _files(folder, tracker)
+    if status == "FINISHED" and settings.model:
+        tracker.model(folder, settings.register)
+    if summary:
+        from tlx.reporting.run_plots import card
+
+        tracker.note(card(summary))
+    ended = float(known.get("ended", (folder / "config.yaml").stat().st_mtime if tree else began))
+    return tracker.finish(status, summary.get("error") or ("" if summary else "the process ended early"), at=ended)
+
+
+def _figures(tracker: "Tracker", summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], began: float) -> None:
+    """All metrics, under the names and steps that the run itself gives them."""
+    if summary.get("accuracy_before_training") is not None:
+        tracker.metrics({"accuracy_before_training": summary["accuracy_before_training"]}, 0, at=began)
+    at = began
+    for row in rows:
+        at += float(row.get("seconds", 0.0))
+        mlflow_log.epoch(tracker, row, at)
+    for phase, found in summary.get("after", {}).items():
+        last = max((row["epoch"] for row in rows if row["phase"] == phase), default=len(rows))
+        tracker.metrics({f"test_accuracy_after_{phase}": found["test_accuracy"]}, last, at=at)
+    if summary.get("test_accuracy") is not None:
+        tracker.metrics(mlflow_log.test_figures(summary), summary["epochs"], at=at)
+    if summary.get("best_epoch") is not None:
+        tracker.metrics(mlflow_log.best_figures(rows, summary["best_epoch"]), summary["epochs"], at=at)
+
+
+def _files(folder: Path, tracker: "Tracker") -> None:
+    """All artifacts of a run's or a sweep's folder; jobs, the model and what is unfinished are none."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in mlflow_log.NO_ARTIFACTS:
+            continue
+        if path.is_file():
+            tracker.artifact(path, mlflow_log.place(path) if is_run(folder) else "")
+        elif path.name != "model" and is_run(folder):
+            tracker.artifact(path)
+
+
+def _sweep(folder: Path, tracker: "Tracker") -> str:
+    book = sweep_manifest.read(folder)
+    tags = {"tlx.command": book.get("command", ""), "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
+    tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=folder / mlflow_log.LOCK, shared=True)
+    jobs = [folder / job["folder"] for job in book["jobs"].values()]
+    status: tracking.Status = "FINISHED"
+    if not (folder / "study.db").exists():
+        try:
+            for figures, step in sweep_summary.figures(comparison.compared(jobs)):
+                tracker.metrics(figures, step)
+        except RequestError:  # nothing of it is finished
+            status = "FAILED"
+    _files(folder, tracker)
+    why = tracker.finish(status)
+    (folder / mlflow_log.LOCK).unlink(missing_ok=True)
+    return why
+
+
+def _key(folder: Path) -> str:
+    """The run's name for good; of a run from before it was written down, a digest of its configuration and folder."""
+    known = mlflow_log.facts(folder).get("key")
+    config = folder / "config.yaml"
+    return str(known) if known else sha256(folder.name.encode() + config.read_bytes()).hexdigest()[:32]
+
+
+def _tree(file: Path) -> dict[str, Any]:
+    """A run's configuration; empty for one that has failed before it began.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise RequestError(f"{file}: cannot be read: {error}") from error

@@ -1,0 +1,142 @@
+"""The command without a subcommand: one run, a sweep, a dry run, or the configuration printed."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from tlx.cli.parser import help_text, refuse_stray_words, run_options
+from tlx.core.errors import RequestError, nearest, said, shown
+from tlx.runs.request import is_sweep, run_single
+
+if TYPE_CHECKING:
+    pass
+
+
+def run_or_show(arguments: list[str]) -> int:
+    options = run_options().parse_known_intermixed_args(arguments)
+    known, rest = options
+    for word in rest:
+        flags = [flag for action in run_options()._actions for flag in action.option_strings]
+        raise RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")
+    run_options().no_empty(known)
+    if known.shell_completion:
+        from tlx.config.compose import completion
+
+        completion(known.overrides)
+        return 0
+    refuse_stray_words(known.overrides)
+    if known.help:
+        print(help_text(known.config_dir))
+        return 0
+    if known.version:
+        from tlx.core.version import __version__
+
+        print(f"tlx {__version__}")
+        return 0
+    if known.cfg:
+        return _show(known)
+    if known.package or known.resolve:
+        raise RequestError(f"{'--package' if known.package else '--resolve'}: goes with --cfg, as in --cfg job")
+    if known.info:
+        from tlx.config.compose import info
+
+        info(known.info, known.overrides, known.config_dir)
+        return 0
+    if known.dry_run:
+        return _preview(known.overrides, known.config_dir, known.multirun)
+    if known.multirun:
+        return _multirun(known.overrides, known.config_dir)
+    from tlx.config.compose import compose
+
+    node = compose(known.overrides, known.config_dir)
+    if is_sweep(node):
+        return _multirun(known.overrides, known.config_dir)
+    summary = run_single(node, known.overrides, known.config_dir)
+    from tlx.distributed.launch import writes
+    from tlx.reporting.run_display import closing
+
+    if writes():
+        closing(summary)
+    return 0
+
+
+def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> int:
+    from tlx.config.compose import compose, without_hydra
+    from tlx.config.unread_keys import Typed, unread
+    from tlx.config.validation import checked
+    from tlx.reporting.log_lines import lines
+    from tlx.sweeps.sweep_plan import plan
+
+    node = None if multirun else compose(overrides, config_dir)
+    if node is None or is_sweep(node):
+        with lines(quiet=True):
+            planned = plan(overrides, config_dir)[0]
+        asked = [(job.config, job.typed) for job in planned]
+    else:
+        planned, asked = [], [(checked(without_hydra(node)), Typed(overrides, unread(node, several=False)))]
+    from tlx.runs import dry_run
+
+    for number, (config, typed) in enumerate(asked):
+        if planned:
+            job = " ".join(planned[number].overrides)
+            print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {job}")
+        with lines(quiet=True):
+            told = dry_run.preview(config, typed)
+        print("\n".join(told))
+    return 0
+
+
+def _multirun(overrides: list[str], config_dir: str | None) -> int:
+    from tlx.config.command_line import command
+    from tlx.distributed import launch
+    from tlx.reporting.log_lines import lines
+    from tlx.sweeps import sweep
+    from tlx.sweeps.sweep_plan import plan
+
+    launch.once("a sweep")
+    with lines(quiet=True):
+        jobs, folder = plan(overrides, config_dir)
+        sweep.check_data(jobs)
+    told = command(overrides, config_dir, multirun=True)
+    whole = sweep.open_sweep(jobs, folder, told, config_dir)
+    try:
+        whole.launch()
+        failed = whole.failed()
+        unsaid = whole.close("FAILED" if failed else "FINISHED")
+    except KeyboardInterrupt:
+        again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
+        print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
+        whole.tracker.finish("KILLED")
+        raise
+    except Exception as error:
+        whole.tracker.finish("FAILED", said(error))
+        raise
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
+    for reason in dict.fromkeys(reason for _, reason in failed):
+        which = [job for job, why in failed if why == reason]
+        numbers = ", ".join(str(jobs.index(job) + 1) for job in which)
+        print(f"job{'s' if len(which) > 1 else ''} {numbers} failed: {reason}", file=sys.stderr)
+        for job in which:
+            print(f"  again: {job.command}", file=sys.stderr)
+    if unsaid:
+        print(f"all results are kept; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
+    return 1 if failed or unsaid else 0
+
+
+def _show(known: argparse.Namespace) -> int:
+    from tlx.config.compose import compose, without_hydra
+
+    node = compose(known.overrides, known.config_dir)
+    if known.cfg == "hydra":
+        node = OmegaConf.masked_copy(node, "hydra")
+    elif known.cfg == "job":
+        node = without_hydra(node)
+    if known.package:
+        node = OmegaConf.select(node, known.package)
+        if node is None:
+            raise RequestError(f"--package {known.package}: no such part of the configuration")
+    text = OmegaConf.to_yaml(node, resolve=known.resolve) if OmegaConf.is_config(node) else str(node)
+    print(shown(text), end="")
+    return 0

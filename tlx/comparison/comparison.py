@@ -1,0 +1,275 @@
+"""Runs side by side: what a configuration is, what its runs found together, and how each pair of them differs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+
+from tlx.comparison.paired_tests import Difference, Differences, difference
+from tlx.core.choose_by import DEFAULT, RULES
+from tlx.core.errors import RequestError
+from tlx.core.statistics import holm, mean_interval, pooled
+from tlx.runs.run_reader import Run, read, state
+
+LEVEL = 0.05  # of all claims together
+SAME = "not distinguishable"
+_FEW = 3  # keys that a label takes from the configuration
+_GROUPS = ("backbone", "strategy", "head", "augmentation", "dataset")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seed and fold only.
+
+    Attributes:
+        label: what sets it apart from the others.
+        runs: in the order of their seeds; `n` of them.
+        mean: of the test accuracy, 0..1.
+        sd: its standard deviation over the runs; None for one run.
+        interval: 95 %.
+        interval_of: `runs`: Student's t over several runs on the same images. `images`: Wilson's over a run's images,
+            for one run, and where all runs agree. `all images`: Wilson's over the images of all runs together, where
+            these are others from run to run, as in a cross-validation.
+        val_accuracy: mean, in each run's best epoch.
+        figure: mean of what chooses, in each run's best epoch.
+        seconds: that data, features, training and evaluation of a run took, median.
+        trained: parameters that learned in some phase.
+        reused: share of the features that were read and not computed; None where unknown.
+        test_images: how many different ones, of all runs.
+    """
+
+    label: str
+    runs: list[Run]
+    mean: float
+    sd: float | None
+    interval: tuple[float, float]
+    interval_of: str
+    val_accuracy: float
+    figure: float
+    seconds: float
+    trained: int
+    reused: float | None
+    test_images: int
+
+    @property
+    def n(self) -> int:
+        """How many runs."""
+        return len(self.runs)
+
+    def run(self, rule: str) -> Run:
+        """The run that validation chooses among them."""
+        return min(self.runs, key=lambda run: _rank(run.validation(rule) or 0.0, rule))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations, by their places in the comparison; the first is the one that comes first in it.
+
+    Attributes:
+        matched: the runs that are compared, one of each.
+        found: the first's lead; None where no two runs have the same test images.
+        p: after Holm's correction for all pairs of the comparison.
+    """
+
+    first: int
+    second: int
+    matched: list[tuple[Run, Run]]
+    found: Difference | None
+    p: float | None = None
+
+    def words(self, seen_from: int) -> str:
+        """What can be said of one of the two (`seen_from`) against the other."""
+        if self.found is None or self.p is None:
+            return "other test images, no paired test"
+        if self.p >= LEVEL:
+            return SAME
+        return "better" if (self.found.mean > 0) == (seen_from == self.first) else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs side by side.
+
+    Attributes:
+        configurations: the one that validation chooses first, and so on; the test images have no part in that.
+        pairs: every two of them.
+        left_out: folder and reason of what has no place in it.
+        rule: the figure of the validation images that chooses (`choice.RULES`).
+        alike: whether the configurations have the same seeds and folds, validated on the same images.
+    """
+
+    configurations: list[Configuration]
+    pairs: list[Pair]
+    left_out: list[tuple[Path, str]]
+    rule: str
+    alike: bool
+
+    def pair(self, one: int, other: int) -> Pair:
+        """The pair of two places, in any order."""
+        return next(pair for pair in self.pairs if {pair.first, pair.second} == {one, other})
+
+    @property
+    def tested(self) -> int:
+        """How many pairs the correction is for."""
+        return sum(pair.found is not None for pair in self.pairs)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A test image that two configurations do not have right equally often, in their matched runs.
+
+    `first`, `second`: runs that have it right, of `of` each. `said`: what either's first matched run says.
+    """
+
+    file: str
+    label: str
+    first: int
+    second: int
+    of: int
+    said: tuple[str, str]
+
+
+def compared(folders: Sequence[Path]) -> Comparison:
+    """The runs in these folders; what is not finished is listed and left out.
+
+    Raises:
+        RequestError: none is finished, or a file of one is broken.
+    """
+    left_out = [(folder, why) for folder in folders if (why := state(folder))]
+    unfinished = {folder for folder, _ in left_out}
+    groups: dict[str, dict[Any, Run]] = {}
+    for run in (read(folder) for folder in folders if folder not in unfinished):
+        group = groups.setdefault(run.configuration, {})
+        same = group.setdefault(run.draw, run)
+        if same is not run:  # a second look at one draw is no second draw
+            left_out.append((run.folder, f"same configuration and seed as {same.folder}"))
+    if not groups:
+        why = f"{left_out[0][0]}: {left_out[0][1]}" if left_out else "no folder was given"
+        raise RequestError(f"no finished run to compare ({why}{_more(len(left_out) - 1)})")
+    runs = [sorted(group.values(), key=lambda run: _order(run.draw)) for group in groups.values()]
+    rule = _rule([run for each in runs for run in each])
+    together = [_configuration(label, each, rule) for label, each in zip(labels(runs), runs, strict=True)]
+    together.sort(key=lambda one: (_rank(one.figure, rule), one.trained, one.label))
+    pairs = [_pair(together, i, j) for i, j in combinations(range(len(together)), 2)]
+    raised = iter(holm([pair.found.p for pair in pairs if pair.found is not None]))
+    pairs = [pair if pair.found is None else replace(pair, p=next(raised)) for pair in pairs]
+    drawn = [{run.draw: (run.val, run.summary["images"].get("val")) for run in one.runs} for one in together]
+    return Comparison(together, pairs, left_out, rule, all(each == drawn[0] for each in drawn))
+
+
+def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each group of runs: what was asked for that was not asked for by all, then what else differs.
+
+    A single one is named by what was chosen for it.
+    """
+    asked = [group[0].asked for group in groups]
+    if len(groups) == 1:
+        return [" ".join(f"{key}={asked[0][key]}" for key in _GROUPS if key in asked[0]) or "all runs"]
+    keys = list(dict.fromkeys(key for each in asked for key in each))
+    varying = [key for key in keys if len({each.get(key) for each in asked}) > 1]
+    found = [" ".join(f"{key}={each[key]}" for key in varying if key in each) for each in asked]
+    for label in {label for label in found if found.count(label) > 1}:
+        alike = [i for i, other in enumerate(found) if other == label]
+        values = [groups[i][0].values for i in alike]
+        names = list(dict.fromkeys(key for each in values for key in each))
+        differ = [key for key in names if len({str(each.get(key)) for each in values}) > 1]
+        for i, each in zip(alike, values, strict=True):
+            more = [f"{key}={each.get(key)}" for key in differ[:_FEW]]
+            found[i] = " ".join([*([label] if label else []), *more])
+    found = [label or "the defaults" for label in found]
+    return [
+        label if found.count(label) == 1 else f"{label} ({group[0].folder.name})"
+        for label, group in zip(found, groups, strict=True)
+    ]
+
+
+def lead(first: Run, second: Run) -> Differences:
+    """For each test image: 1 where the first run alone is right, -1 the second alone, 0 neither."""
+    return np.subtract(first.answers.correct, second.answers.correct, dtype=np.float64)
+
+
+def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
+    """The images that the two sides of the matched runs do not have right equally often, the clearest first.
+
+    Runs with other test images than the first pair's have no place in it.
+    """
+    pairs = [pair for pair in matched if pair[0].same_images(matched[0][0])]
+    first, second = (np.sum([pair[side].answers.correct for pair in pairs], axis=0, dtype=int) for side in (0, 1))
+    one, other = (run.answers for run in matched[0])
+    found = [
+        Flip(
+            one.files[i], one.labels[i], int(first[i]), int(second[i]), len(pairs),
+            (one.predictions[i], other.predictions[i]),
+        )
+        for i in np.flatnonzero(first != second).tolist()
+    ]  # fmt: skip
+    return sorted(found, key=lambda flip: -abs(flip.first - flip.second))
+
+
+def _rule(runs: Sequence[Run]) -> str:
+    """What chooses between the runs: their own rule, or the default where they have several."""
+    rules = {run.choose_by for run in runs}
+    rule = rules.pop() if len(rules) == 1 else DEFAULT
+    return rule if rule in RULES and all(run.validation(rule) is not None for run in runs) else DEFAULT
+
+
+def _rank(figure: float, rule: str) -> float:
+    """Lower is better."""
+    return figure if rule == "val_loss" else -figure
+
+
+def _configuration(label: str, runs: list[Run], rule: str) -> Configuration:
+    accuracies = [run.accuracy for run in runs]
+    low, high = runs[0].summary["test_accuracy_interval"]
+    interval, over, images = (float(low), float(high)), "images", len(runs[0].answers.files)
+    if not all(run.same_images(runs[0]) for run in runs):
+        over = "all images"
+        interval, images = pooled([run.answers.files for run in runs], [run.answers.correct.tolist() for run in runs])
+    elif len(set(accuracies)) > 1:  # else an interval over runs would have no width; that of their images says more
+        interval, over = mean_interval(accuracies), "runs"
+    known = [run.reused for run in runs if run.reused is not None]
+    return Configuration(
+        label,
+        runs,
+        fmean(accuracies),
+        stdev(accuracies) if len(runs) > 1 else None,
+        interval,
+        over,
+        fmean(float(run.summary["val_accuracy"]) for run in runs),
+        fmean(run.validation(rule) or 0.0 for run in runs),
+        median(run.seconds for run in runs),
+        max(run.trained for run in runs),
+        fmean(known) if known else None,
+        images,
+    )
+
+
+def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
+    first, second = together[i].runs, together[j].runs
+    drawn = {run.draw: run for run in second}
+    matched = [(run, drawn[run.draw]) for run in first if run.draw in drawn]
+    # Where no seed is shared, seeds are as good as any to pair by: they are independent.
+    matched = matched or list(zip(first, second, strict=False))
+    matched = [(one, other) for one, other in matched if one.same_images(other)]
+    if not matched:
+        return Pair(i, j, [], None)
+    leads = [lead(one, other) for one, other in matched]
+    same_images = all(one.same_images(matched[0][0]) for one, _ in matched)
+    ratio = fmean(map(len, leads)) / fmean(one.summary["images"]["train"] for one, _ in matched)
+    files = [one.answers.files for one, _ in matched]
+    return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=ratio, files=files))
+
+
+def _order(draw: tuple[Any, Any]) -> tuple[tuple[bool, float, str], ...]:
+    """Numbers first, by size."""
+    return tuple(
+        (not isinstance(value, int), float(value) if isinstance(value, int) else 0.0, str(value)) for value in draw
+    )
+
+
+def _more(number: int) -> str:
+    return f", and {number} more" if number > 0 else ""

@@ -1,0 +1,208 @@
+"""A comparison as text: the table for a person, narrow or wide, and the CSV."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tlx.comparison.comparison import Comparison, Configuration, Flip, Pair
+from tlx.comparison.paired_tests import Difference
+from tlx.core.choose_by import shown
+from tlx.core.csv_cells import Table
+from tlx.core.errors import printable, unicode
+from tlx.reporting.text_table import aligned, duration
+
+COLUMNS = [
+    *("configuration", "chosen", "runs", "test_accuracy", "low", "high", "sd", "val_accuracy", "seconds", "trainable"),
+    *("cached", "difference", "difference_low", "difference_high", "p", "p_corrected", "folder"),
+    # Beside what the contract of the file says: over what the interval is one, and which test p comes from.
+    *("interval_over", "test_images", "method"),
+]
+LEFT_OUT = 20  # runs that are named
+
+
+def text(comparison: Comparison, width: int | None = None) -> str:
+    """The table, and below it how to read it and what was left out.
+
+    `width`: of the screen, characters; where the table is wider, each configuration has lines of its own.
+    """
+    rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
+    lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
+    if width is not None and max(map(len, lines)) > width:
+        lines = []
+        for row in rows[1:]:
+            lines += [row[0], *(f"  {name:<16}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)), ""]
+    more = [*chosen(comparison), *notes(comparison), *left_out(comparison)]
+    lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def head(comparison: Comparison) -> tuple[str, ...]:
+    """The names of the table's columns."""
+    figures = dict.fromkeys((comparison.rule, "val_accuracy"))
+    columns = ("configuration", "test accuracy", "95 % interval", "sd", "runs", *figures, "time")
+    return (*columns, "trainable", "cached", "against the chosen")
+
+
+def chosen(comparison: Comparison) -> list[str]:
+    """Which configuration validation chooses, in a sentence; nothing where there is no choice."""
+    if len(comparison.configurations) == 1:
+        return []
+    one = comparison.configurations[0]
+    rough = "" if comparison.alike else "; not all have the same seeds and validation images: a rough choice"
+    return [
+        f"chosen by validation ({comparison.rule}): {printable(one.label)}, "
+        f"test accuracy {one.mean:.1%} ({interval(one)}){rough}"
+    ]
+
+
+def cells(comparison: Comparison, place: int) -> Iterator[str]:
+    """A configuration's row, by the columns of `head`."""
+    one = comparison.configurations[place]
+    yield printable(one.label)
+    yield f"{one.mean:.1%}"
+    yield interval(one) + marks(comparison)[one.interval_of]
+    yield "-" if one.sd is None else f"{one.sd:.1%}"
+    yield str(one.n)
+    if comparison.rule != "val_accuracy":
+        yield shown(one.figure, comparison.rule)
+    yield f"{one.val_accuracy:.1%}"
+    yield duration(one.seconds)
+    yield f"{one.trained:,}"
+    yield "-" if one.reused is None else f"{one.reused:.0%}"
+    yield "chosen" if place == 0 else against(comparison.pair(0, place), place)
+
+
+def interval(one: Configuration) -> str:
+    """The 95 % interval, and over what it is one."""
+    every = "all " if one.interval_of == "all images" else ""
+    over = "runs" if one.interval_of == "runs" else f"{every}{one.test_images} images"
+    return f"{one.interval[0]:.1%} to {one.interval[1]:.1%} over {over}"
+
+
+def marks(comparison: Comparison) -> dict[str, str]:
+    """What is behind an interval, by its kind: nothing for the most frequent one of the table, stars for others."""
+    kinds = Counter(one.interval_of for one in comparison.configurations)
+    return {kind: f" {'*' * place}" if place else "" for place, (kind, _) in enumerate(kinds.most_common())}
+
+
+def against(pair: Pair, seen_from: int) -> str:
+    """One of the two against the other: the difference in points, p, and what can be said."""
+    words = pair.words(seen_from)
+    if pair.found is None or pair.p is None:
+        return words
+    return f"{points(pair.found, turned=seen_from != pair.first)}, p {p_value(pair.p)}, {words}"
+
+
+def points(found: Difference, *, turned: bool = False) -> str:
+    """A difference and its interval in percentage points; `turned`: the second's lead."""
+    mean, low, high = (-found.mean, -found.high, -found.low) if turned else (found.mean, found.low, found.high)
+    return f"{100 * mean + 0:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def p_value(p: float) -> str:
+    """Two digits, or that it is small."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """How the table is to be read, as far as it applies."""
+    found = [pair.found for pair in comparison.pairs if pair.found is not None]
+    told = {"runs": _over_runs, "images": _over_images, "all images": _over_all_images}
+    lines = []
+    for kind, mark in marks(comparison).items():
+        some = [one for one in comparison.configurations if one.interval_of == kind]
+        lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {told[kind](some)}")
+    lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
+    lines += ["trainable: parameters that learned; cached: share of the features that were read from an earlier run"]
+    if found:
+        tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"
+        lines += [f"against the chosen: points (95 % interval), p after Holm's correction for {tests}"]
+    if any(each.runs == 1 for each in found):
+        lines += ["one run each: McNemar's exact test compares these two models; seeds=5 compares configurations"]
+    crossed = [each for each in found if each.runs > 1 and each.same_images]
+    if crossed:
+        few = "; two runs are few, take three seeds or more" if any(each.runs == 2 for each in crossed) else ""
+        lines += [f"several runs: Student's t over seeds and test images, paired by both{few}"]
+    if any(not each.same_images for each in found):
+        lines += ["test images of their own in each run: t over runs, corrected for shared training images"]
+    if len(found) < len(comparison.pairs):
+        lines += ["where the test images differ there is no paired test"]
+    return lines
+
+
+def _over_runs(some: Sequence[Configuration]) -> str:
+    other, images = max((196 * (o.mean * (1 - o.mean) / o.test_images) ** 0.5, o.test_images) for o in some)
+    return (
+        f"Student's t over {_draws(some)}, on these test images; "
+        f"other images as many ({images}) would move a mean by up to {other:.1f} points"
+    )
+
+
+def _over_images(some: Sequence[Configuration]) -> str:
+    alike = any(one.n > 1 for one in some)
+    which = "of one run, as its runs have equal accuracies" if alike else "of the one run"
+    return f"Wilson, {which}; other seeds are not in it"
+
+
+def _over_all_images(some: Sequence[Configuration]) -> str:
+    twice = any(one.test_images < sum(len(run.answers.files) for run in one.runs) for one in some)
+    once = "; an image that several runs were tested on counts as one" if twice else ""
+    return f"Wilson, over the test images of all {_draws(some)} together{once}"
+
+
+def _draws(some: Sequence[Configuration]) -> str:
+    """What the runs of a configuration differ in."""
+    draws = [run.draw for one in some for run in one.runs]
+    names = [name for name, place in (("seeds", 0), ("folds", 1)) if len({draw[place] for draw in draws}) > 1]
+    return " and ".join(names) or "runs"
+
+
+def left_out(comparison: Comparison) -> list[str]:
+    """What has no place in the comparison, and why."""
+    some = comparison.left_out[:LEFT_OUT]
+    lines = [printable(f"left out: {_near(folder)}: {why}") for folder, why in some]
+    rest = len(comparison.left_out) - len(some)
+    return lines + ([f"left out: {rest} more"] if rest else [])
+
+
+def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) -> str:
+    """The images that one of two runs alone has right, a line each."""
+    won, lost = sum(flip.first > flip.second for flip in flips), sum(flip.first < flip.second for flip in flips)
+    lines = [
+        f"{won} of {found.images} test images are right in the first alone, {lost} in the second alone: "
+        f"{points(found)} points, p {p_value(found.p)} (McNemar's exact test)"
+    ]
+    rows = [("right in", "label", "first says", "second says")]
+    rows += [("first" if flip.first else "second", flip.label, *flip.said) for flip in flips]
+    lines = [f"first:  {names[0]}", f"second: {names[1]}", *lines]
+    if flips:
+        files = ["file", *(flip.file for flip in flips)]
+        table = aligned([tuple(map(printable, row)) for row in rows], 4)
+        width = max(map(len, table))
+        lines += ["", *(f"{line:<{width}}  {printable(file)}" for line, file in zip(table, files, strict=True))]
+    return "\n".join(lines)
+
+
+def table(comparison: Comparison) -> str:
+    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds, differences from the chosen one."""
+    stream = io.StringIO()
+    rows = Table(stream)
+    rows.row(COLUMNS)
+    for place, one in enumerate(comparison.configurations):
+        pair = comparison.pair(0, place) if place else None
+        found = None if pair is None else pair.found
+        difference: list[float | None] = [None] * 5
+        if pair is not None and found is not None:
+            difference = [0.0 - found.mean, 0.0 - found.high, 0.0 - found.low, found.p, pair.p]
+        cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
+        cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
+        cells += [one.interval_of, one.test_images, None if found is None else found.method]
+        rows.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+    return unicode(stream.getvalue())
+
+
+def _near(folder: Path) -> str:
+    """As short as it can be typed from here."""
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)

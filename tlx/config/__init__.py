@@ -1,0 +1,1 @@
+"""From what a user types to one checked configuration: schema, composition, validation, identity."""

@@ -1,0 +1,138 @@
+"""What Hydra or OmegaConf refuse, in one line with the nearest valid name."""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Sequence
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tlx.config import schema as tlx_config
+from tlx.config.hydra_launchers import KNOWN, missing
+from tlx.config.identity import flat
+from tlx.config.schema import Phase
+from tlx.core.errors import RequestError, nearest
+
+GROUPS = (
+    "backbone", "head", "dataset", "augmentation", "strategy",
+    "optimizer", "schedule", "source", "tracking", "launch", "experiment",
+)  # fmt: skip
+
+
+def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
+    """One line for what Hydra or OmegaConf refused, with the nearest valid name."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and (absent := missing(choice)):
+            return absent
+        options = [option for option in error.options or [] if option != "schema"]
+        if options:
+            offered = ", ".join(options)
+            return RequestError(f"{group}={choice}: no such {group}{nearest(choice, options)}; there are {offered}")
+        return RequestError(f"{group or choice}: no such group{nearest(group or choice, GROUPS)}")
+    if isinstance(error, OverrideParseException):
+        return RequestError(f"{error.override}: not of the form key=value")
+    text = str(error)
+    if found := re.match(r"Multiple values for ([\w/@.]+)\.|force-add of config groups is not supported", text):
+        given = next((o for o in overrides if re.match(r"\+", o) and (not found[1] or _named(o, found[1]))), "")
+        if given:
+            return RequestError(f"{given}: write {given.lstrip('+')}, without the +; the defaults have one already")
+    if found := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
+        given = next((o for o in overrides if o.startswith("+") and _named(o, found[1])), f"+{found[1]}=…")
+        return RequestError(f"{given}: write {given.lstrip('+')}, without the +; this key is there already")
+    if "Config group override must be" in text:
+        given = next((o for o in overrides if o.partition("=")[0] in GROUPS and o.endswith("=null")), "a group")
+        return RequestError(f"{given}: a group takes the name of a choice; --help lists them")
+    if found := re.match(r"In '([^']+)': .*\n?.*Key '(\w+)' not in '(\w+)'", text):
+        fields = getattr(tlx_config, found[3]).__dataclass_fields__
+        return RequestError(f"{found[1]}.yaml: {found[2]}: no such key{nearest(found[2], fields)}; {', '.join(fields)}")
+    if found := re.search(r"Could not override '([^']+)'(?:\. No match)?", text):
+        return unknown_key(found[1], text, overrides)
+    if found := re.search(r"Error merging override (.+)", text):
+        return _bad_value(found[1], error.__cause__ or error)
+    if found := re.search(r"Could not (?:load|find) '?([^'\n]+)'?", text):
+        return RequestError(found[0])
+    return RequestError(" ".join(line.strip() for line in text.splitlines() if line.strip())[:300])
+
+
+def _named(override: str, key: str) -> bool:
+    return override.lstrip("+~").partition("=")[0] == key
+
+
+def unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
+    given = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+    if found := re.fullmatch(r"\+?(?P<group>\w+)@(?P<package>[\w.]+)=(?P<choice>.*)", given):
+        return RequestError(f"{given}: write +{found['group']}@{found['package']}={found['choice']}")
+    if key.startswith("hydra."):
+        return _unknown_of_hydra(key, given, overrides)
+    # The rest of the request decides which keys exist (a strategy's phases, a data set's own).
+    others = [o for o in overrides if o != given and "." not in o.split("=")[0]]
+    try:
+        known = _known_keys(hydra.compose("config", others))
+    except (HydraException, OmegaConfBaseException):
+        known = _known_keys(hydra.compose("config"))
+    if re.match(r"\w+/?\w*=", given) and not set(known) & {key} and key in GROUPS:
+        return RequestError(f"{given}: no such choice")
+    if key in known and "={" in given:
+        return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
+    parent, _, leaf = key.rpartition(".")
+    siblings = {name[len(parent) + 1 :].split(".")[0] for name in known if parent and name.startswith(f"{parent}.")}
+    close = [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]
+    close = close or sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)[:1]
+    if not siblings:
+        close = close or difflib.get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.7)
+    hint = f"; {parent} has {', '.join(sorted(siblings))}" if siblings else ""
+    hint = f" (did you mean '{close[0]}'?)" if close else hint
+    if found := re.match(r"(.*strategy\.phases)\.(\w+)", key):
+        phases = sorted({name.split(".")[2] for name in known if name.startswith("strategy.phases.")})
+        if found[2] not in phases:
+            hint = f"{nearest(found[2], phases)}; its phases: {', '.join(phases)}"
+            return RequestError(f"{given}: this strategy has no phase {found[2]}{hint}")
+    return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg job` lists them all")
+
+
+def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> RequestError:
+    setting = key.removeprefix("hydra.launcher.")
+    if setting == key:
+        tree = OmegaConf.to_container(hydra.compose("config", return_hydra_config=True).hydra, resolve=False)
+        hint = nearest(key, [f"hydra.{name}" for name, _ in flat(tree)])  # type: ignore[arg-type]
+        return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg hydra` lists them all")
+    asked = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("launch=")), "basic")
+    settings: dict[str, list[str]] = {}
+    for preset in ["basic", *(preset for preset, _, _ in KNOWN.values())]:
+        with contextlib.suppress(HydraException, OmegaConfBaseException):  # its package is not installed
+            node = hydra.compose("config", [f"launch={preset}"], return_hydra_config=True).hydra.launcher
+            settings[preset] = [name for name, _ in flat(OmegaConf.to_container(node, resolve=False))]  # type: ignore[arg-type]
+    if setting in settings.get(asked, []) and "={" in given:
+        return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
+    having = [f"launch={preset}" for preset, names in settings.items() if preset != asked and setting in names]
+    hint = nearest(setting, settings.get(asked, [])) or (f"; with {' or '.join(having)} it has" if having else "")
+    return RequestError(f"{key}: launch={asked} has no such setting{hint}")
+
+
+def _known_keys(node: DictConfig) -> list[str]:
+    tree = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    keys = [key for key, _ in flat(tree)]  # type: ignore[arg-type]
+    phases = {key.split(".")[2] for key in keys if key.startswith("strategy.phases.")}
+    every = {f"strategy.phases.{phase}.{name}" for phase in phases for name in Phase.__dataclass_fields__}
+    return sorted({*keys, *every})
+
+
+def _bad_value(override: str, error: BaseException) -> RequestError:
+    override = override.strip().rstrip(".")
+    key = override.lstrip("+").partition("=")[0]
+    group = key.rpartition(".")[2]
+    if group in ("optimizer", "schedule") and ".phases." in key:
+        return RequestError(f"{override}: the {group} is a group: write +{group}@{override}")
+    first = str(getattr(error, "msg", None) or error).strip().splitlines()[0]
+    if "is not a subclass of" in first:
+        return RequestError(f"{override}: {key} holds other keys, as in {key}.<key>=<value>; see --cfg job -p {key}")
+    if "is not Optional" in first:
+        return RequestError(f"{override}: cannot be null")
+    hint = "; several values need -m" if "," in override.partition("=")[2] else ""
+    return RequestError(f"{override}: {first[0].lower()}{first[1:]}{hint}")

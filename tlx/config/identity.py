@@ -1,0 +1,133 @@
+"""What makes two runs the same: the configuration without what cannot change a result, and its hash."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tlx.config.schema import Config, Dataset, Phase, Phases, Runtime, Splits
+from tlx.core.errors import RequestError
+
+if TYPE_CHECKING:
+    pass
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`key was X, is Y` for every leaf in which two configurations differ."""
+    from tlx.config.identity import flat
+
+    one, two = dict(flat(before)), dict(flat(now))
+    return [
+        f"{key} was {one.get(key)}, is {two.get(key)}" for key in sorted({*one, *two}) if one.get(key) != two.get(key)
+    ]
+
+
+def identity(config: Config, fingerprint: str, weights: str) -> str:
+    """A hash of everything that can change the result: 64 hex digits.
+
+    Left out is where things lie and how fast they are computed; the data is in it by its content's `fingerprint`, the
+    starting weights by their digest.
+    """
+    tree = results(config)
+    tree.pop("source")
+    tree["dataset"]["reader"].pop("root", None)
+    tree["backbone"]["weights"], tree["dataset"]["fingerprint"] = weights, fingerprint
+    return _digest(tree)
+
+
+def key(config: Config) -> str:
+    """A hash of what is asked for, data and weights by their names: what a sweep knows a job by; 64 hex digits."""
+    return _digest(results(config))
+
+
+# What cannot change a result: where things lie, how fast they are computed, what is only told.
+ASIDE = (
+    *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
+    *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
+    "runtime.max_pixels",
+)
+
+
+# Keys that a later version has added, each with the value at which a run is what it was before: they are left out of
+# what a run, a job and a configuration are known by, and a tree of before is read with them.
+ADDED: dict[str, Any] = {
+    **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
+    **{f"{part}dataset.range": None for part in ("", "source.")},
+    "runtime.max_pixels": Runtime().max_pixels,
+    "evaluation.choose_by": "val_loss",
+}
+
+
+def results(config: Config) -> dict[str, Any]:
+    """The configuration as a tree, without what cannot change the result (`ASIDE`, and `ADDED` where that is unset)."""
+    tree = dataclasses.asdict(config)
+    for path in ASIDE:
+        part, _, leaf = path.rpartition(".")
+        (tree[part] if part else tree).pop(leaf)
+    return without_added(tree)
+
+
+def without_added(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a configuration without those keys of `ADDED` that are at the values there; it is changed."""
+    for path, unset in ADDED.items():
+        node, leaf = _holder(tree, path)
+        if node is not None and leaf in node and node[leaf] == unset:
+            del node[leaf]
+    return tree
+
+
+def _holder(tree: Mapping[str, Any], path: str) -> tuple[Any, str]:
+    """The mapping in which a dotted key lies (None where there is none), and its last name."""
+    *names, leaf = path.split(".")
+    node: Any = tree
+    for name in names:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return (node if isinstance(node, Mapping) else None), leaf
+
+
+def from_tree(tree: Mapping[str, Any]) -> Config:
+    """The configuration that `dataclasses.asdict` made the tree of.
+
+    Raises:
+        RequestError: another version of tlx made it.
+    """
+    try:
+        whole = copy.deepcopy(dict(tree))
+        for path, unset in ADDED.items():
+            node, leaf = _holder(whole, path)
+            if node is not None:
+                node.setdefault(leaf, copy.deepcopy(unset))
+        config: Config = _made(Config, whole)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RequestError(f"the configuration is of another version of tlx ({error}); start the run anew") from error
+    return config
+
+
+def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
+    values = {}
+    for part in dataclasses.fields(kind):
+        value = tree[part.name]
+        of = Dataset if part.name == "dataset" and value is not None else part.type
+        if dataclasses.is_dataclass(of):
+            value = _made(of, value)
+        elif of == Phases:
+            value = {name: _made(Phase, phase) for name, phase in value.items()}
+        values[part.name] = value
+    if unknown := tree.keys() - values.keys():
+        raise KeyError(", ".join(sorted(unknown)))
+    return kind(**values)
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, as (dotted key, value)."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,56 @@
+"""Files that are whole or absent, and what is said where one cannot be written."""
+
+import contextlib
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlx.core.errors import RequestError
+
+if TYPE_CHECKING:
+    pass
+
+
+# What the system says of a full disk.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    For a file or a folder. A full disk is a RequestError that names the path.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / path.name
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        if path.is_dir() and temporary.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except BrokenPipeError:  # of what is written beside it
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary.parent, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what `atomic` has left in `folder` for processes that were killed; nobody may be writing there."""
+    for temporary in folder.glob(".*.????????"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError) -> RequestError:
+    """What to say when `path` cannot be written: disk full, no permission, a file in the way."""
+    full = error.errno in (None, *FULL)
+    advice = "free some space, or take another place" if full else "take another place (output=…)"
+    return RequestError(f"cannot write {path}: {error.strerror or error}; {advice}")

@@ -1,0 +1,19 @@
+"""From files to labelled images, splits and pixels."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlx.datasets.images import FileBytes, Images
+    from tlx.datasets.readers import cifar10, image_folder, shapes
+    from tlx.datasets.splits import Parts
+
+__all__ = ["FileBytes", "Images", "Parts", "cifar10", "image_folder", "shapes"]
+_HOME = {"FileBytes": "images", "Images": "images", "Parts": "splits"}
+
+
+def __getattr__(name: str) -> Any:
+    """The readers that YAML files name, and what a reader of one's own returns; a module is imported when asked for."""
+    if name in __all__:
+        return getattr(import_module(f"tlx.datasets.{_HOME.get(name, 'readers')}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

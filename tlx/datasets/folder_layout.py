@@ -1,0 +1,157 @@
+"""Image folders: one sub-folder a class, perhaps below folders for the parts."""
+
+import fnmatch
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tlx.core.errors import RequestError, empty, precomposed, reason, recovered
+from tlx.core.safe_archive import litter
+from tlx.datasets.file_kinds import is_image
+from tlx.datasets.images import FileBytes, Images
+
+# Files in which people keep labels.
+TABLES = re.compile(r".*\.(csv|tsv|xlsx?|parquet|jsonl?)|.*(label|annot|class|train|test|val).*\.txt", re.IGNORECASE)
+SHARED = 0.5  # of the sub-folders' names of one folder that another one has, too: they hold the same classes
+MOST = 4  # names in a message
+
+
+def local(given: str) -> Path:
+    """A path as it was typed, with the home for `~`.
+
+    Raises:
+        RequestError: it is empty, or a URL.
+    """
+    if not given.strip():
+        raise empty("path")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
+        raise RequestError(f"{given}: a URL; nothing is fetched here: download it and give the file's path")
+    return existing(os.path.expanduser(given))
+
+
+def existing(path: str) -> Path:
+    """A path, or the one that is there and differs only in how its accents are written (NFC, NFD)."""
+    forms = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD") if not path.isascii()))
+    return Path(next(filter(os.path.lexists, forms), path))
+
+
+def class_name(folder: str) -> str:
+    """What the class in a folder of that name is called, whatever the system and its way of writing accents."""
+    return precomposed(recovered(folder))
+
+
+def subfolders(folder: Path) -> list[os.DirEntry[str]]:
+    """The sub-folders that are the person's, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if e.is_dir() and not litter(e.name)), key=lambda e: e.name)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def files_in(folder: Path) -> list[str]:
+    """The names of the files of a folder that are the person's, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.is_dir() and not litter(entry.name))
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def tables(folder: Path) -> list[str]:
+    """The names of the files of a folder that may hold labels."""
+    return [name for name in files_in(folder) if TABLES.fullmatch(name)]
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the sub-folders that are the person's."""
+    return {entry.name for entry in subfolders(folder)}
+
+
+def pictures(folder: Path) -> int:
+    """How many images lie in a folder itself."""
+    return sum(is_image(folder / name) for name in files_in(folder))
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether any image lies in a folder itself; it is looked for no further than that."""
+    return any(is_image(folder / name) for name in files_in(folder))
+
+
+def content(folder: Path) -> str:
+    """How many images lie in a folder itself, in words."""
+    number = pictures(folder)
+    return f"{number} image{'' if number == 1 else 's'}"
+
+
+def alike(one: set[str], other: set[str]) -> bool:
+    """Whether two sets of names are those of the same classes: two or more in all, and half of the fewer shared."""
+    fewer = min(len(one), len(other))
+    return bool(fewer) and len(one | other) > 1 and len(one & other) >= max(1, SHARED * fewer)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+
+
+def images_of(
+    root: Path, place: Path, classes: Sequence[str], ignore: Sequence[str]
+) -> tuple[Images, list[tuple[str, str]]]:
+    """One part's images, and the files in it that are none of them."""
+    skipped = [
+        (str(file), "beside the classes' folders: belongs to none")
+        for file in sorted(place.iterdir())
+        if not litter(file.name) and is_image(file)
+    ]
+    files, labels = [], []
+    for entry in sorted(subfolders(place), key=lambda entry: class_name(entry.name)):  # a part may lack a class
+        label = classes.index(class_name(entry.name))
+        for file in sorted(walk(entry.path), key=precomposed):
+            if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
+                skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
+            else:
+                files.append(file)
+                labels.append(label)
+    names = [precomposed(Path(file).relative_to(root).as_posix()) for file in files]
+    return Images(files, labels, FileBytes(tuple(files)), names), skipped
+
+
+def walk(folder: str) -> Iterator[str]:
+    """The paths of all files below a folder but the system's own, through links too, each folder once.
+
+    Raises:
+        RequestError: a folder cannot be read.
+    """
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not litter(name)]
+        if real not in seen:
+            yield from (os.path.join(place, name) for name in files if not litter(name))
+        seen.add(real)
+
+
+def _unreadable(error: OSError) -> RequestError:
+    return RequestError(f"{error.filename}: cannot be read: {reason(error).lower()}")
+
+
+def _refuse(error: OSError) -> None:
+    raise _unreadable(error) from error
+
+
+def no_classes(folder: Path, names: Sequence[str]) -> str:
+    """Why a folder is not one of classes."""
+    lists = ", ".join(tables(folder)[:3])
+    unread = f"; labels are not read from a file ({lists})" if lists else ""
+    if names:
+        inner = folder / names[0]
+        while len(below := subfolders(inner)) == 1:
+            inner = inner / below[0].name
+        hint = f" (did you mean dataset.root={inner}?)" if len(subfolders(inner)) > 1 else ""
+        return f"{folder.name}/ has one class only, '{names[0]}'{unread}; two or more sub-folders are needed{hint}"
+    found = pictures(folder)
+    seen = f"holds {found} images but no sub-folder" if found else "is empty: no sub-folder in it"
+    return f"{seen}{unread}; give a folder with one sub-folder of images a class, two or more"

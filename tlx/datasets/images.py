@@ -1,0 +1,260 @@
+"""Images that are decoded on demand, and the one pass in which all of them are read. No torch here."""
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlx.core.device import free_memory
+from tlx.core.errors import reason
+from tlx.datasets.content_digests import Decoded, Seen, digest_of, seen
+from tlx.datasets.image_decoding import MAX_BYTES, Pixels, UnreadableImage, allow, allowed, decode, examined
+from tlx.datasets.pixel_levels import Levels, Range
+
+__all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacked", "joined", "read_all"]
+
+Labels = NDArray[np.int64]
+Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
+MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
+CHUNK = 16  # images a task of the reading threads
+
+log = logging.getLogger("tlx")
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """Reads image i from its file."""
+
+    paths: tuple[str, ...]
+
+    def __call__(self, index: int) -> bytes:
+        with open(self.paths[index], "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableImage("not a file")
+            size = found.st_size
+            if size > MAX_BYTES:  # a film among the photographs
+                raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
+            return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file, and a pipe without waiting for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Image i of an array in memory: uint8 [N, H, W, 3]."""
+
+    pixels: Pixels
+
+    def __call__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Image i of several readers."""
+
+    sources: tuple[tuple[Read, int], ...]  # (reader, the image's number there)
+
+    def __call__(self, index: int) -> "bytes | Pixels":
+        read, number = self.sources[index]
+        return read(number)
+
+
+@dataclass
+class _Budget:
+    """Bytes that may still be kept, counted by all reading threads together."""
+
+    left: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, size: int) -> bool:
+        with self.lock:
+            if size > self.left:
+                return False
+            self.left -= size
+            return True
+
+
+class Store:
+    """Where a part's pixels come from, what is known of them, and those that are kept; shared by its subsets."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+        self.kept: dict[int, Pixels] = {}
+        self.digests: dict[int, str] = {}
+        self.levels: dict[int, Levels] = {}  # of the images of more than 8 bits
+        self.span: Range | None = None  # what becomes black and white in these
+        self.budget: _Budget | None = None
+
+    def pixels(self, row: int) -> Pixels:
+        kept = self.kept.get(row)
+        if kept is not None:
+            return kept
+        content = self.read(row)
+        pixels = decode(content, self.span, self._file(row) or "") if isinstance(content, bytes) else content
+        if self.budget is not None and self.budget.take(pixels.nbytes):
+            self.kept[row] = pixels
+        return pixels
+
+    def check(self, row: int, decoded: Decoded | None) -> str | None:
+        """Hashes an image, and decodes it unless that is known to go well; the reason why not, or None.
+
+        Nothing is read of a file that this process has read before, where its digest is all that is asked for.
+        `decoded`: None decodes nothing.
+        """
+
+        def fine(digest: str) -> bool:
+            return decoded is None or row in self.kept or digest in decoded.digests
+
+        try:
+            path = self._file(row)
+            state = Seen.state(path) if path else ()
+            digest = seen.get(path, state) if path else None
+            if digest is None or not fine(digest):
+                content = self.read(row)
+                digest = digest_of(content)
+                if not fine(digest):
+                    found = examined(content, path or "") if isinstance(content, bytes) else content
+                    if isinstance(found, Levels):
+                        self.levels[row] = found
+                    elif found is not None and self.budget is not None and self.budget.take(found.nbytes):
+                        self.kept[row] = found
+                if path:
+                    seen.keep(path, state, digest)
+        except UnreadableImage as error:
+            return str(error)
+        except OSError as error:
+            return reason(error).lower()
+        self.digests[row] = digest
+        if decoded is not None and digest in decoded.levels:
+            self.levels[row] = decoded.levels[digest]
+        return None
+
+    def digest(self, row: int) -> str:
+        if row not in self.digests:
+            self.digests[row] = digest_of(self.read(row))
+        return self.digests[row]
+
+    def _file(self, row: int) -> str | None:
+        """Where an image is read from, or None where it is in memory or drawn."""
+        read = self.read
+        while isinstance(read, Joined):
+            read, row = read.sources[row]
+        return read.paths[row] if isinstance(read, FileBytes) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process decodes for itself, and has limits of its own.
+        return {**self.__dict__, "kept": {}, "budget": None, "most": allowed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        allow(state.pop("most"))
+        self.__dict__.update(state)
+
+
+class Images:
+    """One split: labelled images, decoded on demand. Picklable; `decode` may be called from many threads.
+
+    `files`: the path of each image, or `<split>/<index>` where there is no file. `names`: the same without the
+    part that depends on where the data lies. `labels`: int64 [N], positions in the data set's class list.
+    """
+
+    def __init__(
+        self, files: Sequence[str], labels: Iterable[int], read: Read, names: Sequence[str] | None = None
+    ) -> None:
+        self.files = tuple(files)
+        self.names = self.files if names is None else tuple(names)
+        self.labels: Labels = np.fromiter(labels, dtype=np.int64)
+        if not len(self.files) == len(self.names) == len(self.labels):
+            raise ValueError(f"{len(self.files)} files, {len(self.names)} names and {len(self.labels)} labels")
+        self.store = Store(read)
+        self.rows: Labels = np.arange(len(self.files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def decode(self, index: int) -> Pixels:
+        """Image `index` as uint8 [H, W, 3], RGB. Raises `UnreadableImage`. Not to be written to: it may be kept."""
+        return self.store.pixels(int(self.rows[index]))
+
+    def stack(self, indices: Labels) -> "Pixels | None":
+        """The images at `indices` as uint8 [B, H, W, 3], where all of them lie in one array in memory; else None."""
+        read = self.store.read
+        return read.pixels[self.rows[indices]] if isinstance(read, Stacked) else None
+
+    def subset(self, indices: Iterable[int]) -> "Images":
+        """The images at `indices`, in that order; what is kept of them is shared."""
+        chosen = np.fromiter(indices, dtype=np.int64)
+        result = object.__new__(Images)
+        result.files = tuple(self.files[i] for i in chosen)
+        result.names = tuple(self.names[i] for i in chosen)
+        result.labels, result.rows, result.store = self.labels[chosen], self.rows[chosen], self.store
+        return result
+
+    def digests(self) -> list[str]:
+        """A digest of each image's content (the file's bytes, or the pixels where there is no file): 40 hex digits."""
+        return [self.store.digest(int(row)) for row in self.rows]
+
+    def levels(self) -> list[tuple[str, Levels]]:
+        """(digest, levels) of each image of more than 8 bits, as far as they were examined."""
+        known = self.store.levels
+        return [(self.store.digest(row), known[row]) for row in self.rows.tolist() if row in known]
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    """The images of several parts as one, in that order."""
+    return Images(
+        [file for part in parts for file in part.files],
+        [label for part in parts for label in part.labels.tolist()],
+        Joined(tuple((part.store.read, row) for part in parts for row in part.rows.tolist())),
+        [name for part in parts for name in part.names],
+    )
+
+
+def read_all(
+    sets: Mapping[str, Images], decoded: Decoded | None = None, decode: Collection[str] | None = None
+) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
+    """Hashes every image once, in threads, and decodes those that `decoded` does not know.
+
+    `decode`: the sets whose images are decoded; None: all. Pixels are kept while a quarter of the free memory holds
+    them. Returns the sets without what cannot be read, and (path, reason) of each such file.
+    """
+    decoded = decoded or Decoded(None)
+    budget = _Budget(MEMORY_SHARE * free_memory())
+    for images in sets.values():
+        images.store.budget = budget
+    total = sum(map(len, sets.values()))
+    if total > 5_000:
+        log.info("reading %s images", f"{total:,}")
+
+    def check(images: Images, start: int, known: Decoded | None) -> list[tuple[int, str]]:
+        rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
+        results = ((index, images.store.check(row, known)) for index, row in rows)
+        return [(index, why) for index, why in results if why is not None]
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    good, bad = {}, []
+    with ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
+        pending = {
+            name: [
+                threads.submit(check, images, start, decoded if decode is None or name in decode else None)
+                for start in range(0, len(images), CHUNK)
+            ]
+            for name, images in sets.items()
+        }
+        for name, images in sets.items():
+            failed = dict(pair for task in pending[name] for pair in task.result())
+            bad += [(images.files[index], why) for index, why in failed.items()]
+            good[name] = images.subset(i for i in range(len(images)) if i not in failed) if failed else images
+    return good, tuple(bad)

@@ -1,0 +1,137 @@
+"""Decoded pixels to network input: the evaluation view, random views, and the normalisation in the network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from tlx.core.errors import RequestError, nearest
+from tlx.datasets.image_decoding import MAX_PIXELS, Pixels, UnreadableImage
+from tlx.datasets.pixel_levels import Range
+
+__all__ = ["Normalize", "Preprocessing", "as_batch"]
+
+INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST_EXACT,  # what Pillow calls nearest
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input; one object for evaluation, prediction and export.
+
+    `input_size`: side of the network's input, pixels. `resize`: the short side is brought to this, pixels, or None:
+    both sides to `input_size`. `crop`: side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values
+    in [0, 1]. `interpolation`: bilinear, bicubic or nearest. `range`: the values that become black and white when an
+    image of more than 8 bits is decoded; None: no such image was trained on. Raises `RequestError` where these
+    contradict each other.
+    """
+
+    input_size: int
+    resize: int | None
+    crop: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    range: Range | None = None
+
+    def __post_init__(self) -> None:
+        size = self.input_size
+        if size < 1:
+            raise RequestError(f"backbone.input_size={size}: must be at least 1 pixel")
+        if self.interpolation not in INTERPOLATIONS:
+            hint = nearest(self.interpolation, INTERPOLATIONS)
+            raise RequestError(f"backbone.interpolation={self.interpolation}: one of {', '.join(INTERPOLATIONS)}{hint}")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise RequestError(f"backbone.{key}={list(values)}: needs three values: red, green, blue")
+        if min(self.std) <= 0:
+            raise RequestError(f"backbone.std={list(self.std)}: every value must be above 0")
+        if self.resize is None and self.crop is not None:
+            raise RequestError(f"backbone.crop={self.crop}: resize=squash takes no crop; set backbone.crop=null")
+        if self.resize is not None and self.crop is not None and self.crop > self.resize:
+            raise RequestError(f"backbone.crop={self.crop}: must not be above backbone.resize={self.resize}")
+        if self.crop not in (None, size):
+            raise RequestError(f"backbone.crop={self.crop}: must be backbone.input_size={size}, or null for no crop")
+        if self.crop is None and self.resize not in (None, size):
+            raise RequestError(
+                f"backbone.resize={self.resize} without a crop: must be backbone.input_size={size}, or squash; "
+                f"or set backbone.crop={size}"
+            )
+
+    def view(self, image: Tensor) -> Tensor:
+        """The one deterministic view of an image: uint8 [3, H, W] to uint8 [3, input_size, input_size].
+
+        Raises `RequestError` for an image that is not square where neither a crop nor squash makes it so, and
+        `UnreadableImage` for one so narrow that it would not fit into memory.
+        """
+        height, width = image.shape[-2:]
+        short, long = sorted((height, width))
+        if self.resize is not None and long / short * self.resize**2 > MAX_PIXELS:  # small until it is resized
+            raise UnreadableImage(
+                f"{width} x {height} pixels are too narrow: resized they are more than {MAX_PIXELS:,}"
+            )
+        mode = INTERPOLATIONS[self.interpolation]
+        size = [self.input_size, self.input_size] if self.resize is None else [self.resize]
+        result: Tensor = F.resize(image, size, interpolation=mode, antialias=True)
+        if self.crop is not None:
+            result = F.center_crop(result, [self.crop, self.crop])
+        height, width = result.shape[-2:]
+        if height != width:
+            raise RequestError(
+                f"backbone.crop=null leaves an image of {width} x {height} pixels: "
+                f"set backbone.crop={self.input_size} or backbone.resize=squash"
+            )
+        return result
+
+    def of(self, pixels: Pixels) -> Tensor:
+        """The view of decoded pixels: uint8 [H, W, 3] to uint8 [3, input_size, input_size]. Raises as `view`."""
+        return self.view(torch.from_numpy(pixels).permute(2, 0, 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; without a range where there is none, as it was before there were any."""
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        span = values.pop("range")
+        return values if span is None else {**values, "range": list(span)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`."""
+        lists = {name: tuple(values[name]) for name in ("mean", "std", "range") if name in values}
+        return cls(**{**values, **lists})
+
+
+def as_batch(views: Sequence[Tensor]) -> Tensor:
+    """uint8 `[3, S, S]` each to `[N, 3, S, S]` with the channels last, as they are decoded and as convolutions take
+    them: a copy of whole rows."""
+    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+
+
+class Normalize(nn.Module):
+    """Pixels to what the network was trained on: the first module of every network.
+
+    uint8 or float [N, 3, S, S] in 0..255 to float32 of the same shape, `(x / 255 - mean) / std` a channel. Mean and
+    std are no part of the state dict, so that its keys stay the original network's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 or float [N, 3, S, S] in 0..255 to float32 [N, 3, S, S]."""
+        return (x.float() / 255 - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        """Mean and std, in a printed network."""
+        return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"

@@ -1,0 +1,1 @@
+"""The frozen part of a network: traced, fused, run in batches, its output cached."""

@@ -1,0 +1,313 @@
+"""Rows of bytes kept on disk across runs and processes, found by what they were computed from; never trusted.
+
+`<folder>/<space>/<block>/` holds `rows.bin`, `keys.bin` and `block.json`; `<folder>/.<space>.lock` is a space's lock.
+A name that begins with a dot is no block: one that is being written, removed, or was left by a killed process.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from tlx.core.errors import reason
+from tlx.features.disk_block import (
+    KEY_BYTES,
+    Damaged,
+    bytes_in,
+    folders,
+    map_rows,
+    read_head,
+    read_keys,
+    remember,
+    remove,
+    reserve,
+    write_names,
+)
+
+__all__ = ["Entry", "Found", "Store", "mib"]
+
+MARGIN = 1 << 28  # bytes of the disk that are left for what a run itself writes
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the store has of the keys asked for.
+
+    Attributes:
+        blocks: `[n, row_bytes]` each, mapped from the file copy-on-write: writing to one changes no file.
+        block: `[N]`, which of `blocks` has key i; -1: none.
+        row: `[N]`, key i's row in that block.
+        own: of each block, whether this `Store` has written it.
+    """
+
+    blocks: list[NDArray[np.uint8]]
+    block: NDArray[np.int64]
+    row: NDArray[np.int64]
+    own: list[bool]
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """The indices of the keys that no block has, ascending."""
+        return np.flatnonzero(self.block < 0)
+
+    @property
+    def owned(self) -> int:
+        """How many keys are in blocks that this `Store` has written."""
+        return int(np.isin(self.block, np.flatnonzero(self.own)).sum())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A space, for people. `used`: seconds since 1970 when its rows were last found or written."""
+
+    space: str
+    about: Mapping[str, Any]
+    images: int
+    bytes: int
+    used: float
+    blocks: int
+    each: Sequence[
+        Mapping[str, Any]
+    ] = ()  # what every block says, the one used last first; `about` is the first of them
+
+
+class Store:
+    """Blocks of rows under a folder: each whole or absent, all of them together within `limit` bytes.
+
+    A *space* (8 lower-case hex digits or more) stands for all that decides what a row is; a *key* (40) for what the row
+    was computed from. What a disk can do (full, read-only, damaged, shared) costs at most the rows, never an exception:
+    it is said once in a line. With `limit` 0 nothing is found, written or made.
+
+    Attributes:
+        say: takes one line for people.
+    """
+
+    def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
+        self.folder, self.limit, self.say = folder, limit, say
+        self._said: set[object] = set()
+        self._own: set[Path] = set()
+
+    @contextlib.contextmanager
+    def lock(self, space: str) -> Iterator[None]:
+        """One process at a time computes the rows of `space`; the others wait here, and then find them. Not nested.
+
+        The system releases the lock of a killed process; what that one left in the space is removed here. Nothing is
+        locked where the folder cannot be written: nothing can be shared there.
+        """
+        held = self._acquire(space, wait=True) if self.limit else None
+        try:
+            self._sweep(space, held)
+            yield
+        finally:
+            self._leave(space, held)
+
+    def find(self, space: str, keys: Sequence[str], row_bytes: int) -> Found:
+        """The rows of `keys` that are kept; their blocks count as used now. What is damaged is removed and missing."""
+        blocks: list[NDArray[np.uint8]] = []
+        own: list[bool] = []
+        where: dict[str, tuple[int, int]] = {}
+        wanted = set(keys)
+        for place in self._blocks(space) if self.limit else []:
+            if not wanted:
+                break
+            try:
+                head = read_head(place)
+                if head.row_bytes != row_bytes:
+                    raise Damaged(f"rows of {head.row_bytes:,} bytes, not {row_bytes:,}")
+                held = {key: i for i, key in enumerate(read_keys(place, head))}
+                hits = wanted & held.keys()
+                if hits:
+                    blocks.append(map_rows(place, head))
+                    own.append(place in self._own)
+                    where |= {key: (len(blocks) - 1, held[key]) for key in hits}
+                    wanted -= hits
+                    with contextlib.suppress(OSError):  # a folder that is only read keeps the time of writing
+                        os.utime(place / "block.json")
+            except (Damaged, FileNotFoundError) as error:
+                if os.path.lexists(place):  # else another process has just removed it
+                    why = f"{Path(error.filename).name} is missing" if isinstance(error, OSError) else str(error)
+                    self._once(place, f"{place} is damaged ({why}); computed anew")
+                    remove(place)
+            except (OSError, ValueError) as error:  # it may be whole: another user's, or no memory to map it
+                self._once(place, f"{place} cannot be read ({reason(error)}); computed anew")
+        at = np.array([where.get(key, (-1, 0)) for key in keys], dtype=np.int64).reshape(-1, 2)
+        return Found(blocks, at[:, 0], at[:, 1], own)
+
+    def takes(self, n: int, row_bytes: int) -> bool:
+        """Whether `n` rows are within the limit; more of them, in several blocks, would push each other out."""
+        return n * (row_bytes + KEY_BYTES) <= self.limit
+
+    @contextlib.contextmanager
+    def write(
+        self, space: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any]
+    ) -> Iterator[NDArray[np.uint8] | None]:
+        """An array `[n, row_bytes]`, mapped to a file, to fill with the rows of `keys`; within `lock(space)`.
+
+        It becomes a block when the `with` block ends well, and vanishes when it does not; then the blocks that were not
+        used for longest go until all are within the limit. None where the store cannot take it.
+
+        `about`: what people are told of the space; goes through JSON.
+        """
+        scratch = self.folder / space / f".{uuid.uuid4().hex[:16]}"
+        rows = self._allocate(scratch, len(keys), row_bytes)
+        try:
+            yield rows
+            if rows is not None:
+                self._finish(scratch, keys, rows, about)
+        finally:
+            if rows is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """What is kept, the space used last first; one without a block is being written, or was never finished."""
+        found = []
+        for space in self._spaces():
+            said = list[tuple[float, Mapping[str, Any]]]()
+            images = 0
+            for place in self._blocks(space):
+                with contextlib.suppress(OSError, Damaged):
+                    changed = (place / "block.json").stat().st_mtime
+                    head = read_head(place)
+                    said.append((changed, head.about))
+                    images += head.rows
+            used, blocks = max((changed for changed, _ in said), default=0.0), len(said)
+            each = [about for _, about in sorted(said, key=lambda block: -block[0])]
+            size = bytes_in(self.folder / space)
+            if size:
+                found.append(Entry(space, each[0] if each else {}, images, size, used, blocks, each))
+        return sorted(found, key=lambda entry: (-entry.used, entry.space))
+
+    def clear(self, spaces: Sequence[str] | None) -> tuple[int, int]:
+        """Removes `spaces` (None: all), but not what a process is writing; returns how many had something, and bytes.
+
+        Runs that use them go on: a mapped file stays until it is closed.
+        """
+        removed = freed = 0
+        for space in self._spaces():
+            if spaces is not None and space not in spaces:
+                continue
+            before = bytes_in(self.folder / space)
+            for place in self._blocks(space):
+                remove(place)
+            self._tidy(space)
+            less = before - bytes_in(self.folder / space)
+            removed, freed = removed + (less > 0), freed + less
+        return removed, freed
+
+    def _allocate(self, scratch: Path, n: int, row_bytes: int) -> NDArray[np.uint8] | None:
+        size = n * (row_bytes + KEY_BYTES)
+        if not self.limit or not n or not row_bytes:
+            return None
+        if not self.takes(n, row_bytes):
+            self._once("limit", f"{mib(size)} are more than {self.folder} may hold ({mib(self.limit)}); not kept")
+            return None
+        try:
+            scratch.mkdir(parents=True)
+            if shutil.disk_usage(scratch).free < size + MARGIN:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # Opened here: numpy's own "w+" would cut the file to nothing, and a disk that fills up later is SIGBUS.
+            with (scratch / "rows.bin").open("w+b") as file:
+                reserve(file.fileno(), n * row_bytes)
+                return np.asarray(np.memmap(file, dtype=np.uint8, mode="r+", shape=(n, row_bytes)))
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._cannot_keep(error)
+            return None
+
+    def _finish(self, scratch: Path, keys: Sequence[str], rows: NDArray[np.uint8], about: Mapping[str, Any]) -> None:
+        place = scratch.with_name(scratch.name[1:])
+        try:
+            crc = write_names(scratch, keys, rows, about)
+            scratch.rename(place)
+            self._own.add(place)
+        except OSError as error:
+            self._cannot_keep(error)
+            return
+        with contextlib.suppress(OSError):  # another process may have removed it already
+            remember(place / "rows.bin", crc)
+        self._trim(place)
+
+    def _trim(self, newest: Path) -> None:
+        """Removes blocks, the one used longest ago first, until all are within the limit; `newest` stays."""
+        kept = []
+        for space in self._spaces():
+            for place in self._blocks(space):
+                with contextlib.suppress(OSError):  # other processes trim too
+                    kept.append(((place / "block.json").stat().st_mtime_ns, place, bytes_in(place)))
+        total = sum(size for _, _, size in kept)
+        for _, place, size in sorted(kept):
+            if total > self.limit and place != newest and remove(place):
+                total -= size
+        for space in self._spaces():
+            if self._unfinished(space) or not self._blocks(space):
+                self._tidy(space)
+
+    def _spaces(self) -> list[str]:
+        return [place.name for place in folders(self.folder, "[0-9a-f]{8,}")]
+
+    def _blocks(self, space: str) -> list[Path]:
+        return folders(self.folder / space, "[0-9a-f]{16}")
+
+    def _unfinished(self, space: str) -> list[Path]:
+        return folders(self.folder / space, "[.][0-9a-f]{16}")
+
+    def _acquire(self, space: str, *, wait: bool) -> FileLock | None:
+        lock = FileLock(self.folder / f".{space}.lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except TimeoutError:
+                if not wait:
+                    return None
+                self.say("features: another process computes the same; waiting for it")
+                lock.acquire()
+        except (OSError, NotImplementedError):  # a file system without locks
+            return None
+        return lock
+
+    def _sweep(self, space: str, held: FileLock | None) -> None:
+        """Removes what was left half done: who holds the lock of the space knows that nobody else writes there."""
+        for place in self._unfinished(space) if held else []:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _leave(self, space: str, held: FileLock | None) -> None:
+        """Releases the lock of a space; one that is empty goes, and the lock's file with it."""
+        if not held:
+            return
+        with contextlib.suppress(OSError):  # it is not empty
+            (self.folder / space).rmdir()
+        if not os.path.lexists(self.folder / space):
+            with contextlib.suppress(OSError):  # a process that waits for the file that is unlinked makes a new one
+                (self.folder / f".{space}.lock").unlink()
+        held.release()
+
+    def _tidy(self, space: str) -> None:
+        """Sweeps a space unless it is locked."""
+        held = self._acquire(space, wait=False)
+        self._sweep(space, held)
+        self._leave(space, held)
+
+    def _cannot_keep(self, error: OSError) -> None:
+        self._once(error.errno, f"cannot be kept in {self.folder} ({reason(error)}); the next run computes them anew")
+
+    def _once(self, cause: object, line: str) -> None:
+        if cause not in self._said:
+            self._said.add(cause)
+            self.say(f"features: {line}")
+
+
+def mib(size: int) -> str:
+    """A number of bytes for people."""
+    if size < 2**20:
+        return f"{size / 2**10:.0f} KiB"
+    return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,262 @@
+"""What a person sees: the plan before a run, where it stands while it goes on, and what it found.
+
+Progress goes to stderr: on a terminal a live line that reads the trainer's `Progress` a few times a second (the trainer
+knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
+"""
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from tlx.core.choose_by import RULES
+from tlx.core.errors import lookalikes, printable
+from tlx.reporting.log_lines import HANDLER, lines
+from tlx.reporting.text_table import aligned, duration
+
+try:
+    from tlx.reporting import rich_console
+except ImportError:  # a machine with no more than what computes: plain lines
+    rich_console = None  # type: ignore[assignment]
+
+LONG = 3  # so many frozen stages in a row are one line of the plan
+SHOWN = 0.01  # of a run's time, from which a part of it is named
+MOST = 20  # classes in the closing table
+log = logging.getLogger("tlx")
+
+
+class Progress(Protocol):
+    """Where a run stands: plain values that the trainer overwrites."""
+
+    phase: str
+    doing: str  # between epochs, in words
+    epoch: int  # done, over all phases
+    epochs: int  # planned
+    batch: int
+    batches: int
+    loss: Any  # number or 0-d tensor, nats
+    val_accuracy: float
+    images_per_second: float
+    best_epoch: int
+
+    @property
+    def eta(self) -> float:
+        """Seconds left; NaN where unknown."""
+
+
+class Found(Protocol):
+    """What is known about a run, as `summary.json` has it; filled while the run goes on."""
+
+    folder: Path
+    test_accuracy: float | None
+    test_accuracy_interval: list[float] | None
+    accuracy_before_training: float | None
+    test_loss: float | None
+    val_accuracy: float | None
+    best_epoch: int | None
+    choose_by: str
+    epochs: int
+    seconds: dict[str, float]
+    images_per_second: float | None
+    images: dict[str, int]
+    splits: dict[str, str]
+    copies: dict[str, Any]
+    classes: list[str]
+    skipped: list[list[str]]
+    precision: str
+    device: str
+    per_class: dict[str, dict[str, float]]
+    mlflow_run_id: str
+
+
+class Display:
+    """Shows a run while the block lasts; what stays is logged, and comes to the screen by that way alone.
+
+    Args:
+        progress: read from another thread, never written.
+        summary: what is known before training: images, classes, device, precision, folder.
+        plan: a mapping a phase, as `plan.json` has it.
+    """
+
+    def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
+        self.progress, self.summary, self.plan = progress, summary, plan
+        self._live = rich_console and rich_console.LiveLine(self._now)
+        self._within = ExitStack()
+
+    def __enter__(self) -> "Display":
+        self._within.enter_context(lines())
+        self._within.enter_context(HANDLER.through(self.say))
+        for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
+            log.info("%s", line)
+        if self._live and self._live.shown and HANDLER.level == logging.INFO:
+            self._within.enter_context(self._live)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._within.close()
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Shows a finished epoch."""
+        log.info("%s", epoch_line(row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"]))
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the live one; never wrapped where it is not a terminal."""
+        if self._live and self._live.shown:
+            self._live.say(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _now(self) -> tuple[str, float | None]:
+        """What the live line says: what is going on, how far, how good, how fast, how long still; and the share done,
+        None where that is not known."""
+        now = self.progress
+        if now.doing:
+            return now.doing, None
+        if not now.batches or now.epoch >= now.epochs:
+            return "measuring …" if now.epochs and now.epoch >= now.epochs else "preparing …", None
+        loss = float(now.loss)
+        facts = [
+            f"{now.phase}: epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, batch {now.batch} of {now.batches}"
+        ]
+        facts += [f"loss {loss:.4f}"] if not math.isnan(loss) else []
+        facts += [f"val_accuracy {now.val_accuracy:.1%}"] if not math.isnan(now.val_accuracy) else []
+        facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
+        facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
+        return "  ".join(facts), min((now.epoch + now.batch / now.batches) / now.epochs, 1.0)
+
+
+def opening(summary: Found) -> Iterator[str]:
+    """What is about to happen: data, device, and what was left out of the data."""
+    classes = _some([printable(str(c)) for c in summary.classes], 6)
+    yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
+    if same := [" and ".join(map(repr, names)) for names in lookalikes(map(str, summary.classes))]:
+        yield (
+            f"classes: {_some(same, 3)} differ only in case, spaces or signs that cannot be seen; if they are one "
+            "class, put their images into one folder"
+        )
+    yield from summary.copies.get("lines", ())
+    if summary.skipped:
+        names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
+        yield f"skipped: {_files(summary.skipped)}: {names}"
+    yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
+
+
+def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:
+    """How many images each split has, and where they come from: `195 train (train/), 49 val (split off train/)`."""
+    return ", ".join(
+        f"{number} {split}{f' ({splits[split]})' if split in splits else ''}" for split, number in images.items()
+    )
+
+
+def plan_lines(phase: Mapping[str, Any]) -> list[str]:
+    """A phase of `plan.json` as aligned lines; many frozen stages in a row are one line."""
+    stages = list(phase["stages"])
+    total, learns = (sum(stage[key] for stage in stages) for key in ("parameters", "learns"))
+    rows = [("stage", "parameters", "learn", "lr")]
+    i = 0
+    while i < len(stages):
+        run = i
+        while run < len(stages) and stages[run]["frozen"]:
+            run += 1
+        if run - i > LONG:
+            together = f"{stages[i]['stage']} … {stages[run - 1]['stage']} ({run - i} stages)"
+            rows.append((together, f"{sum(s['parameters'] for s in stages[i:run]):,}", "frozen", ""))
+            i = run
+            continue
+        stage = stages[i]
+        learn = "frozen" if stage["frozen"] else f"{stage['learns']:,}" if stage["learns"] else "statistics"
+        rows.append((stage["stage"], f"{stage['parameters']:,}", learn, _lr(stage["lr"])))
+        i += 1
+    share = f"{learns:,} of {total:,} parameters learn"
+    return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool = False) -> str:
+    """An epoch in one line; `best` marks the best one so far by the figure that chooses."""
+    of = f"/{epochs}" if epochs else ""
+    facts = [
+        f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
+        f"{row['phase']}",
+        f"train_loss {row['train_loss']:.4f}",
+        f"val_loss {row['val_loss']:.4f}",
+        f"val_accuracy {row['val_accuracy']:6.1%}",
+        *(f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row),
+        f"lr {_lr(row['lr'])}",
+        f"{row['images_per_second']:.0f} images/s",
+        f"{row['seconds']:.1f} s",
+    ]
+    return "  ".join(facts) + ("  best" if best else "")
+
+
+def closing(summary: Found, file: Any = None) -> None:
+    """Prints what a finished run found, on stdout: a table on a terminal, aligned text elsewhere."""
+    facts = list(_facts(summary))
+    classes: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
+    ranked = sorted(summary.per_class.items(), key=lambda item: item[1]["f1"])
+    shown = ranked[:MOST] if len(ranked) > MOST else list(summary.per_class.items())
+    for name, of in shown:
+        figures = [f"{of[key]:.3f}" if of["images"] else "-" for key in ("precision", "recall", "f1")]
+        classes.append((printable(name), f"{of['images']:.0f}", *figures))
+    note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
+    if rich_console and rich_console.tables(facts, classes, note, file or sys.stdout):
+        return
+    lines = aligned(facts, left=2)
+    if len(classes) > 1:
+        lines += ["", *aligned(classes, left=1), *([note] if note else [])]
+    print("\n".join(lines), file=file or sys.stdout)
+
+
+def _facts(summary: Found) -> Iterator[tuple[str, str]]:
+    if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
+        low, high = summary.test_accuracy_interval
+        images = summary.images.get("test", 0)
+        yield "test accuracy", f"{summary.test_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {images} images)"
+    if absent := [printable(name) for name, of in summary.per_class.items() if not of["images"]]:
+        yield "no test image of", f"{_some(absent, 6)} ({len(absent)} of {len(summary.per_class)} classes)"
+    if summary.accuracy_before_training is not None:
+        yield "before training", f"{summary.accuracy_before_training:.1%}"
+    if summary.test_loss is not None:
+        yield "test loss", f"{summary.test_loss:.4f} nats"
+    if summary.val_accuracy is not None:
+        best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
+        yield "validation", f"{summary.val_accuracy:.1%}  ({best})"
+    if "total" in summary.seconds:
+        total = summary.seconds["total"]
+        shown = {part: s for part, s in summary.seconds.items() if part != "total" and s >= SHOWN * total}
+        parts = ", ".join(f"{part} {duration(s)}" for part, s in shown.items())
+        yield "time", f"{duration(total)}  ({parts})"
+    if summary.images_per_second is not None:
+        yield "training", f"{summary.images_per_second:,.0f} images/s on {summary.device}, {summary.precision}"
+    if summary.skipped:
+        yield "skipped", f"{_files(summary.skipped)}, listed in summary.json"
+    if summary.mlflow_run_id:
+        yield "MLflow run", summary.mlflow_run_id
+    yield "folder", _near(summary.folder)
+
+
+def _lr(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _files(skipped: Sequence[Sequence[str]]) -> str:
+    """How many files and folders were left out: `1 file`, `2 files and 1 folder`."""
+    folders = sum(os.path.isdir(path) for path, *_ in skipped)
+    counts = {"file": len(skipped) - folders, "folder": folders}
+    return " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n)
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")
+
+
+def _near(path: Path) -> str:
+    """The path as short as it can be typed from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,171 @@
+"""What a YAML names by `_target_`, made and tried before training: optimizers, schedules, transforms, readers.
+
+Whatever such a part raises becomes one line with its key, so that no run trains first and fails then.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlx.config.instantiate import component
+from tlx.config.schema import Config
+from tlx.core.errors import RequestError, reason
+from tlx.datasets.images import read_all
+from tlx.datasets.splits import Parts
+
+if TYPE_CHECKING:
+    from tlx.datasets.images import Images
+    from tlx.datasets.preprocessing import Preprocessing
+
+
+def made(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """What `make` gives; `node` is the YAML's part at `key` that names it.
+
+    Raises:
+        RequestError: it failed; the line has the key, the name and the values. Errors of the system are passed on.
+    """
+    try:
+        return make()
+    except (RequestError, OSError):
+        raise
+    except Exception as error:  # somebody else's code: it may raise anything
+        values = ", ".join(f"{name}={value}" for name, value in node.items() if name != "_target_")
+        kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
+        what = f"does not take {values}" if values else "failed"
+        raise RequestError(f"{key}: {node.get('_target_')} {what}: {kind}{reason(error)}") from error
+
+
+def parts(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Parts:
+    """What a data set's reader lists. Raises as `made`, and where it gives something else than `Parts`."""
+    found = made(key, node, make)
+    if not isinstance(found, Parts):
+        raise RequestError(f"{key}: {node.get('_target_')} gives {type(found).__name__}, not tlx.data.Parts")
+    return found
+
+
+def try_out(config: Config, input_size: int) -> None:
+    """Makes optimizers, schedules and transforms, and has them do what they will do in a run.
+
+    Raises:
+        RequestError: one does not take its values, or fails.
+    """
+    import torch
+
+    from tlx.training.optimizers import optimizer_for, schedule_for
+
+    def a_step(node: Mapping[str, Any], lr: float | None) -> None:
+        weight = torch.zeros(2, 2, requires_grad=True)
+        optimizer = optimizer_for(node, [{"params": [weight], "lr": lr}])
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+    def each_epoch(node: Mapping[str, Any], epochs: int) -> None:
+        factor = schedule_for(node)
+        for epoch in range(epochs + 1):
+            if not math.isfinite(found := factor(float(epoch), epochs)):
+                raise ValueError(f"gives {found} after {epoch} of {epochs} epochs")
+
+    for name, phase in config.strategy.phases.items():
+        assert phase.epochs is not None
+        for group, attempt in (
+            ("optimizer", partial(a_step, phase.optimizer, phase.lr)),
+            ("schedule", partial(each_epoch, phase.schedule, phase.epochs)),
+        ):
+            made(f"{group} of phase {name}", getattr(phase, group), attempt)
+    transforms(config, input_size)
+
+
+def transforms(config: Config, input_size: int) -> list[Any]:
+    """The augmentation's transforms; a size such as `256/224` is a share of the network's input size (pixels).
+
+    Raises:
+        RequestError: one does not take its values.
+    """
+    nodes = config.augmentation.transforms
+    return [_transform(node, f"augmentation.transforms[{i}]", input_size) for i, node in enumerate(nodes)]
+
+
+def try_view(config: Config, images: "Images", preprocessing: "Preprocessing", made_of: Sequence[Any]) -> None:
+    """Draws one random view, as training will, of the first training image.
+
+    Raises:
+        RequestError: a transform fails on it, or gives something else than an image.
+    """
+    import torch
+
+    from tlx.features.batches import Views
+
+    if not made_of:
+        return
+    views = Views(images, preprocessing, made_of, config.augmentation.input, config.seed)
+    image = views.begun(torch.from_numpy(images.decode(0)).permute(2, 0, 1))
+    for number, node in enumerate(config.augmentation.transforms):
+        views.transforms = [made_of[number]]
+        key = f"augmentation.transforms[{number}]"
+        before = list(image.shape)
+        image = made(key, node, partial(views.drawn, image, (0, 0)))
+        if not isinstance(image, torch.Tensor) or image.ndim != 3:
+            gives = list(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
+            raise RequestError(f"{key}: {node['_target_']} makes {gives} of an image {before}; it must give an image")
+
+
+def samples(config: Config) -> Parts | None:
+    """The images that `evaluation.samples` names, its test part; None where it names none.
+
+    Raises:
+        RequestError: they cannot be had, or one cannot be read.
+    """
+    node, key = config.evaluation.samples, "evaluation.samples"
+    if node is None:
+        return None
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise RequestError(f"{key}={node}: needs a _target_ (the function that reads the images)")
+    found = parts(key, node, component(node, key, offline=config.runtime.offline))
+    if found.test is None or not len(found.test):
+        raise RequestError(f"{key}: {node['_target_']} lists no test images, which are those that are predicted")
+    _, unreadable = read_all({"test": found.test})
+    for path, why in unreadable:
+        raise RequestError(f"{key}: {path}: cannot be read as an image ({why})")
+    return found
+
+
+def written(transforms: Sequence[Any]) -> list[str]:
+    """Digests of the files in which transforms of a person's own are written: what they do is not in the YAML."""
+    files = set[str]()
+    for transform in transforms:
+        with contextlib.suppress(TypeError):  # built in
+            kind = transform if inspect.isroutine(transform) else type(transform)
+            if kind.__module__.partition(".")[0] not in ("tlx", "torch", "torchvision"):
+                files.add(inspect.getfile(kind))
+    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if os.path.isfile(file))
+
+
+def _transform(node: Any, key: str, input_size: int) -> Any:
+    """What a transform's node makes, transforms within it included."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise RequestError(f"{key}={node}: needs a _target_ (a class or function), as in conf/augmentation/flip.yaml")
+    values = {name: _value(value, f"{key}.{name}", input_size) for name, value in node.items()}
+    return made(key, node, component(values, key))
+
+
+def _value(value: Any, key: str, input_size: int) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return _transform(value, key, input_size)
+    if isinstance(value, list):
+        return [_value(one, f"{key}[{i}]", input_size) for i, one in enumerate(value)]
+    found = re.fullmatch(r"(\d+)/(\d+)", value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    pixels = round(input_size * int(found[1]) / int(found[2])) if int(found[2]) else 0
+    if pixels < 1:
+        raise RequestError(
+            f"{key}={value}: must be a share of the input size of one pixel at least, as in 256/224 (of {input_size})"
+        )
+    return pixels

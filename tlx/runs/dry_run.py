@@ -1,0 +1,60 @@
+"""`--dry-run`: what a run would do, in lines, and nothing of it done."""
+
+import dataclasses
+import logging
+
+from tlx.backbones import pretrained_weights
+from tlx.config.schema import Config, source_task
+from tlx.config.unread_keys import Typed
+from tlx.core.device import EMULATED, device_of, emulated, precision_of
+from tlx.reporting.run_display import counted, plan_lines
+from tlx.runs.model_saving import try_out
+from tlx.runs.prepare import network, plans_of, prepare
+from tlx.runs.stopwatch import Clock
+
+log = logging.getLogger("tlx")
+
+
+def preview(config: Config, typed: Typed | None = None) -> list[str]:
+    """The plan of a configuration, its parameters, sizes of features, downloads.
+
+    `typed`: what was typed for it; what has no effect is logged.
+    """
+    for line in typed.warnings() if typed else ():
+        log.warning("%s", line)
+    from tlx.datasets import readers
+    from tlx.features.disk_cache import mib
+    from tlx.features.feature_rows import outline
+
+    downloads = [pretrained_weights.would_download(config.backbone), readers.would_download(config.dataset.reader)]
+    lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
+    task = source_task(config)
+    if task is not None:
+        first = f"the source task {config.source.name} comes first, unless an identical one is done already:"
+        lines = [first, *preview(task), "", "then the transfer:", *lines]
+    if downloads[0]:
+        config = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="none"))
+    device = device_of(config.runtime.device)
+    precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
+    if emulated(precision, device) and task is None:
+        lines.append(f"runtime.precision=bf16: {EMULATED}; use runtime.precision=auto")
+    images = {"train": 0, "val": 0, "test": 0}
+    if downloads[1]:
+        net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
+        plans = plans_of(config, net)
+        lines.append("the data set is not here yet: this is the plan for two classes")
+    else:
+        job = prepare(config, Clock(), typed)
+        try_out(job)
+        net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
+        images = {part: len(getattr(job.data, part)) for part in images}
+        lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")
+    for name, plan in plans.items():
+        size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
+        views = 1 if not config.augmentation.transforms else config.features.views or 0
+        kept = {part: n * (views if part == "train" else 1) for part, n in images.items() if part != "train" or views}
+        total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
+        anew = "" if "train" in kept else "; those that train are made anew in each epoch"
+        lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
+        lines += plan_lines(plan.to_dict())
+    return lines

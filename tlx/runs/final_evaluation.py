@@ -1,0 +1,51 @@
+"""A trained network saved, opened again and measured."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from tlx.runs.build_features import features_of
+from tlx.runs.prepare import Job
+from tlx.runs.run_recorder import Record
+from tlx.runs.stopwatch import Clock
+
+if TYPE_CHECKING:
+    from tlx.features.feature_cache import Features
+    from tlx.inference.predictor import Model
+    from tlx.training.metrics import Scores
+
+
+def as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Features"]:
+    """The job with the model that was opened from its files; rows are made anew where these say something else."""
+    same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
+    job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
+    return job, features if same else features_of(job, features.store)
+
+
+def look(record: Record, job: Job, features: "Features", when: str, clock: Clock) -> "Scores":
+    """Measures the test set, which chooses nothing, and keeps what it says."""
+    from tlx.training.evaluation import logits
+    from tlx.training.metrics import scores
+
+    with clock.part("evaluation"):
+        cut = next(iter(job.plans.values())).cut
+        rows = features.rows(job.net, cut, "test")
+        result = scores(logits(job.net[cut:], rows, job.precision), rows.y, job.data.classes)
+    table = when == "after" or job.config.evaluation.after_each_phase
+    record.look(when, result, job.data.test, table=table)
+    return result
+
+
+def draw_samples(record: Record, job: Job, model: "Model") -> None:
+    """Draws the images that `evaluation.samples` asks for into the run's folder, and predicts them."""
+    images = job.samples
+    if images is None or images.test is None or not record.writes:
+        return
+    from PIL import Image
+
+    folder = record.folder / "samples"
+    folder.mkdir(exist_ok=True)
+    files = []
+    for i in range(len(images.test)):
+        files.append(folder / f"{images.classes[images.test.labels[i]]}-{i}.png")
+        Image.fromarray(images.test.decode(i)).save(files[-1])
+    record.samples(model.predict(files))

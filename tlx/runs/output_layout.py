@@ -1,0 +1,34 @@
+"""Where runs lie in the output folder."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlx.config.schema import Config
+from tlx.core.atomic_files import unwritable
+
+if TYPE_CHECKING:
+    pass
+
+
+def new_folder(folder: Path, *, reuse: bool = False) -> Path:
+    """Makes `folder`, or `folder-2`, … where another run has taken it. `reuse`: Hydra has made it for this run.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
+    number = 1
+    while True:
+        path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            path.mkdir(parents=True, exist_ok=reuse)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def output(config: Config) -> Path:
+    """Where all runs lie, absolute."""
+    return Path(os.path.expanduser(config.output)).absolute()

@@ -1,0 +1,46 @@
+"""What a run found, as `summary.json` has it, and the folder that it lies in."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Summary:
+    """What a run found; the content of `summary.json`, and the folder it lies in."""
+
+    folder: Path
+    status: str = "running"  # finished | failed | interrupted | pruned | diverged (its last good epoch is measured)
+    error: str = ""
+    command: str = ""
+    identity: str = ""
+    mlflow_run_id: str = ""
+    test_accuracy: float | None = None  # 0..1
+    test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
+    accuracy_before_training: float | None = None  # of the test set
+    test_loss: float | None = None  # nats
+    val_accuracy: float | None = None  # in the best epoch
+    val_loss: float | None = None  # in the best epoch, nats
+    choose_by: str = ""  # the figure of the validation images that chose the epoch
+    best_epoch: int | None = None  # from 1, over all phases
+    epochs: int = 0
+    not_converged: str = ""  # what to change where the training was too short
+    seconds: dict[str, float] = field(default_factory=dict)  # by part (clock.PARTS), and `total`, their sum
+    images_per_second: float | None = None  # in training
+    classes: list[str] = field(default_factory=list)
+    images: dict[str, int] = field(default_factory=dict)  # train, val, test
+    splits: dict[str, str] = field(default_factory=dict)  # the folder that each is read from, or how it was made
+    range: list[float] | None = None  # values that are black and white in images of more than 8 bits, where any trains
+    copies: dict[str, Any] = field(default_factory=dict)  # images that are there more than once, as `tlx.copies` has it
+    skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
+    precision: str = ""
+    device: str = ""
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)  # label × prediction
+    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
+    source: str | None = None  # the folder of the source task's run
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}

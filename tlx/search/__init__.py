@@ -1,0 +1,1 @@
+"""Optuna studies: what is searched, trials, and what they found."""

@@ -1,0 +1,313 @@
+"""Runs that belong together: every combination once, whatever happens on the way.
+
+A sweep is a folder. A job is known by a hash of what is asked for, and has a sub-folder of that name, so that the same
+command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
+"""
+
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tlx.config import compose, tracking_uri
+from tlx.config.hydra_launchers import Lost, reachable
+from tlx.config.schema import Config, source_task
+from tlx.config.unread_keys import refuse
+from tlx.config.validation import checked
+from tlx.core import folder_lock
+from tlx.core.atomic_files import unwritable
+from tlx.core.device import device_of, free_bytes
+from tlx.core.errors import RequestError, said
+from tlx.datasets.splits import Parts, split, unread
+from tlx.runs.output_layout import new_folder
+from tlx.sweeps import sweep_manifest
+from tlx.sweeps.sweep_plan import Planned
+from tlx.tracking import tracker as tracking
+
+
+@dataclass
+class Sweep:
+    """A sweep's folder, opened."""
+
+    folder: Path
+    name: str
+    jobs: list[Planned]  # of this launch
+    config_dir: str | None
+    tracker: tracking.Tracker
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)  # by job key: {"error", "skipped"}
+
+    def launch(self, jobs: Sequence[Planned] | None = None) -> None:
+        """Runs the jobs (all, if none are given) by the configured launcher; one whose process died is run again."""
+        left = [j for j in (self.jobs if jobs is None else jobs) if not self._settled(j)]
+        if not left:
+            return
+        inside = left[0].launcher == "basic"
+        job = partial(
+            task,
+            jobs={
+                j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **sweep_manifest.told(j)}
+                for i, j in enumerate(self.jobs)
+            },
+            # A run in this process need not wait until MLflow has answered.
+            parent=self.tracker if inside else self.tracker.run_id,
+            key=self.book()["mlflow_key"],
+            beside=min(left[0].beside, len(left)),
+            quiet=not inside,
+        )
+        if inside:  # composed already
+            for j in left:
+                self.outcomes[j.key] = job(j.node, folder=self.folder / j.folder)
+            return
+        # One process that dies may take others along: all of them again, and then each for itself.
+        lost = [j for some in self._launched(job, [left]) for j in some]
+        lost = [j for some in self._launched(job, [lost]) for j in some]
+        for _ in self._launched(job, [[j] for j in lost]):
+            pass
+
+    def _settled(self, planned: Planned) -> bool:
+        """Whether the job is finished, or can never be in this sweep: it diverged, or its images have changed since."""
+        from tlx.runs import run_state
+        from tlx.sweeps import sweep_summary
+
+        folder = self.folder / planned.folder
+        head, error = f"job {self.jobs.index(planned) + 1} of {len(self.jobs)}", run_state.diverged(folder)
+        if error:
+            print(f"{head}: diverged already, and would again", file=sys.stderr)
+            self.outcomes[planned.key] = {"error": error, "skipped": True}
+            return True
+        if (done := run_state.finished(folder)) is None:
+            return False
+        try:
+            run_state.unchanged(planned.config, done, folder)
+            print(f"{head}: finished already, {sweep_summary.accuracy(done)}", file=sys.stderr)
+        except Exception as refused:  # one job's reason is not the others'
+            error = said(refused)
+            print(f"tlx: {error}", file=sys.stderr)
+        self.outcomes[planned.key] = {"error": error, "skipped": True}
+        return True
+
+    def _launched(self, job: Callable[..., Any], batches: Sequence[list[Planned]]) -> Iterator[list[Planned]]:
+        """Runs the jobs, a batch after the other, and yields of each those whose process died."""
+        for batch in filter(None, batches):
+            typed = [
+                [
+                    *j.overrides,
+                    *tracking_uri.overrides(j.config.tracking, j.overrides),
+                    f"hydra.sweep.subdir={j.folder}",
+                ]
+                for j in batch
+            ]
+            found = compose.launch(typed, job, self.folder, self.config_dir)
+            lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
+            for j, outcome in zip(batch, found, strict=True):
+                self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
+            yield lost
+
+    def add(self, job: Planned) -> None:
+        """One more job, which was not known when the sweep was opened."""
+        sweep_manifest.write(self.folder, {}, sweep_manifest.entries([job]))
+
+    def failed(self) -> list[tuple[Planned, str]]:
+        """The jobs that did not finish, and why."""
+        return [
+            (j, self.outcomes[j.key]["error"])
+            for j in self.jobs
+            if j.key in self.outcomes and self.outcomes[j.key]["error"]
+        ]
+
+    def finished(self) -> list[Planned]:
+        """The jobs of this launch that are through."""
+        from tlx.runs.run_state import finished
+
+        return [j for j in self.jobs if finished(self.folder / j.folder)]
+
+    def book(self) -> dict[str, Any]:
+        """The content of the sweep's own file."""
+        return sweep_manifest.read(self.folder)
+
+    def close(self, status: tracking.Status) -> list[str]:
+        """Keeps and prints what all finished jobs found; the sweep's MLflow run ends. What of this failed, in lines."""
+        from tlx.sweeps import sweep_summary
+
+        failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker) if self.finished() else []
+        self.end(status)
+        return failed
+
+    def end(self, status: tracking.Status) -> None:
+        """Ends the sweep's MLflow run."""
+        self.tracker.artifact(self.folder / sweep_manifest.FILE)
+        why = self.tracker.finish(status)
+        if self.tracker.uri:
+            sweep_manifest.write(self.folder, {"mlflow_run_id": self.tracker.run_id, "mlflow_sent": not why})
+        if why:
+            print(f"to send MLflow what it has not got: python -m tlx sync {self.folder}", file=sys.stderr)
+        (self.folder / ".mlflow.lock").unlink(missing_ok=True)
+
+
+def check_data(jobs: Sequence[Planned]) -> None:
+    """Finds out before the first job whether the data is there and can be split, and what of the request is about it.
+
+    Where jobs run on other machines these may see what this one does not: nothing is fetched here, and data that is
+    not here is not checked.
+
+    Raises:
+        RequestError: no job can have its data, or an override has no effect with it.
+    """
+    from tlx.runs.prepare import found
+
+    here = jobs[0].launcher == "basic"
+    problems, listed = list[RequestError](), dict[str, Parts]()
+    splits, known = False, []
+    for job in jobs:
+        idle = dict(job.typed.unread)
+        for prefix, config in (("", job.config), ("source.", source_task(job.config))):
+            if config is None:
+                continue
+            if not here:
+                config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, offline=True))
+            reader = repr(config.dataset.reader)
+            try:
+                parts = listed[reader] = listed.get(reader) or found(config)
+                if here and not splits and not prefix:
+                    split(parts, config.dataset, config.seed, decode=())
+                    splits = True
+            except RequestError as error:
+                problems += [error] if here and not prefix else []
+            if reader in listed:
+                idle |= unread(listed[reader], config.dataset, f"{prefix}dataset")
+        known.append(dataclasses.replace(job.typed, unread=idle))
+    if problems and not splits:
+        raise problems[0]
+    refuse(known)
+    if here:
+        _try_out(jobs)
+
+
+def _try_out(jobs: Sequence[Planned]) -> None:
+    """Makes whatever the configurations name, each once. Raises `RequestError` for what cannot be made."""
+    from tlx.runs import components
+
+    named = {}
+    for config in (job.config for job in jobs):
+        phases = [(phase.optimizer, phase.schedule, phase.epochs) for phase in config.strategy.phases.values()]
+        named[repr((phases, config.augmentation, config.evaluation.samples, config.backbone.input_size))] = config
+    for config in named.values():
+        components.try_out(
+            config, config.backbone.input_size or 224
+        )  # null: as the weights say, which no size here has
+        components.samples(config)
+
+
+def open_sweep(
+    jobs: list[Planned],
+    folder: Path,
+    told: str,
+    config_dir: str | None,
+    *,
+    growing: bool = False,
+) -> Sweep:
+    """Makes the sweep's folder and its MLflow run, or finds them.
+
+    `growing`: `jobs` is an example; those that run come one by one (`Sweep.add`), from one who knows what belongs
+    together.
+
+    Raises:
+        RequestError: the folder holds a sweep of another configuration, or cannot be written, or the launcher does not
+            answer.
+    """
+    config = jobs[0].config
+    reachable(jobs[0].launcher, jobs[0].settings)
+    if config.sweep.name is None:
+        folder = new_folder(folder)
+    for line in tracking_uri.lines(config.tracking):
+        print(line, file=sys.stderr)
+    tracker = tracking.open(config.tracking, _output(config))
+    if jobs[0].launcher != "basic":
+        tracking.fit_for_many(config.tracking, _output(config))
+    new = {} if growing else sweep_manifest.entries(jobs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if not growing and (folder / "study.db").exists():
+        raise RequestError(f"sweep.name={folder.name}: holds a search; take another name, or remove {folder}")
+    if not growing:
+        known = sweep_manifest.read(folder)["jobs"] if (folder / sweep_manifest.FILE).is_file() else {}
+        sweep_manifest.no_clash(folder, known, new)
+    unsent = {"mlflow_sent": False} if tracker.uri else {}
+    book = sweep_manifest.write(folder, {"name": folder.name, "command": told, **unsent}, new)
+    tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
+    lock = folder / ".mlflow.lock"
+    tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
+    return Sweep(folder, folder.name, jobs, config_dir, tracker)
+
+
+def task(
+    node: DictConfig,
+    *,
+    folder: Path | None = None,
+    jobs: Mapping[str, Mapping[str, Any]],
+    parent: str | tracking.Tracker,
+    key: str,
+    beside: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """One job, in whatever process: what became of it. Never raises but for an interruption.
+
+    Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
+    Hydra's launcher says.
+    """
+    from tlx.distributed import launch as rank_processes
+    from tlx.reporting.run_display import closing
+    from tlx.runs import run, run_state
+    from tlx.sweeps import sweep_summary
+
+    rank_processes.once("a sweep")
+    folder = folder or compose.job_folder()
+    known = jobs[folder.name]
+    head = f"job {known['number']} of {known['of']}"
+    if not quiet:
+        between = "\n" if known["number"] > 1 else ""
+        print(f"{between}{head}{': ' if known['name'] else ''}{known['name']}", file=sys.stderr)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = checked(node)
+        if beside > 1 and config.features.budget is None:
+            config.features.budget = _fair(config, beside)
+        with folder_lock.alone(folder, wait=True):
+            if run_state.finished(folder) is not None:
+                (folder / folder_lock.LOCK).unlink(missing_ok=True)
+                print(f"{head}: finished by another process", file=sys.stderr)
+                return {"error": "", "skipped": True}
+            part = run.Within(f"{key}/{known['key'][:16]}", parent, quiet)
+            summary = run.run(
+                config, folder, command=known["command"], name=known["name"], within=part, resume=True,
+                typed=known["typed"],
+            )  # fmt: skip
+    except Exception as error:  # a failed job does not stop the others
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
+        print(f"{head} failed: {said(error)}" if quiet else f"tlx: {said(error)}", file=sys.stderr)
+        return {"error": said(error), "skipped": False}
+    if quiet:
+        print(f"{head} finished: {known['name']}: {sweep_summary.accuracy(summary.to_dict())}", file=sys.stderr)
+    else:
+        closing(summary, sys.stderr)  # stdout is for what the sweep finds
+    return {"error": "", "skipped": False}
+
+
+def _fair(config: Config, beside: int) -> int:
+    """Bytes of features that a job may keep in memory: what all jobs at once would take is half of what is free."""
+    places = {device_of(config.runtime.device), device_of("cpu")}
+    return min(map(free_bytes, places)) // (2 * beside)
+
+
+def _output(config: Config) -> Path:
+    return Path(os.path.expanduser(config.output)).absolute()

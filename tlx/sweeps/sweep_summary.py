@@ -1,0 +1,94 @@
+"""What a sweep found, at its end: printed, written beside its runs, logged. What fails of it costs nothing else."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlx.comparison import comparison, html_page, outputs, plot, text_table
+from tlx.comparison import comparison as comparison_module
+from tlx.core.atomic_files import atomic
+from tlx.core.errors import printable, said
+from tlx.reporting.text_table import aligned
+from tlx.tracking import tracker as tracking
+
+
+def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: tracking.Tracker) -> list[str]:
+    """Prints, writes and logs the comparison of all jobs that finished; what failed of it, a line each.
+
+    `jobs`: as the sweep's own file has them. Where there is no comparison, the runs' own results are printed.
+    """
+    failed: list[str] = []
+    found = None
+    with failing("the comparison", failed):
+        found = comparison_module.compared([folder / job["folder"] for job in jobs.values()])
+        outputs.show(found)
+    if failed:
+        print("\n".join(_results(folder, jobs)))
+    if found is None:
+        return failed
+    picture = b""  # the page goes without where it cannot be drawn
+
+    def draw() -> bytes:
+        nonlocal picture
+        picture = plot.picture(found)
+        return picture
+
+    made: dict[str, Callable[[], bytes]] = {
+        "csv": lambda: text_table.table(found).encode(),
+        "png": draw,
+        "html": lambda: html_page.page(found, picture).encode(),
+    }
+    for kind, content in made.items():
+        file = folder / f"comparison.{kind}"
+        with failing(file.name, failed):
+            file.unlink(missing_ok=True)  # that of an earlier launch
+            whole = content()
+            with atomic(file) as path:
+                path.write_bytes(whole)
+            tracker.artifact(file)
+    with failing("MLflow's figures of the sweep", failed):
+        for known, step in figures(found):
+            tracker.metrics(known, step)
+    return failed
+
+
+def figures(found: comparison.Comparison) -> Iterator[tuple[dict[str, float], int]]:
+    """A comparison as metrics of the sweep's MLflow run, with their step."""
+    for number, one in enumerate(found.configurations):
+        label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
+        values = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
+        known = {f"test_accuracy_{name}/{label}": value for name, value in values.items() if value is not None}
+        yield known, sum(other.n for other in found.configurations)
+
+
+def accuracy(summary: Mapping[str, Any]) -> str:
+    """The test accuracy of a run's summary, with its interval."""
+    low, high = summary["test_accuracy_interval"]
+    return f"test accuracy {summary['test_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _results(folder: Path, jobs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A line a run that can be read: its name, what it found, where it is."""
+    from tlx.runs.run_state import finished
+
+    rows = []
+    for job in jobs.values():
+        try:
+            if (done := finished(folder / job["folder"])) is not None:
+                rows.append((printable(str(job["name"])), accuracy(done), str(folder / job["folder"])))
+        except Exception as error:
+            rows.append((printable(str(job["name"])), said(error), str(folder / job["folder"])))
+    yield from aligned(rows, left=3) if rows else []
+
+
+@contextmanager
+def failing(what: str, failed: list[str]) -> Iterator[None]:
+    """Whatever the block raises is a line on stderr and in `failed`, and no more."""
+    try:
+        yield
+    except Exception as error:
+        failed.append(f"{what}: {said(error)}")
+        print(f"tlx: {failed[-1]}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The process that imports MLflow and writes what a run sends it."""

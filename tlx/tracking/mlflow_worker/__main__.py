@@ -1,0 +1,210 @@
+"""The process that writes into MLflow: it takes messages, one JSON object a line, on stdin, and answers on stdout.
+
+A process of its own because importing MLflow and creating its database are seconds of Python under the interpreter's
+lock (measured: they double the time that importing torch takes beside them), because imports that run in two threads at
+once can deadlock, and because it outlives the run: one that is killed is closed here, and not left RUNNING. It
+imports nothing of tlx but `core`; MLflow is imported when the first run is opened.
+
+It ends when its input ends, and at the first message that it cannot read: the runs that are open are closed then, so
+that none stays RUNNING and no lock is held.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from typing import Any
+
+from tlx.tracking.mlflow_worker import model_registry
+from tlx.tracking.mlflow_worker.mlflow_store import Store
+from tlx.tracking.mlflow_worker.moved_store import follow
+from tlx.tracking.mlflow_worker.run_writer import Left, Recorded
+from tlx.tracking.mlflow_worker.system_load import Load
+
+Message = dict[str, Any]
+LINGER = 0.2  # seconds for which metrics wait for more of them
+ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
+UNREADABLE = "a message could not be read: MLflow does not have all of this run; python -m tlx sync sends it"
+# What each message holds beside `op` and `run`; `start` also has `artifacts`, `login`, `parent` and `lock`, or null.
+SHAPES: dict[str, dict[str, type]] = {
+    "start": {
+        **dict.fromkeys(("uri", "experiment", "name", "key"), str),
+        "params": dict,
+        "tags": dict,
+        "shared": bool,
+        "system_metrics": bool,
+        "time": int,
+    },
+    "dataset": {"name": str, "digest": str, "source": str, "counts": dict, "classes": list},
+    "metrics": {"values": dict, "step": int, "time": int},
+    "artifact": {"path": str, "folder": str},
+    "model": {"path": str},
+    "register": {"folder": str, "name": str},
+    "tags": {"tags": dict},
+    "finish": {"status": str, "error": str, "time": int},
+}
+
+
+def understood(line: bytes) -> Message:
+    """The message of a line.
+
+    Raises:
+        ValueError: it is none.
+    """
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("no JSON object")
+    if message.get("op") == "ping":
+        return message
+    shape = SHAPES.get(str(message.get("op")))
+    if shape is None:
+        raise ValueError("no known operation")
+    for name, kind in {"run": int, **shape}.items():
+        if not isinstance(message.get(name), kind):
+            raise ValueError(f"{message['op']} without {name}")
+    return message
+
+
+def gathered(first: Message, messages: "queue.SimpleQueue[Message]") -> tuple[Message, list[Message]]:
+    """The metrics of `first` and of those like it that come within `LINGER`, as one message; and what came after them.
+
+    The epochs of a small tail take less than the writing of one.
+    """
+    alike, until = [first], time.monotonic() + LINGER
+    after: list[Message] = []
+    with contextlib.suppress(queue.Empty):
+        while not after:
+            message = messages.get(timeout=max(0.0, until - time.monotonic()))
+            same = (message["op"], message.get("run")) == ("metrics", first["run"])
+            (alike if same else after).append(message)
+    rows = [(message["values"], message["step"], message["time"]) for message in alike]
+    return {"op": "metrics", "run": first["run"], "rows": rows}, after
+
+
+class Process:
+    """Messages in, answers out, and the runs that are open."""
+
+    def __init__(self) -> None:
+        self.output = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+        os.dup2(2, 1)  # what a library prints must not be taken for an answer
+        for stream in (sys.stdout, sys.stderr):  # MLflow prints pictograms, and PYTHONIOENCODING may know none
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+
+        self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self.stores: dict[str, Store] = {}
+        self.runs: dict[int, Recorded] = {}
+        self.ids: dict[int, str] = {}
+        self.ended = threading.Event()  # nothing more will be asked
+        self.why = ORPHANED  # what is said of runs that are open then
+        self.since: float | None = None  # when the message under way was taken up
+
+    def say(self, message: Message) -> None:
+        """Answers."""
+        with contextlib.suppress(OSError):  # nobody listens any more, and what is left is written all the same
+            self.output.write(json.dumps(message) + "\n")
+
+    def broken(self, error: Exception) -> None:
+        """Nothing that comes can be relied on any more."""
+        self.why = UNREADABLE
+        self.say({"broken": f"a message could not be read ({type(error).__name__}: {' '.join(str(error).split())})"})
+
+    def read(self) -> None:
+        """In a thread of its own, so that the one who asks never waits; until the input ends, whatever is in it."""
+        asked = False
+        try:
+            for line in sys.stdin.buffer:
+                if not line.endswith(b"\n"):  # who asks was killed while writing it
+                    break
+                message = understood(line)
+                if message["op"] == "ping":
+                    since = self.since
+                    self.say({"busy": 0.0 if since is None else time.monotonic() - since})
+                    continue
+                self.messages.put(message)
+                asked = True
+        except Exception as error:
+            self.broken(error)
+        if not asked:
+            os._exit(0)  # nothing to write: do not finish an import first, somebody waits for us to end
+        self.ended.set()
+        self.messages.put({"op": "end"})
+
+    def take(self, message: Message) -> None:
+        """Writes one message."""
+        key = message["run"]
+        if message["op"] == "start":
+            login = message.get("login")
+            known = json.dumps([message["uri"], login])
+            if known not in self.stores:
+                self.stores[known] = Store(message["uri"], message.get("artifacts"), login, follow)
+            store = self.stores[known]
+            self.runs[key] = Recorded(key, store, model_registry, Load, self.say, self.ids, self.ended.is_set)
+        if key in self.runs:
+            try:
+                self.runs[key].take(message)
+            except Left:
+                self.runs.pop(key).leave()
+                return
+            if message["op"] == "finish":
+                run = self.runs.pop(key)
+                run.leave()
+                self.say({"run": key, "finished": run.left()})
+
+    def serve(self) -> None:
+        """Writes until nothing more will be asked."""
+        ahead: list[Message] = []
+        while True:
+            try:
+                message = ahead.pop() if ahead else self.messages.get(timeout=0.5)
+            except queue.Empty:
+                message = {"op": "idle"}
+            if message["op"] == "end":
+                return
+            self.since = time.monotonic()
+            if message["op"] == "metrics":
+                message, ahead = gathered(message, self.messages)
+            if message["op"] != "idle":
+                self.take(message)
+            for run in list(self.runs.values()):
+                run.sample()
+            self.since = None
+
+    def close(self) -> None:
+        """Closes the runs that are open."""
+        for key in list(self.runs):
+            with contextlib.suppress(Exception):
+                now = int(time.time() * 1000)
+                self.take({"op": "finish", "run": key, "status": "KILLED", "error": self.why, "time": now})
+
+
+def main() -> None:
+    """Until the input ends, which is when the process that asks has ended, however that was."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # what fails is kept here and tried again later
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }.items():
+        os.environ.setdefault(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        os.environ.pop(name, None)  # where to write is said with each run
+    process = Process()
+    threading.Thread(target=process.read, daemon=True).start()
+    with contextlib.suppress(ImportError):  # while the run prepares; what is missing is told when it is needed
+        import mlflow  # noqa: F401
+    try:
+        process.serve()
+    except Exception as error:
+        process.broken(error)
+    process.ended.set()
+    process.close()
+
+
+def run() -> None:
+    """The process, from its start to its end."""
+    main()
+    sys.stderr.flush()
+    os._exit(0)  # no thread of a library that waits for a server can keep it alive

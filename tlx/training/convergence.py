@@ -1,0 +1,48 @@
+"""Whether a run was trained long enough, read off its epochs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlx.config.schema import Config
+
+STILL = 0.01  # share of the validation loss: what falls by more in the last epoch has not stopped falling
+LITTLE = 0.01  # of the loss of guessing: below this there is nothing left to gain
+FAR = 0.5  # of the way from guessing to a training loss as low as it can be
+
+
+def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: int) -> str:
+    """What to say of a run that ended too early, with the key to change; empty where it was long enough.
+
+    It was too short where the validation loss was still falling in its last epoch and is worth lowering, or where the
+    training loss has not come half the way from that of guessing. Where patience ended it, more epochs change nothing:
+    then more patience is proposed. Only the last phase counts: it is the one whose best epoch is kept.
+
+    Args:
+        rows: the epochs of all phases, as a solver yields them.
+        classes: their number.
+    """
+    name, phase = list(config.strategy.phases.items())[-1]
+    last = [row for row in rows if row["phase"] == name]
+    before, now = min((row["val_loss"] for row in last[:-1]), default=math.inf), last[-1]["val_loss"]
+    smoothing = config.training.label_smoothing
+    guessing, lowest = math.log(classes), _entropy(smoothing, classes)
+    reached = last[-1]["train_loss"]
+    through = len(last) == phase.epochs
+    if through and now < (1 - STILL) * before and now - lowest > LITTLE * guessing:
+        why = "the validation loss was still falling in the last epoch"
+    elif reached - lowest > FAR * (guessing - lowest):
+        why = f"the training loss is {reached:.3g}, that of guessing {guessing:.3g}"
+    else:
+        return ""
+    longer = f"epochs={2 * (phase.epochs or 1)}" if through else f"patience={2 * (phase.patience or 1)}"
+    line = f"not converged: train longer, as by strategy.phases.{name}.{longer}"
+    if len(last) > 1 and reached > guessing and phase.lr is not None:  # it may never come lower at such a rate
+        line += f", or at a lower rate, as by strategy.phases.{name}.lr={phase.lr / 10:g}"
+    return f"{line} ({why})"
+
+
+def _entropy(smoothing: float, classes: int) -> float:
+    """The lowest loss that can be had with smoothed labels, nats."""
+    shares = [1 - smoothing + smoothing / classes, *[smoothing / classes] * (classes - 1)]
+    return -sum(share * math.log(share) for share in shares if share > 0)

@@ -1,0 +1,65 @@
+"""What a network's answers are worth: loss, accuracy with its interval, per-class figures."""
+
+import itertools
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tlx.core.device import autocast
+from tlx.core.thread_pool import for_passes, side_by_side
+from tlx.distributed import process_group
+from tlx.distributed.data_parallel import gathered
+from tlx.features.batches import Rows
+from tlx.features.frozen_forward import as_input, rows_per_pass
+
+PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
+
+
+def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
+    """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device.
+
+    Ranks take a stretch of the rows each, and get the answers to all of them.
+    """
+    net.eval()
+    device, n = rows.y.device, len(rows.y)
+    mine = torch.arange(n)[process_group.part(n)]
+    asked = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
+
+    def answers(some: Iterable[Tensor]) -> list[Tensor]:
+        with torch.no_grad(), autocast(device, precision):
+            return [net(as_input(x, precision)).float() for x in some]
+
+    passes = rows.batches(torch.split(asked, rows_per_pass(device)), epoch=0)
+    given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
+    found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
+    return gathered(torch.cat(list(found))[: len(mine)], n)
+
+
+def validation(answers: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
+    """The validation images' loss (nats) and accuracy, and the figure that `evaluation.choose_by` names (0..1).
+
+    Args:
+        answers: logits `[N, classes]`.
+        labels: int64 `[N]`.
+        rule: val_macro_f1 is the mean F1 of the classes that are a label or a prediction, val_balanced_accuracy the
+            mean recall of the classes that are a label.
+    """
+    predictions = answers.argmax(1)
+    right = predictions == labels
+    found = {
+        "val_loss": float(functional.cross_entropy(answers, labels)),
+        "val_accuracy": float(right.float().mean()),
+    }
+    if rule not in found:
+        count = partial(torch.bincount, minlength=answers.shape[1])
+        of_label, both = count(labels).double(), count(labels).double() + count(predictions)
+        correct = count(labels[right]).double()
+        shares = {
+            "val_macro_f1": (2 * correct / both)[both > 0],
+            "val_balanced_accuracy": (correct / of_label)[of_label > 0],
+        }
+        found[rule] = float(shares[rule].mean())
+    return found
