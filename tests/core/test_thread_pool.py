@@ -44,7 +44,7 @@ def test_results_come_in_order_and_items_are_asked_for_a_few_ahead(threads: int)
     assert list(found) == [i * i for i in range(10, 100)]
 
 
-def test_each_lane_has_one_of_torchs_threads_and_what_it_starts_has_no_lanes_of_its_own(threads: int) -> None:
+def test_each_worker_has_one_of_torchs_threads_and_what_it_starts_has_no_workers_of_its_own(threads: int) -> None:
     all_there = threading.Barrier(threads)
 
     def work(item: int) -> tuple[str, int, list[int]]:
@@ -65,7 +65,7 @@ def test_a_gpu_has_its_passes_one_after_another_and_its_images_from_many_threads
     assert for_images(torch.device("cuda")) >= 1
 
 
-def test_an_error_comes_where_its_result_would_and_the_lanes_go_on(threads: int) -> None:
+def test_an_error_comes_where_its_result_would_and_the_workers_go_on(threads: int) -> None:
     def work(item: int) -> int:
         if item == 3:
             raise ValueError("three")
@@ -89,7 +89,7 @@ def test_what_nobody_asks_for_any_more_is_not_done(threads: int) -> None:
 
     found = side_by_side(work, range(1000), threads)
     next(found)
-    time.sleep(0.02)  # each lane has begun something
+    time.sleep(0.02)  # each worker has begun something
     found.close()  # type: ignore[attr-defined]
     go_on.set()
     list(side_by_side(lambda _: time.sleep(0.02), range(2 * threads), threads))  # what was under way has ended

@@ -1,4 +1,4 @@
-"""What a user did wrong, in one line: every room may raise it, `__main__` prints it and leaves with 2."""
+"""What a user did wrong, in one line: every module may raise it; `cli.main` prints it and exits with 2."""
 
 import difflib
 import re

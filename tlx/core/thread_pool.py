@@ -24,20 +24,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], lanes: int) -> Iterator[Result]:
-    """`work` of each item, in order, by so many threads; one does it in the thread that asks.
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """`work` of each item, in order, by so many worker threads; with one, in the calling thread.
 
-    `items` are asked for by the thread that asks for results, a few ahead. `work` sets its own modes of torch (no_grad,
+    The calling thread draws from `items`, a few ahead of the results. `work` sets its own modes of torch (no_grad,
     autocast): they are a thread's.
     """
-    if lanes == 1:
+    if workers == 1:
         yield from map(work, items)
         return
-    threads, waiting = _threads(lanes), collections.deque[Future[Result]]()
+    threads, waiting = _threads(workers), collections.deque[Future[Result]]()
     try:
         for item in items:
             waiting.append(threads.submit(work, item))
-            if len(waiting) == 2 * lanes:  # as many again are there for the lane that is free next
+            if len(waiting) == 2 * workers:  # as many again wait for the worker thread that is free next
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -47,14 +47,14 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], lanes: i
 
 
 def for_passes(device: torch.device) -> int:
-    """Lanes for forward passes: a GPU takes one after another."""
+    """Worker threads for forward passes: a GPU runs one pass after another."""
     if device.type == "cpu":
         _hold_memory()
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def for_images(device: torch.device) -> int:
-    """Lanes for the decoding of images: on a CPU those of the forward passes, so that no thread displaces another."""
+    """Worker threads that decode images: on a CPU those of the forward passes, so that no thread displaces another."""
     return torch.get_num_threads() if device.type == "cpu" else min(os.cpu_count() or 1, 16)
 
 
@@ -72,16 +72,16 @@ def _hold_memory() -> None:
 
 
 @functools.cache
-def _threads(lanes: int) -> ThreadPoolExecutor:
+def _threads(workers: int) -> ThreadPoolExecutor:
     """They stay: oneDNN prepares its operations anew in each new thread."""
-    own, all_there = torch.get_num_threads(), threading.Barrier(lanes)
+    own, all_there = torch.get_num_threads(), threading.Barrier(workers)
 
     def begin(_: int) -> None:
         torch.get_num_threads()  # a thread takes over the common number when it is first asked for, once
         torch.set_num_threads(1)
         all_there.wait()
 
-    threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
-    collections.deque(threads.map(begin, range(lanes)), maxlen=0)
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="tlx-worker")
+    collections.deque(threads.map(begin, range(workers)), maxlen=0)
     torch.set_num_threads(own)  # what it was set to above is also what other threads would begin with
     return threads

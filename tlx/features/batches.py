@@ -180,11 +180,11 @@ def _keep_nothing(_: int) -> None:
     cast(Views, info.dataset).images.store.budget = None
 
 
-def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]], lanes: int) -> Iterator[Tensor]:
+def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]], workers: int) -> Iterator[Tensor]:
     """Batches by threads of this process: decoding leaves Python's lock, and nothing is copied between processes."""
     chunks = ([keys[i : i + CHUNK] for i in range(0, len(keys), CHUNK)] for keys in order)
     sizes = [-(-len(keys) // CHUNK) for keys in order]
-    made = side_by_side(lambda keys: as_batch([views[key] for key in keys]), itertools.chain(*chunks), lanes)
+    made = side_by_side(lambda keys: as_batch([views[key] for key in keys]), itertools.chain(*chunks), workers)
     for size in sizes:
         some = list(itertools.islice(made, size))
         yield some[0] if size == 1 else torch.cat(some)

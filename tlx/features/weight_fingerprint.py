@@ -22,8 +22,8 @@ def fingerprint(module: nn.Module) -> str:
     new = [t for _, t in named if not isinstance(t, nn.Parameter) or _digests.get(t, (-1,))[0] != t._version]
     large = [tensor for tensor in new if tensor.nbytes > _LARGE]
     small = [tensor for tensor in new if tensor.nbytes <= _LARGE]
-    for tensors, lanes in ((large, for_images(torch.device("cpu"))), (small, 1)):
-        for tensor, found in zip(tensors, side_by_side(_digest, tensors, lanes), strict=True):
+    for tensors, workers in ((large, for_images(torch.device("cpu"))), (small, 1)):
+        for tensor, found in zip(tensors, side_by_side(_digest, tensors, workers), strict=True):
             _digests[tensor] = (tensor._version, found)
     digest = hashlib.sha256()
     for name, tensor in named:

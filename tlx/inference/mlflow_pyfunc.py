@@ -1,4 +1,4 @@
-"""The served model: MLflow loads a logged model through this room (`loader_module` in its `MLmodel`).
+"""The served model: MLflow opens a logged model by this module (`loader_module` in its `MLmodel`: `tlx.served`).
 
 What comes in is pixels or the bytes of image files, never a path, a URL or a pickle: nothing is opened, fetched or
 executed for it. What is wrong with one image is said in its row.
