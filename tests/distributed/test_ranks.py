@@ -301,7 +301,7 @@ def fuse(epoch: float, epochs: int) -> float:
 
 
 def rank_children(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children() if "tlx.distributed.launch" in " ".join(child.cmdline())]
+    return [child for child in process.children() if "tlx.distributed.rank_processes" in " ".join(child.cmdline())]
 
 
 def test_a_rank_that_dies_ends_its_job_and_no_other_and_the_same_command_goes_on(
@@ -352,11 +352,11 @@ def test_when_the_first_rank_is_stopped_another_that_still_imports_ends(number: 
     code = """
 import signal, sys
 import torch.distributed
-from tlx.distributed import launch as rank_processes
+from tlx.distributed import launch
 from tlx.config.schema import Runtime
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line has it
 sys.path.insert(0, ".")  # whence the other rank imports torch
-with rank_processes.together(Runtime(devices="2", device="cpu"), "signal:pause", {}):
+with launch.together(Runtime(devices="2", device="cpu"), "signal:pause", {}):
     print("ready", flush=True)
     signal.pause()
 """
