@@ -18,7 +18,8 @@ from bench import __main__ as door
 from bench import plain, runner, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
-from tlx.config.compose import compose, jobs
+from tlx.config.compose import compose
+from tlx.config.multirun import jobs
 from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError

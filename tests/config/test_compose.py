@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from tlx.config.compose import CONF, choices, compose, compose_each, jobs
+from tlx.config.compose import choices, compose, compose_each
 from tlx.config.hydra_errors import GROUPS
+from tlx.config.hydra_session import CONF
 from tlx.config.identity import identity
+from tlx.config.multirun import jobs
 from tlx.config.override_quoting import as_typed
 from tlx.config.schema import Config
 from tlx.config.validation import checked

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tlx.config.compose import compose, jobs
+from tlx.config.compose import compose
 from tlx.config.identity import flat
+from tlx.config.multirun import jobs
 from tlx.core.errors import RequestError
 from tlx.sweeps.sweep_plan import plan
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from tlx.augmentations import ShearZoom
-from tlx.config.compose import CONF
+from tlx.config.hydra_session import CONF
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError
 from tlx.datasets import image_decoding, library_warnings

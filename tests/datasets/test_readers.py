@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from tests.datasets.test_archives import serving
-from tlx.config.compose import CONF
+from tlx.config.hydra_session import CONF
 from tlx.config.instantiate import component
 from tlx.config.schema import Dataset
 from tlx.core.errors import RequestError

@@ -20,9 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tests.conftest import ROOT
-from tlx.config.compose import choices, compose, launch
+from tlx.config.compose import choices, compose
 from tlx.config.hydra_errors import GROUPS
 from tlx.config.hydra_launchers import KNOWN, Elsewhere, Lost, reachable
+from tlx.config.multirun import launch
 from tlx.core.errors import RequestError
 
 PLUGINS = {"joblib": "joblib", "slurm": "submitit", "slurm_local": "submitit", "ray": "ray"}
@@ -224,7 +225,7 @@ def test_an_interrupt_ends_the_jobs(preset: str, tmp_path: Path) -> None:
     package(preset)
     code = f"""
 import functools, pathlib
-from tests.sweeps.test_launch import jobs, waits; from tlx.config.compose import launch
+from tests.sweeps.test_launch import jobs, waits; from tlx.config.multirun import launch
 here = pathlib.Path.cwd()
 launch(jobs({preset!r}), functools.partial(waits, folder=here), here / "sweep")
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tlx.config import compose, tracking_uri
+from tlx.config import multirun, tracking_uri
 from tlx.config.hydra_launchers import Lost, reachable
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import refuse
@@ -104,7 +104,7 @@ class Sweep:
                 ]
                 for j in batch
             ]
-            found = compose.launch(typed, job, self.folder, self.config_dir)
+            found = multirun.launch(typed, job, self.folder, self.config_dir)
             lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
             for j, outcome in zip(batch, found, strict=True):
                 self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
@@ -270,7 +270,7 @@ def task(
     from tlx.sweeps import sweep_summary
 
     rank_processes.once("a sweep")
-    folder = folder or compose.job_folder()
+    folder = folder or multirun.job_folder()
     known = jobs[folder.name]
     head = f"job {known['number']} of {known['of']}"
     if not quiet:

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from tlx.config import compose
+from tlx.config import compose, multirun
 from tlx.config.command_line import command
 from tlx.config.identity import key
 from tlx.config.schema import Config
@@ -49,10 +49,10 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
         RequestError: a configuration is wrong, an override has no effect, or two jobs would give the same result.
     """
     for override, line in Typed(overrides).overridden().items():
-        if compose.several(override):
+        if multirun.several(override):
             raise RequestError(line)
         log.warning("%s", line)
-    asked = compose.jobs(overrides, config_dir)
+    asked = multirun.jobs(overrides, config_dir)
     _one_for_all(asked)
     jobs: list[
         tuple[list[str], DictConfig, DictConfig, Config]
