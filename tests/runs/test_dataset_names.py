@@ -38,6 +38,7 @@ def test_names_that_say_nothing_are_the_readers_own() -> None:
     assert data_name("image_folder", "tlx.datasets.image_folder", None) == "image_folder"
     assert data_name("image_folder", "tlx.datasets.image_folder", "/") == "image_folder"
     assert data_name("shoes", "tlx.datasets.image_folder", "/data/x") == "shoes"
+    assert data_name("cifar10", "tlx.datasets.cifar10", "/data/x", published=True) == "cifar10"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_a_runs_folder_has_the_data_sets_name_in_a_form_that_any_disk_takes(root
 
 
 def test_other_data_sets_keep_their_names() -> None:
-    for words in (["dataset=shoes", "dataset.root=/data/x"], ["dataset=cifar10"], ["dataset=shapes"]):
+    known = (["dataset=shoes", "dataset.root=/data/x"], ["dataset=cifar10", "dataset.root=/data/x"], ["dataset=shapes"])
+    for words in known:
         choice = words[0].partition("=")[2]
         assert f"-{choice}-feature_extraction" in compose(words).hydra.run.dir
 

@@ -34,5 +34,6 @@ def _data(*, _root_: DictConfig) -> str:
     """What the data set is called in a run's folder's name; the folders of a sweep's jobs keep the YAML's name."""
     node, choice = _root_.dataset, _label("dataset", _root_=_root_)
     name, root = node.get("name", choice), node.get("root")
-    called = data_name(str(name), str(node.get("_target_")), None if root is None else str(root))
+    published = node.get("archive") is not None
+    called = data_name(str(name), str(node.get("_target_")), None if root is None else str(root), published=published)
     return choice if called == name else re.sub(r"[^\w.+-]+", "_", called)[:LONGEST].strip("_.") or choice

@@ -268,8 +268,11 @@ def source_task(config: Config) -> Config | None:
 _SOURCE_PARTS = ("dataset", "augmentation", "strategy", "optimizer", "schedule", "training")
 
 
-def data_name(name: str, reader: str, root: str | None) -> str:
-    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's."""
-    if root is None or name != reader.rpartition(".")[2]:
+def data_name(name: str, reader: str, root: str | None, *, published: bool = False) -> str:
+    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's.
+
+    `published`: it has an archive, and so a name of its own, wherever it lies (`cifar10`).
+    """
+    if root is None or published or name != reader.rpartition(".")[2]:
         return name
     return printable(os.path.basename(os.path.abspath(os.path.expanduser(root)))) or name

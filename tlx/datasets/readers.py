@@ -88,7 +88,7 @@ def image_folder(
             raise RequestError(f"{key}: class '{names[label]}' is empty ({parts['train'] / names[label]})")
     places = {} if parts == {"train": folder} else parts
     origins = {part: f"{place.relative_to(folder).as_posix()}/" for part, place in places.items()}
-    called = data_name(name, image_folder.__name__, root)
+    called = data_name(name, image_folder.__name__, root, published=archive is not None)
     return Parts(called, tuple(names), **images, skipped=tuple(skipped), source=str(folder), folders=origins)
 
 
