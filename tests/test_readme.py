@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_what_the_readme_links_to_is_there_also_in_the_source_distribution() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert links
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    included = build["targets"]["sdist"]["include"]
+    for link in links:
+        assert (ROOT / link).is_file(), link
+        assert {f"/{link}", f"/{link.partition('/')[0]}"} & set(included), link
 
 
 def test_make_run_is_one_run(home: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,6 +198,14 @@ def test_what_predict_cannot_do_is_said(trained: tuple[Summary, Path], tmp_path:
     with pytest.raises(
         RequestError, match=r"no saved model here \(.*model.safetensors is missing\); give a run's folder"
     ):
+        tlx.load(tmp_path)
+
+
+def test_of_a_run_that_has_not_finished_the_way_on_is_said(trained: tuple[Summary, Path], tmp_path: Path) -> None:
+    """A run that was killed is no wrong folder: it has no model because it was not at its end."""
+    shutil.copy(trained[0].folder / "config.yaml", tmp_path)
+    said = f"{tmp_path}: this run has no saved model yet; `resume {tmp_path}` goes on with it where it stopped"
+    with pytest.raises(RequestError, match=f"^{re.escape(said)}$"):
         tlx.load(tmp_path)
 
 

@@ -46,14 +46,14 @@ def test_a_run_that_ended_too_early_is_known_by_its_losses(
     losses: list[tuple[float, float]], classes: int, words: list[str], why: str
 ) -> None:
     config = config_of(*(words if "training.epochs=9" in words else [*words, f"training.epochs={len(losses)}"]))
-    line = f"not converged: train longer, as by strategy.phases.probe.epochs={2 * len(losses)} ({why})"
+    line = f"not converged: train longer, for example with strategy.phases.probe.epochs={2 * len(losses)} ({why})"
     assert not_converged(rows(*losses), config, classes) == (line if why else "")
 
 
 def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
     config = config_of("training.patience=3", "training.epochs=9")
     assert not_converged(rows((0.7, 0.7), (0.69, 0.71), (0.68, 0.71), (0.68, 0.71)), config, 2) == (
-        "not converged: train longer, as by strategy.phases.probe.patience=6 "
+        "not converged: train longer, for example with strategy.phases.probe.patience=6 "
         "(the training loss is 0.68, that of guessing 0.693)"
     )
 
@@ -61,8 +61,9 @@ def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
 def test_where_the_loss_is_above_that_of_guessing_a_lower_rate_is_proposed_too() -> None:
     config = config_of("training.lr=0.1", "training.epochs=2")
     assert not_converged(rows((3.0, 1.0), (1.7, 1.1)), config, 2) == (
-        "not converged: train longer, as by strategy.phases.probe.epochs=4, "
-        "or at a lower rate, as by strategy.phases.probe.lr=0.01 (the training loss is 1.7, that of guessing 0.693)"
+        "not converged: train longer, for example with strategy.phases.probe.epochs=4, "
+        "or at a lower rate, for example with strategy.phases.probe.lr=0.01 "
+        "(the training loss is 1.7, that of guessing 0.693)"
     )
 
 
@@ -80,7 +81,7 @@ def test_a_run_says_that_it_ended_too_early_and_the_option_named_mends_it(
 ) -> None:
     words = [*SMALL, f"output={tmp_path}", "tracking=none", "dataset.train=20"]
     short = tlx.run([*words, "training.epochs=1"])
-    line = "not converged: train longer, as by strategy.phases.probe.epochs=2 ("
+    line = "not converged: train longer, for example with strategy.phases.probe.epochs=2 ("
     assert short.not_converged.startswith(line)
     assert json.loads((short.folder / "summary.json").read_text())["not_converged"] == short.not_converged
     assert [said.startswith(line) for said in capsys.readouterr().err.splitlines() if "converged" in said] == [True]

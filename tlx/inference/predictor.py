@@ -213,6 +213,10 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     path = path / "model" if (path / "model").is_dir() else path
     for name in (WEIGHTS, DESCRIPTION):
         if not (path / name).is_file():
+            if (path / "config.yaml").is_file():  # a run's, which is written first; its model is saved at the end
+                raise RequestError(
+                    f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"
+                )
             raise RequestError(f"{folder}: no saved model here ({path / name} is missing); give a run's folder")
     target = device_of(device)
     model = Model(*opened(path))

@@ -36,9 +36,9 @@ def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: in
     else:
         return ""
     longer = f"epochs={2 * (phase.epochs or 1)}" if through else f"patience={2 * (phase.patience or 1)}"
-    line = f"not converged: train longer, as by strategy.phases.{name}.{longer}"
+    line = f"not converged: train longer, for example with strategy.phases.{name}.{longer}"
     if len(last) > 1 and reached > guessing and phase.lr is not None:  # it may never come lower at such a rate
-        line += f", or at a lower rate, as by strategy.phases.{name}.lr={phase.lr / 10:g}"
+        line += f", or at a lower rate, for example with strategy.phases.{name}.lr={phase.lr / 10:g}"
     return f"{line} ({why})"
 
 
