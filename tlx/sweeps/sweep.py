@@ -7,27 +7,21 @@ command, typed again after a crash, finds what is finished, goes on with what wa
 import dataclasses
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from tlx.config import multirun, tracking_uri
 from tlx.config.hydra_launchers import Lost, reachable
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import refuse
-from tlx.config.validation import checked
-from tlx.core import folder_lock
 from tlx.core.atomic_files import unwritable
-from tlx.core.device import device_of, free_bytes
 from tlx.core.errors import RequestError, said
 from tlx.datasets.splits import Parts, split, unread
 from tlx.runs.output_layout import new_folder
-from tlx.sweeps import sweep_manifest
+from tlx.sweeps import sweep_job, sweep_manifest
 from tlx.sweeps.sweep_plan import Planned
 from tlx.tracking import tracker as tracking
 
@@ -50,7 +44,7 @@ class Sweep:
             return
         inside = left[0].launcher == "basic"
         job = partial(
-            task,
+            sweep_job.task,
             jobs={
                 j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **sweep_manifest.told(j)}
                 for i, j in enumerate(self.jobs)
@@ -247,66 +241,6 @@ def open_sweep(
     lock = folder / ".mlflow.lock"
     tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
     return Sweep(folder, folder.name, jobs, config_dir, tracker)
-
-
-def task(
-    node: DictConfig,
-    *,
-    folder: Path | None = None,
-    jobs: Mapping[str, Mapping[str, Any]],
-    parent: str | tracking.Tracker,
-    key: str,
-    beside: int,
-    quiet: bool,
-) -> dict[str, Any]:
-    """One job, in whatever process: what became of it. Never raises but for an interruption.
-
-    Run twice, killed and run again, or started by two launches at once, it is done once. `folder`: where; None: where
-    Hydra's launcher says.
-    """
-    from tlx.distributed import launch as rank_processes
-    from tlx.reporting.run_display import closing
-    from tlx.runs import run, run_state
-    from tlx.sweeps import sweep_summary
-
-    rank_processes.once("a sweep")
-    folder = folder or multirun.job_folder()
-    known = jobs[folder.name]
-    head = f"job {known['number']} of {known['of']}"
-    if not quiet:
-        between = "\n" if known["number"] > 1 else ""
-        print(f"{between}{head}{': ' if known['name'] else ''}{known['name']}", file=sys.stderr)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        config = checked(node)
-        if beside > 1 and config.features.budget is None:
-            config.features.budget = _fair(config, beside)
-        with folder_lock.alone(folder, wait=True):
-            if run_state.finished(folder) is not None:
-                (folder / folder_lock.LOCK).unlink(missing_ok=True)
-                print(f"{head}: finished by another process", file=sys.stderr)
-                return {"error": "", "skipped": True}
-            part = run.Within(f"{key}/{known['key'][:16]}", parent, quiet)
-            summary = run.run(
-                config, folder, command=known["command"], name=known["name"], within=part, resume=True,
-                typed=known["typed"],
-            )  # fmt: skip
-    except Exception as error:  # a failed job does not stop the others
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(error)
-        print(f"{head} failed: {said(error)}" if quiet else f"tlx: {said(error)}", file=sys.stderr)
-        return {"error": said(error), "skipped": False}
-    if quiet:
-        print(f"{head} finished: {known['name']}: {sweep_summary.accuracy(summary.to_dict())}", file=sys.stderr)
-    else:
-        closing(summary, sys.stderr)  # stdout is for what the sweep finds
-    return {"error": "", "skipped": False}
-
-
-def _fair(config: Config, beside: int) -> int:
-    """Bytes of features that a job may keep in memory: what all jobs at once would take is half of what is free."""
-    places = {device_of(config.runtime.device), device_of("cpu")}
-    return min(map(free_bytes, places)) // (2 * beside)
 
 
 def _output(config: Config) -> Path:
