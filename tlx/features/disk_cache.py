@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from tlx.core.errors import reason
@@ -23,7 +22,6 @@ from tlx.features.disk_block import (
     KEY_BYTES,
     Damaged,
     bytes_in,
-    folders,
     map_rows,
     read_head,
     read_keys,
@@ -32,6 +30,7 @@ from tlx.features.disk_block import (
     reserve,
     write_names,
 )
+from tlx.features.disk_spaces import Spaces
 
 __all__ = ["Entry", "Found", "Store", "mib"]
 
@@ -93,6 +92,7 @@ class Store:
 
     def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
         self.folder, self.limit, self.say = folder, limit, say
+        self._spaces = Spaces(folder, say)
         self._said: set[object] = set()
         self._own: set[Path] = set()
 
@@ -103,12 +103,12 @@ class Store:
         The system releases the lock of a killed process; what that one left in the space is removed here. Nothing is
         locked where the folder cannot be written: nothing can be shared there.
         """
-        held = self._acquire(space, wait=True) if self.limit else None
+        held = self._spaces.acquire(space, wait=True) if self.limit else None
         try:
-            self._sweep(space, held)
+            self._spaces.remove_unfinished(space, held)
             yield
         finally:
-            self._leave(space, held)
+            self._spaces.release(space, held)
 
     def find(self, space: str, keys: Sequence[str], row_bytes: int) -> Found:
         """The rows of `keys` that are kept; their blocks count as used now. What is damaged is removed and missing."""
@@ -116,7 +116,7 @@ class Store:
         own: list[bool] = []
         where: dict[str, tuple[int, int]] = {}
         wanted = set(keys)
-        for place in self._blocks(space) if self.limit else []:
+        for place in self._spaces.blocks(space) if self.limit else []:
             if not wanted:
                 break
             try:
@@ -155,7 +155,7 @@ class Store:
         It becomes a block when the `with` block ends well, and vanishes when it does not; then the blocks that were not
         used for longest go until all are within the limit. None where the store cannot take it.
 
-        `about`: what people are told of the space; goes through JSON.
+        `about`: what describes the space to people; goes through JSON.
         """
         scratch = self.folder / space / f".{uuid.uuid4().hex[:16]}"
         rows = self._allocate(scratch, len(keys), row_bytes)
@@ -170,10 +170,10 @@ class Store:
     def entries(self) -> list[Entry]:
         """What is kept, the space used last first; one without a block is being written, or was never finished."""
         found = []
-        for space in self._spaces():
+        for space in self._spaces.names():
             said = list[tuple[float, Mapping[str, Any]]]()
             images = 0
-            for place in self._blocks(space):
+            for place in self._spaces.blocks(space):
                 with contextlib.suppress(OSError, Damaged):
                     changed = (place / "block.json").stat().st_mtime
                     head = read_head(place)
@@ -192,13 +192,13 @@ class Store:
         Runs that use them go on: a mapped file stays until it is closed.
         """
         removed = freed = 0
-        for space in self._spaces():
+        for space in self._spaces.names():
             if spaces is not None and space not in spaces:
                 continue
             before = bytes_in(self.folder / space)
-            for place in self._blocks(space):
+            for place in self._spaces.blocks(space):
                 remove(place)
-            self._tidy(space)
+            self._spaces.tidy(space)
             less = before - bytes_in(self.folder / space)
             removed, freed = removed + (less > 0), freed + less
         return removed, freed
@@ -239,63 +239,17 @@ class Store:
     def _trim(self, newest: Path) -> None:
         """Removes blocks, the one used longest ago first, until all are within the limit; `newest` stays."""
         kept = []
-        for space in self._spaces():
-            for place in self._blocks(space):
+        for space in self._spaces.names():
+            for place in self._spaces.blocks(space):
                 with contextlib.suppress(OSError):  # other processes trim too
                     kept.append(((place / "block.json").stat().st_mtime_ns, place, bytes_in(place)))
         total = sum(size for _, _, size in kept)
         for _, place, size in sorted(kept):
             if total > self.limit and place != newest and remove(place):
                 total -= size
-        for space in self._spaces():
-            if self._unfinished(space) or not self._blocks(space):
-                self._tidy(space)
-
-    def _spaces(self) -> list[str]:
-        return [place.name for place in folders(self.folder, "[0-9a-f]{8,}")]
-
-    def _blocks(self, space: str) -> list[Path]:
-        return folders(self.folder / space, "[0-9a-f]{16}")
-
-    def _unfinished(self, space: str) -> list[Path]:
-        return folders(self.folder / space, "[.][0-9a-f]{16}")
-
-    def _acquire(self, space: str, *, wait: bool) -> FileLock | None:
-        lock = FileLock(self.folder / f".{space}.lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(blocking=False)
-            except TimeoutError:
-                if not wait:
-                    return None
-                self.say("features: another process computes the same; waiting for it")
-                lock.acquire()
-        except (OSError, NotImplementedError):  # a file system without locks
-            return None
-        return lock
-
-    def _sweep(self, space: str, held: FileLock | None) -> None:
-        """Removes what was left half done: who holds the lock of the space knows that nobody else writes there."""
-        for place in self._unfinished(space) if held else []:
-            shutil.rmtree(place, ignore_errors=True)
-
-    def _leave(self, space: str, held: FileLock | None) -> None:
-        """Releases the lock of a space; one that is empty goes, and the lock's file with it."""
-        if not held:
-            return
-        with contextlib.suppress(OSError):  # it is not empty
-            (self.folder / space).rmdir()
-        if not os.path.lexists(self.folder / space):
-            with contextlib.suppress(OSError):  # a process that waits for the file that is unlinked makes a new one
-                (self.folder / f".{space}.lock").unlink()
-        held.release()
-
-    def _tidy(self, space: str) -> None:
-        """Sweeps a space unless it is locked."""
-        held = self._acquire(space, wait=False)
-        self._sweep(space, held)
-        self._leave(space, held)
+        for space in self._spaces.names():
+            if self._spaces.unfinished(space) or not self._spaces.blocks(space):
+                self._spaces.tidy(space)
 
     def _cannot_keep(self, error: OSError) -> None:
         self._once(error.errno, f"cannot be kept in {self.folder} ({reason(error)}); the next run computes them anew")
