@@ -2,14 +2,13 @@
 
 import argparse
 import os
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import tlx
 from tlx.cli.main import main
-from tlx.cli.parser import SUBCOMMANDS, _Parser
+from tlx.cli.subcommands import subcommands
 from tlx.config.compose import compose, without_hydra
 from tlx.config.instantiate import component
 from tlx.config.validation import checked
@@ -115,10 +114,9 @@ def test_an_empty_argument_is_refused_by_name(
     assert sorted(here.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
+@pytest.mark.parametrize("name", subcommands())
 def test_every_subcommand_refuses_each_of_its_arguments_without_text(name: str) -> None:
-    parser = _Parser(prog=name)
-    import_module(f"tlx.cli.{name}").options(parser)
+    parser = subcommands()[name].parser()
     parser.no_empty(argparse.Namespace())
     texts = [action for action in parser._actions if action.nargs != 0 and action.type is None]
     assert texts

@@ -1,6 +1,5 @@
 """The verbs `weights` and `data`: the lists name everything and ask nobody; what is fetched, carried, verified."""
 
-import argparse
 import hashlib
 import io
 import os
@@ -56,10 +55,8 @@ def mine(tmp_path: Path) -> Path:
 def verb(capsys: pytest.CaptureFixture[str], mine: Path) -> Verb:
     """Carries a verb out and gives its exit code, what it printed, and what it said beside that."""
 
-    def run(room: ModuleType, *words: str) -> tuple[int, str, str]:
-        parser = argparse.ArgumentParser()
-        room.options(parser)
-        code = room.main(parser.parse_args([*words, "--config-dir", str(mine)]))
+    def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
+        code = module.SUBCOMMAND.main([*words, "--config-dir", str(mine)])
         return (code, *capsys.readouterr())
 
     return run
@@ -123,15 +120,13 @@ def test_what_the_hubs_cache_has_is_listed_without_asking_timm(verb: Verb, mine:
 
 def test_the_lists_import_nothing_heavy_and_ask_nobody(tmp_path: Path) -> None:
     code = """
-import argparse, sys
+import sys
 def refuse(event, _):
     assert not event.startswith("socket."), event
 sys.addaudithook(refuse)
-from tlx.cli import data as data_inventory, weights as weights_inventory
-for room in (weights_inventory, data_inventory):
-    parser = argparse.ArgumentParser()
-    room.options(parser)
-    assert room.main(parser.parse_args([])) == 0
+from tlx.cli import data, weights
+for module in (weights, data):
+    assert module.SUBCOMMAND.main([]) == 0
 print(*{"torch", "torchvision", "timm", "mlflow", "matplotlib"} & sys.modules.keys())
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -183,7 +178,7 @@ def test_a_folder_that_takes_nothing_is_named(verb: Verb, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["efficientnet-lite0-57934424.pth", "file", "my conf"]
 
 
-@pytest.mark.parametrize("room", [weights, data])
+@pytest.mark.parametrize("module", [weights, data])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -194,16 +189,16 @@ def test_a_folder_that_takes_nothing_is_named(verb: Verb, tmp_path: Path) -> Non
         (["fetch", "shapes", "sede=3"], r"(sede=3: no such key \(did you mean 'seed'\?\)|backbone=shapes: no such)"),
     ],
 )
-def test_what_is_mistyped_is_one_line(room: ModuleType, words: list[str], message: str, verb: Verb) -> None:
+def test_what_is_mistyped_is_one_line(module: ModuleType, words: list[str], message: str, verb: Verb) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        verb(room, *words)
+        verb(module, *words)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("room", "given", "meant"), [(weights, "resnet5O", "resnet50"), (data, "cifar1", "cifar10")])
-def test_the_nearest_name_is_offered(room: ModuleType, given: str, meant: str, verb: Verb) -> None:
+@pytest.mark.parametrize(("module", "given", "meant"), [(weights, "resnet5O", "resnet50"), (data, "cifar1", "cifar10")])
+def test_the_nearest_name_is_offered(module: ModuleType, given: str, meant: str, verb: Verb) -> None:
     with pytest.raises(RequestError, match=rf"={given}: no such \w+ \(did you mean '{meant}'\?\)"):
-        verb(room, "fetch", given)
+        verb(module, "fetch", given)
 
 
 def test_a_model_without_a_name_and_a_yaml_that_is_none_are_said(verb: Verb, mine: Path) -> None:

@@ -1,6 +1,5 @@
 """Runs side by side: sound tests of their differences, and a table, a picture and a page that say them plainly."""
 
-import argparse
 import csv
 import io
 import itertools
@@ -90,10 +89,8 @@ def verb(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
     """Carries the verb out; what it printed, and what it said beside that."""
 
     def run(*words: object) -> tuple[str, str]:
-        parser = argparse.ArgumentParser()
-        compare.options(parser)
         capsys.readouterr()
-        assert compare.main(parser.parse_intermixed_args([str(word) for word in words])) == 0
+        assert compare.SUBCOMMAND.main([str(word) for word in words]) == 0
         return capsys.readouterr()
 
     return run
@@ -720,10 +717,8 @@ def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(
 
 
 def refused(*words: object) -> str:
-    parser = argparse.ArgumentParser()
-    compare.options(parser)
     with pytest.raises(RequestError) as error:
-        compare.main(parser.parse_intermixed_args([str(word) for word in words]))
+        compare.SUBCOMMAND.main([str(word) for word in words])
     assert "\n" not in str(error.value)
     return str(error.value)
 

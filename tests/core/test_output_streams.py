@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.inference.test_predictor import write_images
 from tlx.cli.main import main
-from tlx.cli.parser import SUBCOMMANDS
+from tlx.cli.subcommands import subcommands
 from tlx.core import output_streams
 
 NAMES = ("größe", "мир")
@@ -101,9 +101,9 @@ def test_every_subcommand_ends_well_on_a_screen_in_ascii(here: Path, monkeypatch
     shows(screen, "--dry-run", *FAST)
     shows(screen, "--cfg", "job", *FAST)
     shows(screen, "cache")
-    for verb in SUBCOMMANDS:
+    for name in subcommands():
         with pytest.raises(SystemExit) as ended:  # argparse's own help
-            screen.types(verb, "--help")
+            screen.types(name, "--help")
         assert ended.value.code == 0
 
 

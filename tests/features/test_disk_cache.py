@@ -3,7 +3,6 @@
 A process that another one meets is a real one (`child`): it imports the store, runs some code, and may be killed.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -576,9 +575,7 @@ def verb(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.chdir(kept.folder.parent.parent)
 
     def types(*words: str) -> int:
-        parser = argparse.ArgumentParser()
-        cache.options(parser)
-        return cache.main(parser.parse_args(["--output", "runs", *words]))
+        return cache.SUBCOMMAND.main(["--output", "runs", *words])
 
     return types
 

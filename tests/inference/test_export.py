@@ -1,6 +1,5 @@
 """A saved model in another format says what it said: run by other programs, loaded by other libraries."""
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -62,9 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def verb(*arguments: object) -> int:
     """As `python -m tlx export …` carries it out."""
-    parser = argparse.ArgumentParser()
-    export_command.options(parser)
-    return export_command.main(parser.parse_args([str(a) for a in arguments]))
+    return export_command.SUBCOMMAND.main([str(a) for a in arguments])
 
 
 def check_answers(answer: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:

@@ -1,6 +1,5 @@
 """The verb that uses a model: which files it takes, what it writes of them, and what damaged files make of it."""
 
-import argparse
 import csv
 import hashlib
 import html
@@ -26,7 +25,7 @@ from PIL import Image, ImageSequence
 
 from tests.conftest import ROOT
 from tlx.backbones import factories
-from tlx.cli.predict import main, options
+from tlx.cli.predict import SUBCOMMAND
 from tlx.config.schema import Backbone, Dataset, Head
 from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK
@@ -80,9 +79,7 @@ def photos(tmp_path: Path) -> Path:
 
 def verb(*words: object) -> int:
     """As `python -m tlx predict` carries it out."""
-    parser = argparse.ArgumentParser()
-    options(parser)
-    return main(parser.parse_intermixed_args([str(word) for word in words]))
+    return SUBCOMMAND.main([str(word) for word in words])
 
 
 def names(*paths: object) -> list[str]:
@@ -644,7 +641,7 @@ def process(code: str, *words: object, cwd: Path) -> str:
 
 # Everything that an attack would need is refused while the model is opened and used.
 WATCHED = """
-import argparse, sys
+import sys
 import tlx.inference.predictor
 from tlx.cli import predict
 def watch(event, arguments):
@@ -654,9 +651,7 @@ def watch(event, arguments):
     if event == "exec" and sys.argv[1] in arguments[0].co_filename:
         raise AssertionError(f"code of the model's folder: {arguments}")
 sys.addaudithook(watch)
-parser = argparse.ArgumentParser()
-predict.options(parser)
-assert predict.main(parser.parse_args(sys.argv[1:])) == 1
+assert predict.SUBCOMMAND.main(sys.argv[1:]) == 1
 """
 
 

@@ -1,6 +1,5 @@
 """A saved model measured on data that is named later: the run's own figures on its own data, honest ones on other."""
 
-import argparse
 import csv
 import json
 import os
@@ -56,9 +55,7 @@ def own(run: Summary) -> list[str]:
 
 def verb(run: Summary, *words: str) -> int:
     """As `python -m tlx evaluate` carries it out."""
-    parser = argparse.ArgumentParser()
-    evaluate.options(parser)
-    return evaluate.main(parser.parse_intermixed_args([str(run.folder), *words]))
+    return evaluate.SUBCOMMAND.main([str(run.folder), *words])
 
 
 @pytest.mark.parametrize(("precision", "strategy"), [("fp32", "feature_extraction"), ("bf16", "full")])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError, nearest, printable
 from tlx.features.disk_cache import Entry, Store, mib
 from tlx.reporting.text_table import aligned
@@ -15,16 +16,19 @@ from tlx.reporting.text_table import aligned
 _DIGITS = 12  # of an id, as it is shown
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument("action", metavar="clear", nargs="?", help="remove what is kept; without it, it is listed")
     parser.add_argument("ids", metavar="ID", nargs="*", help="remove only these: the first digits of ids in the list")
     parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code."""
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
     return cache(given.action, given.ids, given.output)
+
+
+SUBCOMMAND = Subcommand("cache", "list or remove the features that runs have cached", _options, _main)
 
 
 def cache(action: str | None, ids: Sequence[str], output: str) -> int:

@@ -16,7 +16,7 @@ from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError, nearest, reason
 
-__all__ = ["Request", "config_of", "entries", "options", "put", "request", "show", "size"]
+__all__ = ["Request", "config_of", "entries", "options", "put", "request", "show", "show_all", "size"]
 
 
 @dataclass(frozen=True)

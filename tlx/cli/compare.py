@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tlx.cli.subcommand import Subcommand
 from tlx.comparison import text_table
 from tlx.comparison.comparison import compared, flips, lead
 from tlx.comparison.outputs import KINDS, show, write
@@ -14,13 +15,13 @@ from tlx.core.errors import RequestError, nearest, reason
 from tlx.runs.run_reader import content, is_run, read, state
 from tlx.sweeps import sweep_manifest
 
-__all__ = ["compared", "find", "flipped", "main", "options", "show", "write"]
+__all__ = ["SUBCOMMAND", "compare", "compared", "find", "flipped", "show", "write"]
 KEPT = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
 MOST = 10_000  # folders that are looked at, in search of runs
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument(
         "given", metavar="X", nargs="*", help="a sweep's name or folder, runs' folders, or folders that hold runs"
     )
@@ -34,13 +35,32 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code.
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    targets = {kind: Path(os.path.expanduser(file)) for kind in KINDS if (file := getattr(given, kind)) is not None}
+    if given.flipped:
+        if given.given or targets:
+            raise RequestError("--flipped takes two runs and nothing beside them")
+        flipped(*given.flipped)
+    else:
+        compare(given.given, targets, given.output)
+    return 0
+
+
+SUBCOMMAND = Subcommand("compare", "the runs of a sweep side by side, with paired tests", _options, _main)
+
+
+def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = "outputs") -> None:
+    """Prints a comparison, and writes it to files.
+
+    Args:
+        runs: sweeps' names, sweeps' folders, runs' folders, or folders that hold runs.
+        targets: `csv`, `html` or `png` → a file to write; a sweep's own three files are written in any case.
+        output: the folder where the runs are.
 
     Raises:
         RequestError: no such sweep or run, none finished, a broken file, a target that cannot be written.
     """
-    targets = {kind: Path(os.path.expanduser(file)) for kind in KINDS if (file := getattr(given, kind)) is not None}
     for kind, file in targets.items():
         if file.suffix != f".{kind}":
             raise RequestError(f"--{kind} {file}: the file's name must end in .{kind}")
@@ -48,14 +68,9 @@ def main(given: argparse.Namespace) -> int:
             raise RequestError(f"--{kind} {file}: is a folder; give the name of a file")
         if not file.parent.is_dir():
             raise RequestError(f"--{kind} {file}: there is no folder {file.parent}; make it first")
-    if given.flipped:
-        if given.given or targets:
-            raise RequestError("--flipped takes two runs and nothing beside them")
-        flipped(*given.flipped)
-        return 0
-    if not given.given:
+    if not runs:
         raise RequestError("compare what? a sweep's name, or the folders of runs")
-    folders, place = find(given.given, given.output), sweep(given.given, given.output)
+    folders, place = find(runs, output), sweep(runs, output)
     print(f"{len(folders)} run{'' if len(folders) == 1 else 's'} …", file=sys.stderr)
     found = compared(folders)
     show(found)
@@ -63,7 +78,6 @@ def main(given: argparse.Namespace) -> int:
     own = [] if place is None else [place / f"comparison.{kind}" for kind in KINDS]
     for file in write(found, list(dict.fromkeys([*own, *targets.values()]))):
         print(f"written: {file}", file=sys.stderr)
-    return 0
 
 
 def flipped(first: str, second: str) -> None:

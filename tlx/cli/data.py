@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tlx.cli import catalog
+from tlx.cli.subcommand import Subcommand
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError
 from tlx.core.safe_archive import content_digest
@@ -25,22 +26,38 @@ ACTIONS = ("fetch", "verify")
 CHUNK = 1_024  # images that wait for the reading threads at once
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     catalog.options(parser, ACTIONS, "data sets")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code: 1 where an image cannot be read."""
-    request = catalog.request(given, ACTIONS)
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    return data(catalog.request(given, ACTIONS), given.to, given.config_dir)
+
+
+SUBCOMMAND = Subcommand("data", "list the data sets, fetch and verify them", _options, _main)
+
+
+def data(request: catalog.Request, to: str | None = None, config_dir: str | None = None) -> int:
+    """Prints the list of data sets, or fetches or verifies those that are requested.
+
+    `to`: a folder to put them in, to carry them to another machine; `config_dir`: a folder with YAML of the user's own.
+
+    Returns:
+        0, or 1 where an image cannot be read or the files are not the official ones.
+
+    Raises:
+        RequestError: no such data set, one that cannot be had or written.
+    """
     if not request.action:
-        return _list(given.config_dir)
-    configs = [catalog.config_of([f"dataset={name}", *request.overrides], given.config_dir) for name in request.names]
+        return _list(config_dir)
+    configs = [catalog.config_of([f"dataset={name}", *request.overrides], config_dir) for name in request.names]
     readers = dict(zip(request.names, (config.dataset.reader for config in configs), strict=True))
     if request.action == "verify":
         return max(_verify(name, reader) for name, reader in readers.items())
     for (name, reader), config in zip(readers.items(), configs, strict=True):
-        _fetch(name, reader, given.to, offline=config.runtime.offline)
+        _fetch(name, reader, to, offline=config.runtime.offline)
     return 0
 
 

@@ -4,21 +4,17 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tlx.cli.subcommand import Subcommand
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, printable, unicode
-from tlx.reporting.run_display import MOST
 from tlx.reporting.text_table import aligned
 from tlx.runs.evaluate_model import Measured, _learned, evaluate
 from tlx.runs.evaluation_data import PARTS
 
-if TYPE_CHECKING:
-    pass
 
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
     parser.add_argument(
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
@@ -31,8 +27,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code."""
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
     for option, target in (("csv", given.csv), ("json", given.json)):
         if target is not None and (not target.endswith(f".{option}") or Path(os.path.expanduser(target)).is_dir()):
             raise RequestError(f"--{option} {target}: must be a file whose name ends in .{option}")
@@ -49,8 +45,13 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
+SUBCOMMAND = Subcommand("evaluate", "measure a saved model on other data", _options, _main)
+
+
 def _lines(found: Measured) -> list[str]:
-    """What a person is told."""
+    """The lines of the report."""
+    from tlx.reporting.run_display import MOST  # imports rich, which --help needs not
+
     scores, number = found.scores, len(found.files)
     low, high = scores.interval
     of = "" if found.part == "all" else f" of {found.of:,} (--part all takes them all)"

@@ -1,16 +1,13 @@
 """`python -m tlx export RUN --format …`: a saved model in another format, compared with it before it is kept."""
 
 import argparse
-from typing import TYPE_CHECKING
 
+from tlx.cli.subcommand import Subcommand
 from tlx.inference.export import FORMATS, export
 
-if TYPE_CHECKING:
-    pass
 
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
     parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--to", metavar="FILE", help="where to write; RUN/export/model.onnx, .pt2, .safetensors")
@@ -23,7 +20,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code."""
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
     export(given.run, given.format, given.to, given.images)
     return 0
+
+
+SUBCOMMAND = Subcommand("export", "write a saved model as ONNX, torch.export or a state dict", _options, _main)

@@ -11,9 +11,8 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from tlx.cli.parser import SUBCOMMANDS, run_subcommand
+from tlx.cli.subcommands import subcommands
 from tlx.cli.train import run_or_show
 from tlx.config import tracking_uri
 from tlx.core import output_streams
@@ -22,12 +21,9 @@ from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
 from tlx.runs import stopwatch
 
-if TYPE_CHECKING:
-    pass
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carries out one command line and gives its exit code."""
+    """Runs one command line and returns its exit code."""
     output_streams.use()
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
@@ -36,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             import_from_here()
         with stopwatch.command(began):
-            if arguments and arguments[0] in SUBCOMMANDS:
-                return run_subcommand(arguments[0], arguments[1:])
+            first = arguments[0] if arguments else "-"
+            # An option or an override is no subcommand, and needs no list of them.
+            if not first.startswith("-") and "=" not in first and (chosen := subcommands().get(first)):
+                return chosen.main(arguments[1:])
             return run_or_show(arguments)
     except RequestError as error:
         return _say(error, 2)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tlx.cli.subcommand import Subcommand
 from tlx.config.validation import DEVICES
 from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 RATE = 5.0  # a second, how often the progress is written
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
@@ -52,14 +53,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code."""
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
     if given.max_pixels is not None:
         if given.max_pixels < 1:
             raise RequestError(f"--max-pixels {given.max_pixels}: must be at least 1")
         allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
     return predict(given.run, given.paths, targets, given.top, given.batch_size, given.device)
+
+
+SUBCOMMAND = Subcommand("predict", "classify files and folders with a saved model", _options, _main)
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""The verb `resume`: an interrupted run goes on where it stopped, in the same folder and the same MLflow run."""
+"""`python -m tlx resume`: an interrupted run goes on where it stopped, in the same folder and the same MLflow run."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from tlx.cli.subcommand import Subcommand
 from tlx.config import identity, tracking_uri
 from tlx.config.identity import from_tree
 from tlx.core.device import import_from_here
@@ -26,8 +27,8 @@ PLACES = {
 URI = "tracking.uri"  # MLflow's address, where its password is needed again
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument("run", metavar="RUN", help="the folder of the run")
     parser.add_argument(
         "overrides",
@@ -37,37 +38,51 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(given: argparse.Namespace) -> int:
-    """Goes on with the run, and prints what it found."""
-    folder = Path(os.path.expanduser(given.run)).absolute()
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    return resume(given.run, given.overrides)
+
+
+SUBCOMMAND = Subcommand("resume", "go on with an interrupted run where it stopped", _options, _main)
+
+
+def resume(run: str, overrides: Sequence[str]) -> int:
+    """Goes on with the run in a folder, prints what it found and returns 0.
+
+    `overrides`: `key=value` of `PLACES` and `tracking.uri`, where these have moved.
+
+    Raises:
+        RequestError: no such run, it is finished or diverged, another key, data or weights are not there.
+    """
+    folder = Path(os.path.expanduser(run)).absolute()
     if not folder.is_dir():
-        raise RequestError(f"{given.run}: no such folder; resume takes the folder of a run")
+        raise RequestError(f"{run}: no such folder; resume takes the folder of a run")
     if (folder / sweep_manifest.FILE).is_file():
-        raise RequestError(f"{given.run}: a sweep; type its command again, and it goes on where it stopped")
+        raise RequestError(f"{run}: a sweep; type its command again, and it goes on where it stopped")
     from tlx.reporting.run_display import closing
     from tlx.runs import run as job
     from tlx.runs import run_state
 
     if run_state.finished(folder):
-        raise RequestError(f"{given.run}: this run is finished; there is nothing to go on with")
+        raise RequestError(f"{run}: this run is finished; there is nothing to go on with")
     if why := run_state.diverged(folder):
-        raise RequestError(f"{given.run}: this run diverged, and would again; start a new one: {why}")
+        raise RequestError(f"{run}: this run diverged, and would again; start a new one: {why}")
     state = checkpoint.read(folder)
     _as_it_was(folder, state["config"])
-    moved = _moved(given.overrides)
+    moved = _moved(overrides)
     uri = moved.pop(URI, None)
     if Path(state["cwd"]).is_dir():
         os.chdir(state["cwd"])
     elif not moved:
         raise RequestError(
-            f"{given.run}: was started in {state['cwd']}, which is no more; its paths begin there, or here where you "
+            f"{run}: was started in {state['cwd']}, which is no more; its paths begin there, or here where you "
             "give those that have moved, as in dataset.root=FOLDER"
         )
     import_from_here()
     for key, place in moved.items():
         _put(state["config"], key, place)
     config = from_tree(state["config"])
-    _there(given.run, state["config"])
+    _there(run, state["config"])
     config.tracking.uri = uri or config.tracking.uri
     if config.tracking.uri is not None:
         config.tracking.uri = tracking_uri.hidden(config.tracking.uri)

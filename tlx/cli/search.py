@@ -1,4 +1,4 @@
-"""The verb `search`: the best values of some keys by validation, in a study that goes on where it stopped.
+"""`python -m tlx search`: the best values of some keys by validation, in a study that goes on where it stopped.
 
 A trial is a job of a sweep. It is scored by that figure of the validation images which `evaluation.choose_by` names, of
 the model that it keeps. A study that an earlier version made goes on by the validation accuracy. The test set chooses
@@ -8,14 +8,15 @@ nothing.
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 
+from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError
-from tlx.search.hyperparameter_search import Search
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.epilog = (
         "example: python -m tlx search dataset=ants_bees strategy=feature_extraction,finetune "
         "'training.lr_factor=interval(0.1,10)' sweep.name=ants"
@@ -31,13 +32,30 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Runs trials until there are enough of them, and prints the best."""
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    return search_for(given.overrides, given.trials, given.config_dir)
+
+
+SUBCOMMAND = Subcommand("search", "look for the best values by validation, with Optuna", _options, _main)
+
+
+def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = None) -> int:
+    """Runs trials until there are `trials` of them in the study, and prints the best.
+
+    Returns:
+        0, or 1 where trials of this call failed.
+
+    Raises:
+        RequestError: nothing to search, a wrong interval, Optuna is not installed.
+    """
     if importlib.util.find_spec("optuna") is None:
         raise RequestError("search: needs the package optuna; pip install 'tlx-transfer[search]'")
-    if given.trials < 1:
-        raise RequestError(f"--trials {given.trials}: must be at least 1")
-    search = Search(given.overrides, given.trials, given.config_dir)
+    if trials < 1:
+        raise RequestError(f"--trials {trials}: must be at least 1")
+    from tlx.search.hyperparameter_search import Search
+
+    search = Search(overrides, trials, config_dir)
     with closing(search.study):
         try:
             failed = search.run()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tlx.cli import compare
+from tlx.cli.subcommand import Subcommand
 from tlx.comparison import comparison
 from tlx.config.schema import Tracking
 from tlx.core import folder_lock
@@ -34,8 +35,8 @@ STATUS: dict[str, tracking.Status] = {"finished": "FINISHED", "failed": "FAILED"
 KEYS = ("tracking.uri", "tracking.experiment")
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     parser.add_argument(
         "given",
         nargs="+",
@@ -46,28 +47,41 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Sends, prints a line for each run, and gives the exit code: 1 where MLflow did not take all of it.
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    return sync(given.given, given.output)
+
+
+SUBCOMMAND = Subcommand("sync", "send MLflow what it has not got of a run, from the run's folder", _options, _main)
+
+
+def sync(runs: Sequence[str], output: str) -> int:
+    """Sends runs or sweeps to MLflow and prints a line for each.
+
+    `runs`: folders, sweeps' names, or `all`, and `key=value` of `KEYS`; `output`: the folder where the runs are.
+
+    Returns:
+        0, or 1 where MLflow did not take all of it.
 
     Raises:
         RequestError: no such run, no MLflow store, a server that does not answer.
     """
-    typed = dict(word.split("=", 1) for word in given.given if re.match(r"[\w.]+=", word))
+    typed = dict(word.split("=", 1) for word in runs if re.match(r"[\w.]+=", word))
     for key in typed.keys() - set(KEYS):
         raise RequestError(f"{key}=…: sync takes {' and '.join(KEYS)} only")
-    words = [word for word in given.given if not re.match(r"[\w.]+=", word)]
+    words = [word for word in runs if not re.match(r"[\w.]+=", word)]
     if not words:
         raise RequestError("sync what? a run's folder, a sweep's name, or all")
     every = words == ["all"]
-    output = Path(os.path.expanduser(given.output)).absolute()
-    places = list(_unsent(output)) if every else list(_named(words, given.output))
+    folder = Path(os.path.expanduser(output)).absolute()
+    places = list(_unsent(folder)) if every else list(_named(words, output))
     if not places:
-        print(f"nothing to send: MLflow has all of the runs in {output}")
+        print(f"nothing to send: MLflow has all of the runs in {folder}")
     failed = False
     for place in places:
         try:
             with lines():
-                where, why, run_id = _send(place, _settings(place, typed, output), output)
+                where, why, run_id = _send(place, _settings(place, typed, folder), folder)
         except RequestError as error:
             if not every:
                 raise

@@ -2,21 +2,17 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from tlx.cli.parser import help_text, refuse_stray_words, run_options
+from tlx.cli.run_options import help_text, refuse_stray_words, run_options
 from tlx.core.errors import RequestError, nearest, said, shown
 from tlx.runs.request import is_sweep, run_single
 
-if TYPE_CHECKING:
-    pass
-
 
 def run_or_show(arguments: list[str]) -> int:
-    options = run_options().parse_known_intermixed_args(arguments)
-    known, rest = options
+    """Runs a command line that begins with no subcommand, and returns its exit code."""
+    known, rest = run_options().parse_known_intermixed_args(arguments)
     for word in rest:
         flags = [flag for action in run_options()._actions for flag in action.option_strings]
         raise RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")

@@ -14,29 +14,44 @@ from tlx.backbones.huggingface import portable_name
 from tlx.backbones.pretrained_weights import locate, needed
 from tlx.backbones.weight_sources import torch_cache
 from tlx.cli import catalog
+from tlx.cli.subcommand import Subcommand
 from tlx.config.schema import Backbone, Config
 from tlx.core.errors import RequestError
 
 ACTIONS = ("fetch",)
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
     catalog.options(parser, ACTIONS, "backbones")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Carries the verb out and gives its exit code."""
-    request = catalog.request(given, ACTIONS)
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    return weights(catalog.request(given, ACTIONS), given.to, given.config_dir)
+
+
+SUBCOMMAND = Subcommand("weights", "list what the backbones need, and fetch it", _options, _main)
+
+
+def weights(request: catalog.Request, to: str | None = None, config_dir: str | None = None) -> int:
+    """Prints the list of backbones and their files, or fetches the files of the backbones that are requested.
+
+    `to`: a folder to put them in, to carry them to another machine; `config_dir`: a folder with YAML of the user's own.
+
+    Returns:
+        0.
+
+    Raises:
+        RequestError: no such backbone, a file that cannot be had or written; the other files are fetched first.
+    """
     if not request.action:
-        return _list(given.config_dir)
-    configs = {
-        name: catalog.config_of([f"backbone={name}", *request.overrides], given.config_dir) for name in request.names
-    }
+        return _list(config_dir)
+    configs = {name: catalog.config_of([f"backbone={name}", *request.overrides], config_dir) for name in request.names}
     failed: list[RequestError] = []
     for name, config in configs.items():  # what can be had is fetched, whatever else cannot
         try:
-            _fetch(name, config, request.overrides, given.to)
+            _fetch(name, config, request.overrides, to)
         except RequestError as error:
             failed.append(error)
     for before in failed[:-1]:

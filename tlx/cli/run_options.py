@@ -1,29 +1,13 @@
-"""The options of a run, the list of subcommands, and the text of --help."""
+"""The options of a run, and the text of --help."""
 
-import argparse
 import re
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from tlx.core.errors import RequestError, empty, nearest
+from tlx.cli.argument_parser import Parser
+from tlx.cli.subcommands import subcommands
+from tlx.core.errors import RequestError, nearest
 
-if TYPE_CHECKING:
-    pass
-
-# What is done by a module of this package of the same name.
-SUBCOMMANDS = {
-    "resume": "go on with an interrupted run where it stopped",
-    "compare": "the runs of a sweep side by side, with paired tests",
-    "search": "look for the best values by validation, with Optuna",
-    "predict": "classify files and folders with a saved model",
-    "evaluate": "measure a saved model on other data",
-    "export": "write a saved model as ONNX, torch.export or a state dict",
-    "weights": "list what the backbones need, and fetch it",
-    "data": "list the data sets, fetch and verify them",
-    "sync": "send MLflow what it has not got of a run, from the run's folder",
-    "cache": "list or remove the features that runs keep for each other",
-}
+__all__ = ["help_text", "refuse_stray_words", "run_options"]
 
 EXAMPLES = """\
 examples:
@@ -37,34 +21,9 @@ examples:
 """
 
 
-def run_subcommand(name: str, arguments: list[str]) -> int:
-    """Runs a subcommand: its module has its `options` and its `main`."""
-    module: Any = import_module(f"tlx.cli.{name}")
-    parser = _Parser(prog=f"tlx {name}", description=f"{SUBCOMMANDS[name][0].upper()}{SUBCOMMANDS[name][1:]}.")
-    module.options(parser)
-    given = parser.parse_intermixed_args(arguments)
-    parser.no_empty(given)
-    code: int = module.main(given)
-    return code
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line like all others."""
-
-    def error(self, message: str) -> Any:
-        raise RequestError(f"{message.removeprefix('argument ')}; {self.prog} --help says more")
-
-    def no_empty(self, given: argparse.Namespace) -> None:
-        """Refuses an argument without text: as a path it would be the current folder."""
-        for action in self._actions:
-            value = getattr(given, action.dest, None)
-            words = value if isinstance(value, list) else [value]
-            if any(isinstance(word, str) and not word.strip() for word in words):
-                raise empty(action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest))
-
-
-def run_options() -> _Parser:
-    parser = _Parser(prog="tlx", add_help=False, allow_abbrev=False)
+def run_options() -> Parser:
+    """The parser of a command line without a subcommand."""
+    parser = Parser(prog="tlx", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true", help="this text")
     parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
@@ -80,12 +39,14 @@ def run_options() -> _Parser:
 
 
 def help_text(config_dir: str | None) -> str:
+    """What --help prints; `config_dir`: a folder with YAML whose choices are listed too."""
     from tlx.config.compose import choices
     from tlx.config.hydra_errors import GROUPS
 
     lines = ["tlx: which backbone and strategy works on your images, measured honestly", ""]
     lines += ["usage: python -m tlx [key=value …] [option …]        one run", ""]
-    lines += [f"       python -m tlx {name} …{' ' * (35 - len(name))}{what}" for name, what in SUBCOMMANDS.items()]
+    for name, subcommand in subcommands().items():
+        lines.append(f"       python -m tlx {name} …{' ' * (35 - len(name))}{subcommand.summary}")
     lines += ["", EXAMPLES, "groups and their choices (group=choice; details with --cfg job):"]
     for group in GROUPS:
         lines.append(f"\n  {group}")
@@ -98,9 +59,11 @@ def help_text(config_dir: str | None) -> str:
 
 
 def refuse_stray_words(words: Sequence[str]) -> None:
+    """Raises a `RequestError` for the first word that is no override."""
     for word in words:
         if not re.match(r"[+~]{0,2}[\w./@:-]+=|~[\w.]+", word):
+            names = list(subcommands())
             raise RequestError(
-                f"{word}: neither key=value nor a subcommand{nearest(word, SUBCOMMANDS)}; "
-                f"subcommands: {', '.join(SUBCOMMANDS)}; see --help"
+                f"{word}: neither key=value nor a subcommand{nearest(word, names)}; "
+                f"subcommands: {', '.join(names)}; see --help"
             )

@@ -1,0 +1,20 @@
+"""All subcommands."""
+
+from functools import cache
+
+from tlx.cli.subcommand import Subcommand
+
+__all__ = ["subcommands"]
+
+
+@cache
+def subcommands() -> dict[str, Subcommand]:
+    """Every subcommand by its name, in the order of --help.
+
+    The modules are imported here and not with this one, so that a run, which needs none of them, starts sooner. They
+    import nothing that takes seconds.
+    """
+    from tlx.cli import cache, compare, data, evaluate, export, predict, resume, search, sync, weights
+
+    modules = (resume, compare, search, predict, evaluate, export, weights, data, sync, cache)
+    return {module.SUBCOMMAND.name: module.SUBCOMMAND for module in modules}
