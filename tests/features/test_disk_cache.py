@@ -588,7 +588,7 @@ def test_without_features_the_verb_says_so(
     if there:
         kept.folder.mkdir(parents=True)
     assert verb(*words) == 0
-    assert capsys.readouterr() == ("no features are kept in runs/features\n", "")
+    assert capsys.readouterr() == ("no features are cached in runs/features\n", "")
     assert kept.folder.exists() == there
 
 
@@ -662,5 +662,5 @@ def test_a_file_in_the_folders_place_is_refused(verb: Callable[..., int], kept: 
     kept.folder.write_text("mine")
     with pytest.raises(RequestError) as caught:
         verb("clear")
-    expected = "runs/features: a file, not the folder of kept features; name the runs' folder with --output"
+    expected = "runs/features: a file, not the folder of cached features; name the runs' folder with --output"
     assert str(caught.value) == expected

@@ -207,7 +207,7 @@ WRONG = {
     "--csv 2.png": "--csv 2.png: the file's name must end in .csv; put the images before it",
     "--html -": "--html -: the file's name must end in .html",
     "--json folder.json": "--json folder.json: is a folder; give the name of a file",
-    "--csv --json": "--csv --json: both to stdout cannot be told apart; give one of them a file",
+    "--csv --json": "--csv --json: both to stdout cannot be separated; give one of them a file",
 }
 
 

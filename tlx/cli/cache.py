@@ -1,4 +1,4 @@
-"""`python -m tlx cache`: the features that runs keep for each other, listed or removed."""
+"""`python -m tlx cache`: the features that runs have cached, listed or removed."""
 
 import argparse
 import contextlib
@@ -18,7 +18,9 @@ _DIGITS = 12  # of an id, as it is shown
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("action", metavar="clear", nargs="?", help="remove what is kept; without it, it is listed")
+    parser.add_argument(
+        "action", metavar="clear", nargs="?", help="remove cached features; without it, they are listed"
+    )
     parser.add_argument("ids", metavar="ID", nargs="*", help="remove only these: the first digits of ids in the list")
     parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
 
@@ -32,7 +34,7 @@ SUBCOMMAND = Subcommand("cache", "list or remove the features that runs have cac
 
 
 def cache(action: str | None, ids: Sequence[str], output: str) -> int:
-    """Prints what is kept under `<output>/features`, or removes it: all, or the entries named.
+    """Prints what is cached under `<output>/features`, or removes it: all, or the entries named.
 
     Returns:
         0, or 1 where something could not be removed.
@@ -47,7 +49,7 @@ def cache(action: str | None, ids: Sequence[str], output: str) -> int:
         )
     folder = Path(os.path.expanduser(output)) / "features"
     if folder.exists() and not folder.is_dir():
-        raise RequestError(f"{folder}: a file, not the folder of kept features; name the runs' folder with --output")
+        raise RequestError(f"{folder}: a file, not the folder of cached features; name the runs' folder with --output")
     if action == "clear" and not ids:
         for file in folder.glob("decoded-*.txt"):  # which images are known to decode
             with contextlib.suppress(OSError):
@@ -56,7 +58,7 @@ def cache(action: str | None, ids: Sequence[str], output: str) -> int:
     entries = store.entries()
     spaces = {_entry(word, entries, folder).space for word in ids} if ids else {entry.space for entry in entries}
     if not entries:
-        print(f"no features are kept in {folder}")
+        print(f"no features are cached in {folder}")
         return 0
     if action is None:
         print("\n".join(_table(entries)))

@@ -1,4 +1,4 @@
-"""What the verbs `weights` and `data` have in common: their words, the choices of a group, how a row is printed."""
+"""What the subcommands `weights` and `data` share: their arguments, the choices of a group, how a row is printed."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ __all__ = ["Request", "config_of", "entries", "options", "put", "request", "show
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: `action` is empty for the list; `names` are choices of the group, `overrides` key=value."""
+    """What is requested: `action` is empty for the list; `names` are choices of the group, `overrides` key=value."""
 
     action: str
     names: tuple[str, ...]
@@ -29,7 +29,7 @@ class Request:
 
 
 def options(parser: argparse.ArgumentParser, actions: Sequence[str], what: str) -> None:
-    """What both verbs take."""
+    """Adds the arguments of both."""
     said = f"nothing for the list; or {' or '.join(actions)}, then names of {what} and key=value"
     parser.add_argument("words", nargs="*", metavar="WORD", help=said)
     parser.add_argument("--to", metavar="FOLDER", help="with fetch: put it there, to carry it to another machine")
@@ -100,7 +100,7 @@ def show_all(group: str, config_dir: str | None, row: Callable[[str, dict[str, A
     for choice, (about, keys) in entries(group, config_dir).items():
         try:
             show(choice, [about, *row(choice, keys)])
-        except RequestError as error:  # a YAML of the person's own; the others are listed all the same
+        except RequestError as error:  # a YAML of the user's own; the others are listed all the same
             show(choice, [about, str(error)])
 
 

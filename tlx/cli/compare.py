@@ -16,7 +16,7 @@ from tlx.runs.run_reader import content, is_run, read, state
 from tlx.sweeps import sweep_manifest
 
 __all__ = ["SUBCOMMAND", "compare", "compared", "find", "flipped", "show", "write"]
-KEPT = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
+NO_RUNS = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
 MOST = 10_000  # folders that are looked at, in search of runs
 
 
@@ -151,7 +151,7 @@ def _of(word: str, sweeps: Path) -> list[Path]:
 
 
 def _within(place: Path) -> Iterator[Path]:
-    """The runs up to two levels below a folder; in a run there is no other, and none in what is kept beside runs."""
+    """The runs up to two levels below a folder; in a run there is no other, and none in `NO_RUNS`."""
     looked = 0
 
     def below(folder: Path, levels: int) -> Iterator[Path]:
@@ -164,7 +164,7 @@ def _within(place: Path) -> Iterator[Path]:
         for inner in (folder / name for name in names):
             if is_run(inner):
                 yield inner
-            elif levels > 1 and inner.name not in KEPT:
+            elif levels > 1 and inner.name not in NO_RUNS:
                 yield from below(inner, levels - 1)
 
     try:

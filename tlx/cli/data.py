@@ -107,7 +107,7 @@ def _fetch(choice: str, reader: Mapping[str, Any], to: str | None, *, offline: b
 
 
 def _verify(choice: str, reader: dict[str, Any]) -> int:
-    """Prints what is there, part by part and class by class, and every file that cannot be read; 1 for any."""
+    """Prints what is there, split by split and class by class, and every file that cannot be read; 1 for any."""
     folder = folder_of(reader)
     if folder is not None and not folder.is_dir() and reader["root"] is None:
         how = f"python -m tlx data fetch {choice}, or " if reader.get("archive") else ""
@@ -136,7 +136,7 @@ def _table(classes: Sequence[str], sets: Mapping[str, Images]) -> None:
 
 
 def _unreadable(images: Images) -> list[tuple[str, str]]:
-    """(path, reason) of what cannot be decoded; nothing of the rest is kept."""
+    """(path, reason) of what cannot be decoded; decoded pixels are not cached."""
 
     def why(index: int) -> str | None:
         return images.store.check(int(images.rows[index]), Decoded(None))

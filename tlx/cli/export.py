@@ -1,4 +1,4 @@
-"""`python -m tlx export RUN --format …`: a saved model in another format, compared with it before it is kept."""
+"""`python -m tlx export RUN --format …`: a saved model in another format, compared with it before it is written."""
 
 import argparse
 

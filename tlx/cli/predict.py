@@ -44,9 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
     parser.add_argument("--html", metavar="FILE", help="as a page of pictures, to FILE.html")
     parser.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images that are answered together; as many as in the run's test"
-    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images in a batch; as many as in the run's test")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help=f"of an image; larger ones are not read ({MAX_PIXELS:,})"
@@ -74,7 +72,7 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
 ) -> int:
-    """Prints a row for each image, or writes them to the files asked for.
+    """Prints a row for each image, or writes them to the requested files.
 
     `targets`: `csv`, `json` or `html` → a file, whole or absent, or `-` for stdout. `top`: so many of the most probable
     classes in each row; None: the probability of every class.
@@ -85,8 +83,8 @@ def predict(
     Raises:
         RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
-    asked = {form: target for form, target in (targets or {}).items() if target is not None}
-    _check(run, asked, top, batch_size, device)
+    requested = {form: target for form, target in (targets or {}).items() if target is not None}
+    _check(run, requested, top, batch_size, device)
     left_out: list[Path] = []
     files = list(find(paths, left_out))
     from tlx.inference.predictor import load
@@ -98,7 +96,7 @@ def predict(
     k = None if top is None else min(top, len(model.classes))
     began, done, failed = time.perf_counter(), 0, 0
     with contextlib.ExitStack() as within:
-        streams = {form: within.enter_context(_target(target)) for form, target in asked.items()}
+        streams = {form: within.enter_context(_target(target)) for form, target in requested.items()}
         write: list[Writer] = []
         for form, stream in streams.items():
             if form == "html":
@@ -106,8 +104,8 @@ def predict(
             else:
                 write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
         write = write or [_TableRows(sys.stdout, model.classes, k)]
-        told = asked and "-" not in asked.values()
-        progress = within.enter_context(_Progress(len(files), shown=bool(told) or not sys.stdout.isatty()))
+        to_files = requested and "-" not in requested.values()
+        progress = within.enter_context(_Progress(len(files), shown=bool(to_files) or not sys.stdout.isatty()))
         for prediction, view in model.with_views(files, batch_size):
             done, failed = done + 1, failed + bool(prediction.error)
             for rows in write:
@@ -121,20 +119,20 @@ def predict(
     return 1 if failed else 0
 
 
-def _check(run: str, asked: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
+def _check(run: str, requested: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
     for name, value in (("batch-size", batch_size), ("top", top)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} {value}: must be at least 1")
     form, words = DEVICES
     if not re.fullmatch(form, device):
         raise RequestError(f"--device {device}: must be {words}")
-    for option, target in asked.items():
+    for option, target in requested.items():
         if (target != "-" or option == "html") and not target.endswith(f".{option}"):
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
         if Path(os.path.expanduser(target)).is_dir():
             raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
-    if list(asked.values()).count("-") > 1:
-        raise RequestError("--csv --json: both to stdout cannot be told apart; give one of them a file")
+    if list(requested.values()).count("-") > 1:
+        raise RequestError("--csv --json: both to stdout cannot be separated; give one of them a file")
     run_folder(run)
 
 

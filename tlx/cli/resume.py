@@ -18,7 +18,7 @@ from tlx.distributed import launch
 from tlx.sweeps import sweep_manifest
 from tlx.training import checkpoint
 
-# What may be given anew, because it is not part of what the run is: key → where a configuration's tree has it.
+# What may be given again, because it does not change the run: key → where a configuration's tree has it.
 PLACES = {
     "dataset.root": ("dataset", "reader", "root"),
     "source.dataset.root": ("source", "dataset", "reader", "root"),
@@ -113,7 +113,7 @@ def _moved(words: Sequence[str]) -> dict[str, str]:
 
 
 def _parent(tree: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """The part of a configuration's tree that has a place, or None where the run has no such thing."""
+    """The node of a configuration's tree that has a place, or None where the run has no such thing."""
     node: Any = tree
     for step in PLACES[key][:-1]:
         node = node.get(step) if isinstance(node, Mapping) else None

@@ -1,7 +1,7 @@
 """`python -m tlx search`: the best values of some keys by validation, in a study that goes on where it stopped.
 
 A trial is a job of a sweep. It is scored by that figure of the validation images which `evaluation.choose_by` names, of
-the model that it keeps. A study that an earlier version made goes on by the validation accuracy. The test set chooses
+the model that it saves. A study that an earlier version made goes on by the validation accuracy. The test set chooses
 nothing.
 """
 

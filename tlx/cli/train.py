@@ -69,18 +69,18 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
     if node is None or is_sweep(node):
         with lines(quiet=True):
             planned = plan(overrides, config_dir)[0]
-        asked = [(job.config, job.typed) for job in planned]
+        requested = [(job.config, job.typed) for job in planned]
     else:
-        planned, asked = [], [(checked(without_hydra(node)), Typed(overrides, unread(node, several=False)))]
+        planned, requested = [], [(checked(without_hydra(node)), Typed(overrides, unread(node, several=False)))]
     from tlx.runs import dry_run
 
-    for number, (config, typed) in enumerate(asked):
+    for number, (config, typed) in enumerate(requested):
         if planned:
             job = " ".join(planned[number].overrides)
             print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {job}")
         with lines(quiet=True):
-            told = dry_run.preview(config, typed)
-        print("\n".join(told))
+            preview = dry_run.preview(config, typed)
+        print("\n".join(preview))
     return 0
 
 
@@ -95,8 +95,8 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
     with lines(quiet=True):
         jobs, folder = plan(overrides, config_dir)
         sweep.check_data(jobs)
-    told = command(overrides, config_dir, multirun=True)
-    whole = sweep.open_sweep(jobs, folder, told, config_dir)
+    command_line = command(overrides, config_dir, multirun=True)
+    whole = sweep.open_sweep(jobs, folder, command_line, config_dir)
     try:
         whole.launch()
         failed = whole.failed()
@@ -117,7 +117,7 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         for job in which:
             print(f"  again: {job.command}", file=sys.stderr)
     if unsaid:
-        print(f"all results are kept; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
+        print(f"all results are saved; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
     return 1 if failed or unsaid else 0
 
 

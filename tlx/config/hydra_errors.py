@@ -100,17 +100,17 @@ def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> Request
         tree = OmegaConf.to_container(hydra.compose("config", return_hydra_config=True).hydra, resolve=False)
         hint = nearest(key, [f"hydra.{name}" for name, _ in flat(tree)])  # type: ignore[arg-type]
         return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg hydra` lists them all")
-    asked = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("launch=")), "basic")
+    requested = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("launch=")), "basic")
     settings: dict[str, list[str]] = {}
     for preset in ["basic", *(preset for preset, _, _ in KNOWN.values())]:
         with contextlib.suppress(HydraException, OmegaConfBaseException):  # its package is not installed
             node = hydra.compose("config", [f"launch={preset}"], return_hydra_config=True).hydra.launcher
             settings[preset] = [name for name, _ in flat(OmegaConf.to_container(node, resolve=False))]  # type: ignore[arg-type]
-    if setting in settings.get(asked, []) and "={" in given:
+    if setting in settings.get(requested, []) and "={" in given:
         return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
-    having = [f"launch={preset}" for preset, names in settings.items() if preset != asked and setting in names]
-    hint = nearest(setting, settings.get(asked, [])) or (f"; with {' or '.join(having)} it has" if having else "")
-    return RequestError(f"{key}: launch={asked} has no such setting{hint}")
+    having = [f"launch={preset}" for preset, names in settings.items() if preset != requested and setting in names]
+    hint = nearest(setting, settings.get(requested, [])) or (f"; with {' or '.join(having)} it has" if having else "")
+    return RequestError(f"{key}: launch={requested} has no such setting{hint}")
 
 
 def _known_keys(node: DictConfig) -> list[str]:

@@ -49,7 +49,7 @@ def missing(launcher: str) -> RequestError | None:
 
 
 def reachable(launcher: str, settings: Mapping[str, Any]) -> None:
-    """Whether what is to start the jobs answers, asked before there are files.
+    """Whether what is to start the jobs answers; it is called before there are files.
 
     Args:
         launcher: Hydra's name of it; `settings` are `hydra.launcher`.
@@ -62,8 +62,8 @@ def reachable(launcher: str, settings: Mapping[str, Any]) -> None:
         if absent is not None:
             raise RequestError(f"launch=slurm: this machine has no {absent}; launch=slurm_local needs no cluster")
         try:
-            asked = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, errors="replace", timeout=5)
-            why = "" if asked.returncode == 0 else _line(asked.stderr) or f"exit code {asked.returncode}"
+            status = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, errors="replace", timeout=5)
+            why = "" if status.returncode == 0 else _line(status.stderr) or f"exit code {status.returncode}"
         except subprocess.TimeoutExpired:
             why = "sinfo waited 5 s"
         if why:
@@ -113,7 +113,7 @@ class Elsewhere:
             return Lost(f"{self.folder} is not on {os.uname().nodename}; several machines need a shared folder")
         import_from_here()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C: what is done is kept
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C: what is done is saved
         return self.task(node)
 
 
@@ -129,7 +129,7 @@ def _joblib(_: DictConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _submitit(_: DictConfig) -> Iterator[None]:
-    """The launcher asks one job after the other, stops at the first that died, and leaves the others running."""
+    """The launcher waits for one job after the other, stops at the first that died, and leaves the others running."""
     from submitit import AutoExecutor
 
     started: list[Any] = []
@@ -176,13 +176,13 @@ class _Answer:
 def _leaves_the_queue(job: Any) -> None:
     """Waits for a job's answer, or that SLURM knows it no more.
 
-    submitit asks `sacct`, which knows jobs only where SLURM keeps accounts: elsewhere it waits for ever for a job that
-    has died.
+    submitit calls `sacct`, which knows jobs only where SLURM records accounts: elsewhere it waits for ever for a job
+    that has died.
     """
-    asked_at = 0.0
+    checked_at = 0.0
     while not job.paths.result_pickle.exists():
-        if time.monotonic() - asked_at > 10:
-            asked_at = time.monotonic()
+        if time.monotonic() - checked_at > 10:
+            checked_at = time.monotonic()
             command = ["squeue", "--noheader", "--format=%T", "--jobs", job.job_id]
             queue = subprocess.run(command, capture_output=True, text=True, check=False)
             if "Invalid job id" in queue.stderr or (queue.returncode == 0 and not queue.stdout.strip()):
@@ -193,7 +193,7 @@ def _leaves_the_queue(job: Any) -> None:
 
 @contextlib.contextmanager
 def _ray(settings: DictConfig) -> Iterator[None]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody else is told
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's developers
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # all that the jobs say is shown
     import ray
 

@@ -38,11 +38,11 @@ def identity(config: Config, fingerprint: str, weights: str) -> str:
 
 
 def key(config: Config) -> str:
-    """A hash of what is asked for, data and weights by their names: what a sweep knows a job by; 64 hex digits."""
+    """A hash of what is requested, data and weights by their names: what a sweep knows a job by; 64 hex digits."""
     return _digest(results(config))
 
 
-# What cannot change a result: where things lie, how fast they are computed, what is only told.
+# What cannot change a result: where things lie, how fast they are computed, what is only logged.
 ASIDE = (
     *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
     *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
@@ -53,8 +53,8 @@ ASIDE = (
 # Keys that a later version has added, each with the value at which a run is what it was before: they are left out of
 # what a run, a job and a configuration are known by, and a tree of before is read with them.
 ADDED: dict[str, Any] = {
-    **{f"{part}dataset.splits": dataclasses.asdict(Splits()) for part in ("", "source.")},
-    **{f"{part}dataset.range": None for part in ("", "source.")},
+    **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
+    **{f"{prefix}dataset.range": None for prefix in ("", "source.")},
     "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",
 }
@@ -64,8 +64,8 @@ def results(config: Config) -> dict[str, Any]:
     """The configuration as a tree, without what cannot change the result (`ASIDE`, and `ADDED` where that is unset)."""
     tree = dataclasses.asdict(config)
     for path in ASIDE:
-        part, _, leaf = path.rpartition(".")
-        (tree[part] if part else tree).pop(leaf)
+        parent, _, leaf = path.rpartition(".")
+        (tree[parent] if parent else tree).pop(leaf)
     return without_added(tree)
 
 
@@ -107,14 +107,14 @@ def from_tree(tree: Mapping[str, Any]) -> Config:
 
 def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
     values = {}
-    for part in dataclasses.fields(kind):
-        value = tree[part.name]
-        of = Dataset if part.name == "dataset" and value is not None else part.type
+    for field in dataclasses.fields(kind):
+        value = tree[field.name]
+        of = Dataset if field.name == "dataset" and value is not None else field.type
         if dataclasses.is_dataclass(of):
             value = _made(of, value)
         elif of == Phases:
             value = {name: _made(Phase, phase) for name, phase in value.items()}
-        values[part.name] = value
+        values[field.name] = value
     if unknown := tree.keys() - values.keys():
         raise KeyError(", ".join(sorted(unknown)))
     return kind(**values)

@@ -30,7 +30,7 @@ def as_typed(override: str, *, multirun: bool) -> str:
         if parsed is not None and parsed.is_sweep_override():
             return override
         if parsed is None and "," in value:
-            return f"{key}={','.join(_quoted(key, part) for part in value.split(','))}"
+            return f"{key}={','.join(_quoted(key, one) for one in value.split(','))}"
     return f"{key}={_quoted(key, value)}"
 
 

@@ -27,7 +27,7 @@ class Backbone:
     mean: list[float] | None = None
     std: list[float] | None = None
     interpolation: str = "auto"
-    stages: dict[str, list[str]] | None = None  # name → parts, input side first; null: found by running the model
+    stages: dict[str, list[str]] | None = None  # name → submodules, input side first; null: found by running the model
     classifier: str = "head"  # the stage where the classifier starts
     arguments: dict[str, Any] = field(default_factory=dict)  # for the network's constructor
 
@@ -41,14 +41,14 @@ def names_weights(argument: str) -> bool:
 class Head:
     """The new last layers, `[N, D]` → `[N, classes]`."""
 
-    append: bool = False  # keep the pretrained 1000-way layer and add to it
+    append: bool = False  # retain the pretrained 1000-way layer and add to it
     hidden: list[int] = field(default_factory=list)
     dropout: float = 0.0
 
 
 @dataclass
 class Limit:
-    """At most so many images of a part; null: all."""
+    """At most so many images of a split; null: all."""
 
     train: int | None = None
     val: int | None = None
@@ -68,16 +68,16 @@ class Splits:
 class Dataset:
     """What every data set has, whoever reads it; the reader's own keys are beside these in the YAML."""
 
-    val_fraction: float = 0.2  # of the training part, where the data set has no validation part
-    test_fraction: float = 0.2  # of everything, where the data set has no test part either
+    val_fraction: float = 0.2  # of the training split, where the data set has no validation split
+    test_fraction: float = 0.2  # of everything, where the data set has no test split either
     splits: Splits = field(default_factory=Splits)
     limit: Limit = field(default_factory=Limit)
     per_class: int | None = None  # few-shot: training images per class
-    folds: int | None = None  # cross-validation: how many parts the images are dealt into
+    folds: int | None = None  # cross-validation: how many folds the images are divided into
     fold: int | None = None  # which of them this run holds out, from 0
     on_error: str = "fail"  # fail | skip
     range: list[float] | None = None  # [black, white] of images of more than 8 bits; null: by header, or measured
-    reader: dict[str, Any] = field(default_factory=dict)  # `_target_`, `name`, `root` and what the reader asks for
+    reader: dict[str, Any] = field(default_factory=dict)  # `_target_`, `name`, `root` and what else the reader takes
 
     def __post_init__(self) -> None:
         if self.range is not None and not (
@@ -161,12 +161,12 @@ class Training:
 
 @dataclass
 class Features:
-    """How the frozen part's output is kept."""
+    """How the output of the frozen stages is cached."""
 
     mode: str = "auto"  # auto | live | exact
-    views: int | None = None  # random views of each training image that are kept; null: new ones in each epoch
+    views: int | None = None  # random views of each training image that are cached; null: new ones in each epoch
     budget: int | None = None  # bytes in memory; null: a share of what is free
-    store: int = 20_000_000_000  # bytes kept across runs in <output>/features, oldest out first; 0: nothing
+    store: int = 20_000_000_000  # bytes cached across runs in <output>/features, oldest out first; 0: nothing
 
 
 @dataclass
@@ -194,7 +194,7 @@ class Runtime:
 
 @dataclass
 class Tracking:
-    """Where MLflow keeps the run."""
+    """Where MLflow stores the run."""
 
     enabled: bool = True
     uri: str | None = None  # null: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db

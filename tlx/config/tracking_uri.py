@@ -1,7 +1,7 @@
 """Where MLflow is: what `tracking` says, else what MLflow's own environment variables say; and its password.
 
-A password in `tracking.uri` is taken out before anything else sees it: it is kept in this process's environment, which
-those that it starts inherit, and is in no configuration, command, message, argument list or file.
+A password in `tracking.uri` is taken out before anything else sees it: it is stored in this process's environment,
+which those that it starts inherit, and is in no configuration, command, message, argument list or file.
 """
 
 import json
@@ -75,7 +75,7 @@ def lines(settings: "Tracking") -> Iterator[str]:
 
 
 def overrides(settings: "Tracking", given: Sequence[str]) -> list[str]:
-    """What a job in another process must be told, where the environment may be another."""
+    """What a job in another process must be given, where the environment may be another."""
     values = {"tracking.uri": settings.uri, "tracking.experiment": settings.experiment}
     return [
         f"{key}={values[key]}"
