@@ -12,6 +12,7 @@ import numpy as np
 from tlx.comparison.paired_tests import Difference, Differences, difference
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError
+from tlx.core.metric import of_summary
 from tlx.core.statistics import holm, mean_interval, pooled
 from tlx.runs.run_reader import Run, read, state
 
@@ -59,6 +60,13 @@ class Configuration:
     def n(self) -> int:
         """How many runs."""
         return len(self.runs)
+
+    @property
+    def test_means(self) -> dict[str, float]:
+        """The mean over the runs of each figure of the test images that all of them have, by its key."""
+        every = [[one for one in of_summary(run.summary) if one.split == "test"] for run in self.runs]
+        found = [{one.key: one.value for one in each} for each in every]
+        return {key: fmean(each[key] for each in found) for key in found[0] if all(key in each for each in found)}
 
     def run(self, rule: str) -> Run:
         """The run that validation chooses among them."""

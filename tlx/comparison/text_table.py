@@ -186,10 +186,15 @@ def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) ->
 
 
 def table(comparison: Comparison) -> str:
-    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds, differences from the chosen one."""
+    """`comparison.csv`: a row a configuration; shares are 0..1, times seconds, differences from the chosen one.
+
+    Behind `COLUMNS` there is one for each further figure of the test images (`test_<name>`): its mean over the runs.
+    """
     stream = io.StringIO()
     rows = Table(stream)
-    rows.row(COLUMNS)
+    means = [one.test_means for one in comparison.configurations]
+    further = [name for name in dict.fromkeys(name for each in means for name in each) if name not in COLUMNS]
+    rows.row([*COLUMNS, *further])
     for place, one in enumerate(comparison.configurations):
         pair = comparison.pair(0, place) if place else None
         found = None if pair is None else pair.found
@@ -199,6 +204,7 @@ def table(comparison: Comparison) -> str:
         cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
         cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
         cells += [one.interval_of, one.test_images, None if found is None else found.method]
+        cells += map(means[place].get, further)
         rows.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
     return unicode(stream.getvalue())
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
+from tlx.core.metric import of_summary
 from tlx.reporting.log_lines import HANDLER, lines
 from tlx.reporting.text_table import aligned, duration
 
@@ -53,10 +54,7 @@ class Found(Protocol):
     """What is known about a run, as `summary.json` has it; filled while the run goes on."""
 
     folder: Path
-    test_accuracy: float | None
-    test_accuracy_interval: list[float] | None
     accuracy_before_training: float | None
-    test_loss: float | None
     val_accuracy: float | None
     best_epoch: int | None
     choose_by: str
@@ -214,16 +212,13 @@ def closing(summary: Found, file: Any = None) -> None:
 
 
 def _facts(summary: Found) -> Iterator[tuple[str, str]]:
-    if summary.test_accuracy is not None and summary.test_accuracy_interval is not None:
-        low, high = summary.test_accuracy_interval
-        images = summary.images.get("test", 0)
-        yield "test accuracy", f"{summary.test_accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {images} images)"
+    for metric in of_summary(vars(summary)):
+        if metric.split == "test":
+            yield metric.key.replace("_", " "), metric.shown(summary.images.get(metric.split, 0))
     if absent := [printable(name) for name, of in summary.per_class.items() if not of["images"]]:
         yield "no test image of", f"{_some(absent, 6)} ({len(absent)} of {len(summary.per_class)} classes)"
     if summary.accuracy_before_training is not None:
         yield "before training", f"{summary.accuracy_before_training:.1%}"
-    if summary.test_loss is not None:
-        yield "test loss", f"{summary.test_loss:.4f} nats"
     if summary.val_accuracy is not None:
         best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
         yield "validation", f"{summary.val_accuracy:.1%}  ({best})"

@@ -81,6 +81,7 @@ class Measured:
             "accuracy": found.accuracy,
             "accuracy_interval": list(found.interval),
             "loss": found.loss,
+            "metrics": [metric.to_dict() for metric in found.metrics],
             "classes": list(self.classes),
             "absent": list(self.absent),
             "per_class": self.per_class,
@@ -147,7 +148,7 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         seen=_seen(run, data, chosen, trained_on),
         precision=model.precision,
         device=device_name(model.device),
-        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes),
+        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes, part),
     )
 
 

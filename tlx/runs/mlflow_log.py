@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.core.atomic_files import atomic
-from tlx.core.choose_by import DEFAULT
+from tlx.core.choose_by import DEFAULT, better
+from tlx.core.metric import Metric, of_summary
 
 if TYPE_CHECKING:
     from tlx.tracking.tracker import Tracker
@@ -54,16 +55,24 @@ def epoch(tracker: "Tracker", row: Mapping[str, Any], at: float | None = None) -
 
 
 def test_figures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """What the saved model's look at the test set is called."""
-    low, high = summary["test_accuracy_interval"]
-    figures = {"test_accuracy": summary["test_accuracy"], "test_accuracy_low": low, "test_accuracy_high": high}
-    return {**figures, "test_loss": summary["test_loss"]}
+    """The saved model's figures of the test images: `test_<name>`, with `_low` and `_high` where it has an interval."""
+    found = [metric.flat() for metric in of_summary(summary) if metric.split == "test"]
+    return {name: value for flat in found for name, value in flat.items()}
 
 
 def best_figures(rows: Sequence[Mapping[str, Any]], best_epoch: int) -> dict[str, float]:
     """The epoch whose model is kept: MLflow shows the last value of `val_accuracy`, which may be another epoch's."""
     best = next(row for row in rows if row["epoch"] == best_epoch)
     return {"best_epoch": best_epoch, **{f"best_{name}": best[name] for name in best if name.startswith("val_")}}
+
+
+def val_metrics(best: Mapping[str, float]) -> list[Metric]:
+    """The validation figures among those of the best epoch (`best_figures`)."""
+    found = {name.removeprefix("best_"): value for name, value in best.items() if name.startswith("best_val_")}
+    return [
+        Metric(name.removeprefix("val_"), "val", value, higher_is_better=better(1, 0, name))
+        for name, value in found.items()
+    ]
 
 
 def place(file: Path) -> str:

@@ -22,6 +22,7 @@ from tlx.config.identity import ASIDE, flat, without_added
 from tlx.core import csv_cells
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError, precomposed, reason
+from tlx.core.metric import of_summary
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")
@@ -192,6 +193,10 @@ def _check_summary(file: Path, summary: Mapping[str, Any]) -> None:
     for low, high, key, value in limits:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise RequestError(f"{file}: {key} is {value!r}, not a number from {low:g} to {high:g}")
+    try:
+        of_summary(summary)
+    except RequestError as error:
+        raise RequestError(f"{file}: {error}") from error
 
 
 def _values(file: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
 from tlx.core.errors import Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
+from tlx.core.metric import Metric
 from tlx.datasets.images import Images
 from tlx.datasets.splits import Data
 from tlx.runs import mlflow_log
@@ -209,18 +210,25 @@ class Record:
             for key, value in figures.items():
                 setattr(self.summary, key, value)
             self.summary.per_class, self.summary.confusion = scores.per_class, scores.confusion
-            self.tracker.metrics(mlflow_log.test_figures(figures), self.summary.epochs)
+            self._metrics("test", scores.metrics)
+            self.tracker.metrics(mlflow_log.test_figures(self.summary.to_dict()), self.summary.epochs)
         else:
             self.summary.after[when] = figures
             self.tracker.metrics({f"test_accuracy_after_{when}": scores.accuracy}, self.summary.epochs)
         if table:
             self._predictions("predictions.csv" if when == "after" else f"predictions-{when}.csv", scores, images)
 
+    def _metrics(self, split: str, metrics: Sequence[Metric]) -> None:
+        """Puts the figures of a split into the summary, in place of those that are there."""
+        others = [one for one in self.summary.metrics if one["split"] != split]
+        self.summary.metrics = [*others, *(metric.to_dict() for metric in metrics)]
+
     def best(self, epoch: int) -> None:
         """Keeps which epoch's model is saved, and its figures."""
         figures = mlflow_log.best_figures(self.rows, epoch)
         self.summary.best_epoch = epoch
         self.summary.val_accuracy, self.summary.val_loss = figures["best_val_accuracy"], figures["best_val_loss"]
+        self._metrics("val", mlflow_log.val_metrics(figures))
         self.tracker.metrics(figures, self.summary.epochs)
 
     def close(self, scores: "Scores", images: Images, progress: "Progress", status: str = "finished") -> None:

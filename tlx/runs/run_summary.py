@@ -16,6 +16,8 @@ class Summary:
     command: str = ""
     identity: str = ""
     mlflow_run_id: str = ""
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # all figures of the saved model, as `Metric` has them
+    # The same figures under the names of their own that every version writes:
     test_accuracy: float | None = None  # 0..1
     test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
     accuracy_before_training: float | None = None  # of the test set

@@ -1,7 +1,11 @@
-"""What a model is worth on labelled images: accuracy, loss and per-class figures, with intervals."""
+"""What a model is worth on labelled images: named figures with intervals, and figures of each class.
+
+A figure is a function from `Classified` to a `Metric`; all that are in `METRICS` are in `summary.json`, in MLflow, in
+the closing table and in a sweep's CSV.
+"""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +14,45 @@ from torch.nn import functional
 
 from tlx.core.csv_cells import Table
 from tlx.core.errors import unicode
+from tlx.core.metric import Metric
 from tlx.core.statistics import wilson
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Images with what a model answered.
+
+    Attributes:
+        split: which images: `test`, …
+        answers: logits, float32 `[N, classes]`.
+        labels: int64 `[N]`.
+        confusion: counts, int64 `[label, prediction]`.
+    """
+
+    split: str
+    answers: Tensor
+    labels: Tensor
+    confusion: Tensor
+
+    def proportion(self, name: str, correct: int) -> Metric:
+        """The share of the images for which something holds, with Wilson's 95 % interval."""
+        n = len(self.labels)
+        return Metric(name, self.split, correct / n, *wilson(correct, n))
+
+
+def accuracy(of: Classified) -> Metric:
+    """Share of images whose most probable class is the label."""
+    return of.proportion("accuracy", int(of.confusion.diagonal().sum()))
+
+
+def loss(of: Classified) -> Metric:
+    """Mean cross-entropy, nats."""
+    value = float(functional.cross_entropy(of.answers, of.labels))
+    return Metric("loss", of.split, value, higher_is_better=False)
+
+
+# Each gives None where its figure does not exist for these images.
+METRICS: tuple[Callable[[Classified], Metric | None], ...] = (accuracy, loss)
 
 
 @dataclass(frozen=True)
@@ -18,21 +60,39 @@ class Scores:
     """How answers compare with labels.
 
     Attributes:
-        loss: mean cross-entropy, nats.
-        accuracy: share of images whose most probable class is the label, 0..1.
-        interval: its 95 % Wilson interval.
+        metrics: all figures of `METRICS` that exist for these images.
         confusion: counts, label × prediction.
         per_class: precision, recall, f1 (0..1; 0 where undefined) and images of each class.
         predictions, probabilities: of each image, the most probable class and its probability.
     """
 
-    loss: float
-    accuracy: float
-    interval: tuple[float, float]
+    metrics: tuple[Metric, ...]
     confusion: list[list[int]]
     per_class: dict[str, dict[str, float]]
     predictions: list[int]
     probabilities: list[float]
+
+    def metric(self, name: str) -> Metric:
+        """The figure of this name."""
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats."""
+        return self.metric("loss").value
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images whose most probable class is the label, 0..1."""
+        return self.metric("accuracy").value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the accuracy."""
+        found = self.metric("accuracy")
+        assert found.low is not None
+        assert found.high is not None
+        return found.low, found.high
 
     def table(self, files: Sequence[str], labels: Sequence[int], classes: Sequence[str]) -> str:
         """`predictions.csv`: a row for each image, as CSV.
@@ -49,11 +109,11 @@ class Scores:
         return unicode(text.getvalue())
 
 
-def scores(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """Compares answers (logits `[N, classes]`) with labels (int64 `[N]`)."""
+def scores(answers: Tensor, labels: Tensor, classes: Sequence[str], split: str = "test") -> Scores:
+    """Compares answers (logits `[N, classes]`) with labels (int64 `[N]`) of the images of a split."""
     answers, labels = answers.cpu(), labels.cpu()
     probabilities, predictions = answers.softmax(1).max(1)
-    k, n = len(classes), len(labels)
+    k = len(classes)
     confusion = torch.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
     right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
 
@@ -68,11 +128,9 @@ def scores(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         of_label.tolist(),
         strict=True,
     )
-    correct = int(right.sum())
+    known = Classified(split, answers, labels, confusion)
     return Scores(
-        loss=float(functional.cross_entropy(answers, labels)),
-        accuracy=correct / n,
-        interval=wilson(correct, n),
+        metrics=tuple(found for metric in METRICS if (found := metric(known)) is not None),
         confusion=confusion.tolist(),
         per_class={c: {"precision": p, "recall": r, "f1": f, "images": m} for c, p, r, f, m in columns},
         predictions=predictions.tolist(),
