@@ -63,6 +63,47 @@ def test_figures_are_sklearns() -> None:
     assert found.interval == wilson(round(found.accuracy * 200), 200)
 
 
+def test_class_averages_leave_out_classes_without_images() -> None:
+    # Recall: a 2 of 4, b 3 of 3, c 0 of 1; d has no image, though one image of a is taken for it.
+    labels = [0, 0, 0, 0, 1, 1, 1, 2]
+    predicted = [0, 0, 1, 3, 1, 1, 1, 0]
+    answers = torch.nn.functional.one_hot(torch.tensor(predicted), 4).float()
+    found = scores(answers, torch.tensor(labels), list("abcd"))
+    assert found.metric("balanced_accuracy").value == pytest.approx((2 / 4 + 3 / 3 + 0 / 1) / 3)
+    # F1 = 2 x correct / (images + predictions): a 4 of 4 + 3, b 6 of 3 + 4, c 0 of 1 + 0.
+    assert found.metric("macro_f1").value == pytest.approx((4 / 7 + 6 / 7 + 0) / 3)
+    assert found.metric("balanced_accuracy").value == pytest.approx(
+        metrics.recall_score(labels, predicted, labels=[0, 1, 2], average="macro")
+    )
+    assert found.metric("macro_f1").value == pytest.approx(
+        metrics.f1_score(labels, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
+    )
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert (found.metric(name).low, found.metric(name).high) == (None, None)
+        assert found.metric(name).higher_is_better
+
+
+def test_where_all_images_are_of_one_class_there_is_no_macro_f1() -> None:
+    found = scores(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 0, 0]), ["a", "b"])
+    assert {metric.name for metric in found.metrics} == {"accuracy", "loss", "balanced_accuracy"}
+    assert found.metric("balanced_accuracy").value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("classes", [9, 10, 30])
+def test_top_five_is_a_share_of_images_from_ten_classes_on(classes: int) -> None:
+    torch.manual_seed(0)
+    answers, labels = torch.randn(200, classes), torch.randint(0, classes, (200,))
+    found = {metric.name: metric for metric in scores(answers, labels, [*map(str, range(classes))]).metrics}
+    assert ("top5_accuracy" in found) == (classes >= 10)
+    if classes >= 10:
+        better = (answers > answers.gather(1, labels[:, None])).sum(1)  # classes before the label
+        correct = int((better < 5).sum())
+        top = found["top5_accuracy"]
+        assert top.value == correct / 200
+        assert top.value == pytest.approx(metrics.top_k_accuracy_score(labels, answers, k=5, labels=range(classes)))
+        assert (top.low, top.high) == wilson(correct, 200)
+
+
 def test_the_table_has_a_row_for_each_image_whatever_it_is_called() -> None:
     found = scores(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1, 1]), ["a,b", "ç"])
     files = ['x "1".png', os.fsdecode(b"\xff.png"), "new\nline.png"]

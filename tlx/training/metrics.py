@@ -51,8 +51,48 @@ def loss(of: Classified) -> Metric:
     return Metric("loss", of.split, value, higher_is_better=False)
 
 
+def balanced_accuracy(of: Classified) -> Metric:
+    """Mean recall of the classes, 0..1; a class without images has no recall and is left out."""
+    images = of.confusion.sum(1)
+    recall = of.confusion.diagonal().double() / images
+    return Metric("balanced_accuracy", of.split, float(recall[images > 0].mean()))
+
+
+def macro_f1(of: Classified) -> Metric | None:
+    """Mean F1 of the classes, 0..1; a class without images is left out, and a class that is never predicted has F1 0.
+
+    An image that is taken for a class without images lowers the recall of its own class, as any mistake does. None
+    where all images are of one class: its precision is 1 whatever the model.
+
+    `val_macro_f1`, by which `evaluation.choose_by` may choose, also counts classes without images that are predicted,
+    with F1 0, as scikit-learn does.
+    """
+    images, predicted = of.confusion.sum(1), of.confusion.sum(0)
+    if int((images > 0).sum()) < 2:
+        return None
+    f1 = 2 * of.confusion.diagonal().double() / (images + predicted)
+    return Metric("macro_f1", of.split, float(f1[images > 0].mean()))
+
+
+def top5_accuracy(of: Classified) -> Metric | None:
+    """Share of images whose label is among the five most probable classes.
+
+    None below ten classes, where it says little: guessing alone would reach more than a half.
+    """
+    if of.answers.shape[1] < 10:
+        return None
+    named = of.answers.topk(5).indices
+    return of.proportion("top5_accuracy", int((named == of.labels[:, None]).any(1).sum()))
+
+
 # Each gives None where its figure does not exist for these images.
-METRICS: tuple[Callable[[Classified], Metric | None], ...] = (accuracy, loss)
+METRICS: tuple[Callable[[Classified], Metric | None], ...] = (
+    accuracy,
+    loss,
+    balanced_accuracy,
+    macro_f1,
+    top5_accuracy,
+)
 
 
 @dataclass(frozen=True)
