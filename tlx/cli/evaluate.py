@@ -9,7 +9,7 @@ from tlx.cli.subcommand import Subcommand
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, printable, unicode
 from tlx.reporting.text_table import aligned
-from tlx.runs.evaluate_model import Measured, _learned, evaluate
+from tlx.runs.evaluate_model import Measured, evaluate, seen_lines
 from tlx.runs.evaluation_data import PARTS
 
 
@@ -60,7 +60,7 @@ def _lines(found: Measured) -> list[str]:
         ("loss", f"{scores.loss:.4f} nats"),
         ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
         ("computed", f"on {found.device}, {found.precision}"),
-        *_learned(found),
+        *seen_lines(found),
     ]
     if found.sole:
         facts.append(("note", "all images are of one class: the accuracy is its recall; precision and F1 do not exist"))

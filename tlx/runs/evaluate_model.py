@@ -201,7 +201,7 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
     return torch.cat(found) / model.temperature
 
 
-def _learned(found: Measured) -> Iterator[tuple[str, str]]:
+def seen_lines(found: Measured) -> Iterator[tuple[str, str]]:
     """How many of the images the model has learned from, and what that means."""
     if found.seen is None:
         yield "seen before", "cannot be known: the model was saved without the digests of the images it learned from"
