@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from bench import __main__ as door
-from bench import plain, runner, synthetic, tables
+from bench import forward, plain, runner, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
 from tlx.config.compose import compose
@@ -345,3 +345,21 @@ def test_what_measures_stays_small() -> None:
 def test_an_error_of_the_command_line_is_a_request_error() -> None:
     with pytest.raises(RequestError, match="expected one argument"):
         door.options(["--out"])
+
+
+def test_forward_passes_are_compared_network_by_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(net: Any, x: Any, precision: str) -> Any:
+        raise RuntimeError("cannot\nat all")
+
+    monkeypatch.setattr(forward, "WAYS", {"modules": forward.modules, "tlx": forward.own, "broken": broken})
+    monkeypatch.setattr("sys.argv", ["forward", "--networks", "squeezenet1_1", "--rounds", "1", "--seconds", "0.01"])
+    forward.main()
+    line, *_, row = capsys.readouterr().out.strip().splitlines()
+    figures = json.loads(line)
+    assert figures["broken"] == {"failed": "RuntimeError: cannot"}
+    assert figures["tlx"]["difference"] < 1e-4
+    ratio = figures["tlx"]["images_per_second"] / figures["modules"]["images_per_second"]
+    assert row.startswith("| squeezenet1_1 | ")
+    assert row.endswith(f"| failed | {ratio:.2f}× |")

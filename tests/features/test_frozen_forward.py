@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tlx.core.device import autocast
 from tlx.datasets.preprocessing import Normalize
+from tlx.features import graph_fusion
 from tlx.features.batches import Kept, Through
 from tlx.features.cpu_kernels import by_rows, max_pool
 from tlx.features.frozen_forward import Forward, as_input, recipe, rows_per_pass
@@ -597,13 +598,40 @@ class Keeps(nn.Module):
 def test_recording_leaves_nothing_behind() -> None:
     module = Keeps()
     net, x = nn.Sequential(module).eval(), torch.randn(rows_per_pass(CPU), 3)
-    forward = Forward(net, "fp32")
-    found = forward(x)
-    targets(forward)
+    recorded(net, net, x)
     assert module.known == {}
     assert module.last is None
     assert not hasattr(module, "more")
-    torch.testing.assert_close(found, net(x))
+    forward = Forward(net, "fp32")
+    torch.testing.assert_close(forward(x), net(x))
+    targets(forward)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_that_computes_something_else_is_not_used(
+    precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a version of a library in which an operation means another thing."""
+    net, x = stirred(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())), torch.randn(IMAGES)
+    if is_recorded(precision):
+        monkeypatch.setitem(graph_fusion._ACTIVATIONS, aten.relu.default, lambda args: ("tanh", []))  # type: ignore[index]
+        forward = Forward(net, precision)
+        assert torch.equal(forward(x), by_modules(net, x, precision))
+        (line,) = [record.message for record in caplog.records if record.name == "tlx"]
+        assert line.startswith("the graph of the frozen part differs from its modules by ")
+        assert torch.equal(forward(-x), by_modules(net, -x, precision))
+    monkeypatch.undo()
+    forward = Forward(net, precision)
+    assert apart(forward(x), by_modules(net, x)) < 0.02
+    assert isinstance(forward._run, fx.GraphModule) is is_recorded(precision)
+
+
+def test_values_that_are_not_finite_are_compared_by_their_places() -> None:
+    net, x = stirred(nn.Conv2d(3, 8, 3)), torch.randn(IMAGES)
+    x[0, 0, 0, 0] = torch.nan
+    forward = Forward(net, "fp32")
+    torch.testing.assert_close(forward(x), by_modules(net, x), rtol=1e-5, atol=1e-5, equal_nan=True)
+    targets(forward)
 
 
 class Watched(fx.Interpreter):

@@ -4,6 +4,7 @@ A frozen part is a pure function with one shape of input, so it is a straight li
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import cast
@@ -62,15 +63,23 @@ class Forward:
             return cast(Tensor, self.prefix(x))
 
     def _first(self, x: Tensor) -> Tensor:
-        """The first pass, which decides how the others run."""
+        """The first pass, which decides how the others run: as the graph, where it computes what the modules do."""
         if not self.exact:
             try:
                 run = folded(*recorded(self.prefix, self._modules, x), x.device)
                 # A folded operation may lay out its result in another way than the recorded one, which not every
                 # operation after it takes.
                 made = cast(Tensor, run(x))
-                self._run = run
-                return made
+                difference, allowed = self._difference(made, x)
+                if difference <= allowed:
+                    self._run = run
+                    return made
+                log.warning(
+                    "the graph of the frozen part differs from its modules by %.2g of their output's norm (allowed: "
+                    "%.2g): the modules run as they are, which is slower",
+                    difference,
+                    allowed,
+                )
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
@@ -78,6 +87,30 @@ class Forward:
                 log.info("the frozen part cannot be recorded: %s", reason(error), extra={"detail": True})
         self._run = self._modules
         return self._run(x)
+
+    def _difference(self, made: Tensor, x: Tensor) -> tuple[float, float]:
+        """How far the graph's output for `x` is from what the modules compute in fp32, and how far it may be: twice as
+        far as the modules are in the graph's own number format, and a hundredth (TF32, and sums in another order).
+
+        Distances are norms, as a share of the modules' output.
+        """
+        own = self._modules(x.clone())  # a module may write over its input
+        if made.shape != own.shape:
+            return math.inf, 0.0
+        if self.precision == "fp32":
+            return _distance(made, own), 0.01
+        with autocast(x.device, "fp32"):
+            expected = self.prefix(as_input(x.clone(), "fp32"))
+        return _distance(made, expected), 2 * _distance(own, expected) + 0.01
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference, as a share of the expected norm. Of finite values, which must be at equal places."""
+    finite = expected.isfinite()
+    if not torch.equal(found.isfinite(), finite):
+        return math.inf
+    found, expected = found[finite].float(), expected[finite].float()
+    return float((found - expected).norm() / expected.norm().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def rows_per_pass(device: torch.device) -> int:
