@@ -117,7 +117,7 @@ def test_a_command_of_the_readme_runs(
         assert "cannot be fetched (runtime.offline=true)" in said
         assert len(said.splitlines()) == 1
         return
-    named = re.search(r" compare (\w+)$", command)
+    named = re.search(r" (?:compare|predict) (first)\b", command)
     if named and not (home / "outputs" / "sweeps" / named[1]).exists():  # tests run in any order, also apart
         sweep = next(c for c in COMMANDS if f"sweep.name={named[1]} " in c)
         test_a_command_of_the_readme_runs(sweep, home, finished, monkeypatch, capsys)
@@ -125,6 +125,8 @@ def test_a_command_of_the_readme_runs(
     verb = re.match(r"python -m tlx [a-z]+( |$)", command)
     extra = [] if verb else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
     extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
+    if " latest" in command:  # of the fixture, not of whichever test was before
+        extra = ["--output", "outputs/x"]
     if "search" in command:
         extra = [*LESS[kind], "tracking=none"]
     if " resume " in command:

@@ -130,7 +130,7 @@ WRONG = {
     "--dry-rum": "(did you mean '--dry-run'?)",
     "predct runs photo.jpg": "predct: neither key=value nor a subcommand (did you mean 'predict'?)",
     "predict": "the following arguments are required: RUN, PATH",
-    "predict nowhere photo.jpg": "nowhere: no such folder; give a run's folder",
+    "predict nowhere photo.jpg": "nowhere: no such folder, and no such sweep in outputs/sweeps; there is none yet",
     "predict empty bad": "empty: no saved model here",
     "predict empty bad --csv table.txt": "must end in .csv",
     "predict empty bad --batch-size 0": "--batch-size 0: must be at least 1",
@@ -267,7 +267,7 @@ def test_help_shows_every_choice_with_a_line_and_some_commands(person: Person) -
     examples = re.findall(
         r"^  python -m tlx.*", said.out.partition("examples:")[2].partition("groups")[0], re.MULTILINE
     )
-    assert len(examples) == 7
+    assert len(examples) == 8
     for option in ("--dry-run", "--multirun", "--cfg", "--config-dir", "--shell-completion", "predict"):
         assert option in said.out
     with pytest.raises(SystemExit) as left:

@@ -26,7 +26,8 @@ from tlx.core import statistics
 from tlx.core.errors import RequestError
 from tlx.core.statistics import wilson
 from tlx.runs.run_reader import read
-from tlx.sweeps import sweep_summary
+from tlx.sweeps import run_folders, sweep_summary
+from tlx.sweeps.named_runs import runs_named
 from tlx.tracking.tracker import Tracker
 
 Make = Callable[..., Path]
@@ -437,8 +438,8 @@ def test_runs_are_found_two_levels_below_and_not_in_what_is_kept_beside_them(
     runs = [made(f"outputs/{name}", [1, 0]) for name in ("one", "day/two", "day/three")]
     for name in ("features/x", "sources/x", "mlartifacts/x", "a/b/c", ".kept/x", "one/inside"):
         made(f"outputs/{name}", [1, 0])
-    assert sorted(compare.find([str(top)], "outputs")) == sorted(runs)
-    monkeypatch.setattr(compare, "MOST", 3)
+    assert sorted(runs_named([str(top)])) == sorted(runs)
+    monkeypatch.setattr(run_folders, "MOST", 3)
     assert refused(top) == f"{top}: more than 3 folders in it; give those of runs, or one with fewer"
 
 
@@ -558,6 +559,9 @@ def test_the_table_is_plain_text_and_says_what_its_numbers_are(
     assert "\x1b" not in printed
     assert notes[0] == ""
     assert notes.pop(1).startswith("chosen by validation (val_loss): head=linear, test accuracy ")
+    assert notes.pop(1) == "folder of the best seed by validation:"
+    for head in ("linear", "mlp"):
+        assert re.fullmatch(rf"  head={head} +{tmp_path}/{head}-[012]", notes.pop(1))
     assert notes[1].startswith("95 % interval over runs: Student's t over seeds, on these test images; other images as")
     assert notes[-1] == r"left out: " + str(tmp_path / "failed") + r": failed: no \x1b[31mmemory"
     assert said == "7 runs …\n"
@@ -597,7 +601,7 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
     }
     assert elsewhere.read_bytes() == (name / "comparison.html").read_bytes()
     rows = list(csv.DictReader(io.StringIO((name / "comparison.csv").read_text())))
-    found = comparison.compared(compare.find([str(name)], "outputs"))
+    found = comparison.compared(runs_named([str(name)]))
     for row, one in zip(rows, found.configurations, strict=True):
         assert row["configuration"] == one.label
         assert (float(row["test_accuracy"]), float(row["low"]), float(row["high"])) == pytest.approx(
@@ -667,6 +671,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
         "one picture for each image that is there, whatever pairs it is in"
     )
     assert text.count("<figure>") == 2 * SHOWN
+    assert all(f"<td class=words>{folder}</td>" in text for folder in folders), "each run has its folder"
     assert f"has 40 images right more often, {SHOWN} of them shown" in text
     assert text.count("not distinguishable") >= 2
 
@@ -726,13 +731,17 @@ def refused(*words: object) -> str:
 def test_a_wrong_name_or_folder_is_one_line(made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert refused() == "compare what? a sweep's name, or the folders of runs"
-    assert refused("heads") == "heads: no such sweep in outputs/sweeps, and no such folder; there is none yet"
+    assert refused("heads") == (
+        "heads: no such folder, and no such sweep in outputs/sweeps; there is none yet; "
+        "RUN is a run's folder, latest, a sweep's name or an MLflow run id"
+    )
     for name in ("heads", "lr"):
         (tmp_path / "outputs" / "sweeps" / name).mkdir(parents=True)
     assert refused("haeds") == (
-        "haeds: no such sweep in outputs/sweeps, and no such folder (did you mean 'heads'?); sweeps there: heads, lr"
+        "haeds: no such folder, and no such sweep in outputs/sweeps (did you mean 'heads'?); sweeps there: heads, lr; "
+        "RUN is a run's folder, latest, a sweep's name or an MLflow run id"
     )
-    assert refused("./heads") == "./heads: no such folder; give a sweep's name or the folders of runs"
+    assert refused("./heads") == ("./heads: no such folder; give a run's folder, as in outputs/<date>/<run>, or latest")
     assert refused("heads").startswith(
         "heads: neither a run's folder (no summary.json in it) nor one that holds runs; "
     )
@@ -797,7 +806,7 @@ def test_a_real_sweep_is_compared(
     capsys.readouterr()
     assert main(["compare", "heads"]) == 0
     printed = capsys.readouterr().out
-    found = comparison.compared(compare.find(["heads"], "outputs"))
+    found = comparison.compared(runs_named(["heads"]))
     assert {one.label for one in found.configurations} == {"head=linear", "head=mlp"}
     reused = {one.label: one.reused for one in found.configurations}
     assert reused == {"head=linear": 0.0, "head=mlp": 1.0}, "the second head's features were those of the first"

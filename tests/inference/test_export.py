@@ -409,7 +409,7 @@ def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) 
         return str(caught.value)
 
     assert refused(tmp_path / "no", "--format", "onnx") == (
-        f"{tmp_path / 'no'}: no such folder; give a run's folder, as in outputs/<date>/<run>"
+        f"{tmp_path / 'no'}: no such folder; give a run's folder, as in outputs/<date>/<run>, or latest"
     )
     assert refused(tmp_path, "--format", "state_dict") == (
         f"{tmp_path}: no saved model here ({tmp_path / 'model.safetensors'} is missing); give a run's folder"

@@ -195,7 +195,9 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
         assert main(["resume", *(arguments or [str(folder)])]) == 2
         return capsys.readouterr().err.splitlines()[-1]
 
-    assert refused(str(here / "nowhere")).endswith("nowhere: no such folder; resume takes the folder of a run")
+    assert refused(str(here / "nowhere")).endswith(
+        "nowhere: no such folder; give a run's folder, as in outputs/<date>/<run>, or latest"
+    )
     assert refused(str(here)).endswith(f"no checkpoint to go on from (no {checkpoint.FILE} in it)")
     assert refused(str(folder), "training.lr=1").startswith("tlx: unrecognized arguments: training.lr=1")
     with folder_lock.alone(folder):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError, nearest, printable
 from tlx.features.disk_cache import Entry, Store, mib
@@ -22,7 +23,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "action", metavar="clear", nargs="?", help="remove cached features; without it, they are listed"
     )
     parser.add_argument("ids", metavar="ID", nargs="*", help="remove only these: the first digits of ids in the list")
-    parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
+    output_option(parser)
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, printable, unicode
@@ -15,7 +16,7 @@ from tlx.runs.evaluation_data import PARTS
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    run_argument(parser)
     parser.add_argument(
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
     )
@@ -32,7 +33,10 @@ def _main(given: argparse.Namespace) -> int:
     for option, target in (("csv", given.csv), ("json", given.json)):
         if target is not None and (not target.endswith(f".{option}") or Path(os.path.expanduser(target)).is_dir()):
             raise RequestError(f"--{option} {target}: must be a file whose name ends in .{option}")
-    found = evaluate(given.run, given.overrides, given.part, given.config_dir)
+    # Where the runs are is also where features are cached: it is said once, in either way.
+    output = next((word.partition("=")[2] for word in given.overrides if word.startswith("output=")), None)
+    overrides = given.overrides if output is not None else [*given.overrides, f"output={given.output}"]
+    found = evaluate(run_folder(given.run, output or given.output), overrides, given.part, given.config_dir)
     if given.csv is not None:
         with atomic(Path(os.path.expanduser(given.csv))) as path:
             table = found.scores.table(found.files, found.labels, found.classes)

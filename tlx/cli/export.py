@@ -2,13 +2,14 @@
 
 import argparse
 
+from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.inference.export import FORMATS, export
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    run_argument(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--to", metavar="FILE", help="where to write; RUN/export/model.onnx, .pt2, .safetensors")
     parser.add_argument(
@@ -22,7 +23,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _main(given: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    export(given.run, given.format, given.to, given.images)
+    export(run_folder(given.run, given.output), given.format, given.to, given.images)
     return 0
 
 

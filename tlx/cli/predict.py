@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.config.validation import DEVICES
 from tlx.core.atomic_files import atomic
@@ -21,7 +22,6 @@ from tlx.core.output_streams import shows_all
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
 from tlx.datasets.image_paths import SHOWN, find, none_of_them
 from tlx.inference.prediction_gallery import Gallery
-from tlx.inference.run_folder import run_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ RATE = 5.0  # a second, how often the progress is written
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or its model/")
+    run_argument(parser)
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
         help="image files, folders of them, patterns ('photos/**/*.jpg'), - for a list on stdin, a path a line",
@@ -58,7 +58,7 @@ def _main(given: argparse.Namespace) -> int:
             raise RequestError(f"--max-pixels {given.max_pixels}: must be at least 1")
         allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
-    return predict(given.run, given.paths, targets, given.top, given.batch_size, given.device)
+    return predict(run_folder(given.run, given.output), given.paths, targets, given.top, given.batch_size, given.device)
 
 
 SUBCOMMAND = Subcommand("predict", "classify files and folders with a saved model", _options, _main)
@@ -84,7 +84,7 @@ def predict(
         RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
     requested = {form: target for form, target in (targets or {}).items() if target is not None}
-    _check(run, requested, top, batch_size, device)
+    _check(requested, top, batch_size, device)
     left_out: list[Path] = []
     files = list(find(paths, left_out))
     from tlx.inference.predictor import load
@@ -119,7 +119,7 @@ def predict(
     return 1 if failed else 0
 
 
-def _check(run: str, requested: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
+def _check(requested: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
     for name, value in (("batch-size", batch_size), ("top", top)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} {value}: must be at least 1")
@@ -133,7 +133,6 @@ def _check(run: str, requested: dict[str, str], top: int | None, batch_size: int
             raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
     if list(requested.values()).count("-") > 1:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them a file")
-    run_folder(run)
 
 
 class _Progress:

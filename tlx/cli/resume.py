@@ -3,19 +3,22 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tlx.cli.next_command import show_use
+from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.config import identity, tracking_uri
 from tlx.config.identity import from_tree
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, empty, shown
 from tlx.distributed import launch
-from tlx.sweeps import sweep_manifest
+from tlx.sweeps.named_runs import begun
 from tlx.training import checkpoint
 
 # What may be given again, because it does not change the run: key → where a configuration's tree has it.
@@ -29,7 +32,10 @@ URI = "tracking.uri"  # MLflow's address, where its password is needed again
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("run", metavar="RUN", help="the folder of the run")
+    parser.add_argument(
+        "run", metavar="RUN", help="the run's folder, latest (the one that began last), or its id in MLflow"
+    )
+    output_option(parser)
     parser.add_argument(
         "overrides",
         metavar="key=value",
@@ -40,7 +46,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _main(given: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
-    return resume(given.run, given.overrides)
+    named = begun(given.run, given.output)
+    if named.why:
+        print(named.why, file=sys.stderr)
+    return resume(str(named.folder), given.overrides)
 
 
 SUBCOMMAND = Subcommand("resume", "go on with an interrupted run where it stopped", _options, _main)
@@ -57,8 +66,6 @@ def resume(run: str, overrides: Sequence[str]) -> int:
     folder = Path(os.path.expanduser(run)).absolute()
     if not folder.is_dir():
         raise RequestError(f"{run}: no such folder; resume takes the folder of a run")
-    if (folder / sweep_manifest.FILE).is_file():
-        raise RequestError(f"{run}: a sweep; type its command again, and it goes on where it stopped")
     from tlx.reporting.run_display import closing
     from tlx.runs import run as job
     from tlx.runs import run_state
@@ -89,6 +96,7 @@ def resume(run: str, overrides: Sequence[str]) -> int:
     summary = job.run(config, folder, command=state["command"], name=state["name"], resume=True)
     if launch.writes():
         closing(summary)
+        show_use(summary.folder)
     return 0
 
 

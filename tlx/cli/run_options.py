@@ -17,7 +17,8 @@ examples:
   python -m tlx -m strategy=feature_extraction,finetune seed=0,1,2  every combination
   python -m tlx -m strategy=feature_extraction,finetune seeds=5 sweep.name=first    typed again, it goes on
   python -m tlx compare first                                       its table, with paired tests
-  python -m tlx predict outputs/2026-01-31/12-00-00-… photo.jpg     use the model of a run
+  python -m tlx predict latest photo.jpg                            use the model of the last run
+  python -m tlx predict first photo.jpg                             use the model that a sweep chose
 """
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 
+from tlx.cli.next_command import show_use
 from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError
 
@@ -63,4 +64,7 @@ def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = N
             search.whole.tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             print(f"{search.standing()}; the same command goes on", file=sys.stderr)
             raise
-        return search.close(failed)
+        code = search.close(failed)
+    if code == 0:
+        show_use(search.whole.folder, "chosen model")
+    return code

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tlx.cli import compare
+from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.comparison import comparison
 from tlx.config.schema import Tracking
@@ -26,6 +26,7 @@ from tlx.reporting.log_lines import lines
 from tlx.runs import mlflow_log
 from tlx.runs.run_reader import content, is_run
 from tlx.sweeps import sweep_manifest, sweep_summary
+from tlx.sweeps.named_runs import runs_named, sweep_named
 from tlx.tracking import tracker as tracking
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "given",
         nargs="+",
         metavar="RUN",
-        help="a run's folder, a sweep's name or folder, or all: whatever MLflow has not got; tracking.uri=… beside it "
-        "sends it to another server, or gives a password again",
+        help="a run's folder, latest, a sweep's name or folder, a run's id in MLflow, or all: whatever MLflow has not "
+        "got; tracking.uri=… beside it sends it to another server, or gives a password again",
     )
-    parser.add_argument("--output", metavar="FOLDER", default="outputs", help="where the runs are (outputs)")
+    output_option(parser)
 
 
 def _main(given: argparse.Namespace) -> int:
@@ -58,7 +59,8 @@ SUBCOMMAND = Subcommand("sync", "send MLflow what it has not got of a run, from 
 def sync(runs: Sequence[str], output: str) -> int:
     """Sends runs or sweeps to MLflow and prints a line for each.
 
-    `runs`: folders, sweeps' names, or `all`, and `key=value` of `KEYS`; `output`: the folder where the runs are.
+    `runs`: what names a run or a sweep (`tlx.sweeps.named_runs`), or `all`, and `key=value` of `KEYS`; `output`: the
+    folder where the runs are.
 
     Returns:
         0, or 1 where MLflow did not take all of it.
@@ -108,10 +110,10 @@ def _unsent(output: Path) -> Iterator[Path]:
 def _named(words: Sequence[str], output: str) -> Iterator[Path]:
     """The folders that words stand for, a sweep before its jobs; jobs that have not begun are left out."""
     for word in words:
-        place = compare.sweep([word], output)
+        place = sweep_named([word], output)
         if place is not None:
             yield place
-        yield from (folder.absolute() for folder in compare.find([word], output) if is_run(folder))
+        yield from (folder.absolute() for folder in runs_named([word], output) if is_run(folder))
 
 
 def _settings(folder: Path, typed: Mapping[str, str], output: Path) -> Tracking:

@@ -50,11 +50,13 @@ def run_or_show(arguments: list[str]) -> int:
     if is_sweep(node):
         return _multirun(known.overrides, known.config_dir)
     summary = run_single(node, known.overrides, known.config_dir)
+    from tlx.cli.next_command import show_use
     from tlx.distributed.launch import writes
     from tlx.reporting.run_display import closing
 
     if writes():
         closing(summary)
+        show_use(summary.folder)
     return 0
 
 
@@ -85,6 +87,7 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
 
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
+    from tlx.cli.next_command import show_use
     from tlx.config.command_line import command
     from tlx.distributed import launch
     from tlx.reporting.log_lines import lines
@@ -116,6 +119,8 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
         print(f"job{'s' if len(which) > 1 else ''} {numbers} failed: {reason}", file=sys.stderr)
         for job in which:
             print(f"  again: {job.command}", file=sys.stderr)
+    if whole.finished():
+        show_use(whole.folder, "chosen model")
     if unsaid:
         print(f"all results are saved; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
     return 1 if failed or unsaid else 0

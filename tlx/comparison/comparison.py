@@ -141,8 +141,17 @@ class Flip:
     said: tuple[str, str]
 
 
-def compared(folders: Sequence[Path]) -> Comparison:
-    """The runs in these folders; what is not finished is listed and left out.
+@dataclass(frozen=True)
+class Ranked:
+    """Configurations in the order in which validation chooses them; `left_out` and `rule` as in `Comparison`."""
+
+    configurations: list[Configuration]
+    left_out: list[tuple[Path, str]]
+    rule: str
+
+
+def ranked(folders: Sequence[Path]) -> Ranked:
+    """The runs in these folders as configurations, the chosen one first; what is not finished is left out.
 
     Raises:
         RequestError: none is finished, or a file of one is broken.
@@ -162,11 +171,22 @@ def compared(folders: Sequence[Path]) -> Comparison:
     rule = _rule([run for each in runs for run in each])
     together = [_configuration(label, each, rule) for label, each in zip(labels(runs), runs, strict=True)]
     together.sort(key=lambda one: (_rank(one.figure, rule), one.trained, one.label))
+    return Ranked(together, left_out, rule)
+
+
+def compared(folders: Sequence[Path]) -> Comparison:
+    """The runs in these folders; what is not finished is listed and left out.
+
+    Raises:
+        RequestError: none is finished, or a file of one is broken.
+    """
+    found = ranked(folders)
+    together = found.configurations
     pairs = [_pair(together, i, j) for i, j in combinations(range(len(together)), 2)]
     raised = iter(holm([pair.found.p for pair in pairs if pair.found is not None]))
     pairs = [pair if pair.found is None else replace(pair, p=next(raised)) for pair in pairs]
     drawn = [{run.draw: (run.val, run.summary["images"].get("val")) for run in one.runs} for one in together]
-    return Comparison(together, pairs, left_out, rule, all(each == drawn[0] for each in drawn))
+    return Comparison(together, pairs, found.left_out, found.rule, all(each == drawn[0] for each in drawn))
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:

@@ -10,9 +10,11 @@ from PIL import Image
 
 from tlx.comparison.comparison import SAME, Comparison, Flip, Pair, flips
 from tlx.comparison.text_table import cells, chosen, head, left_out, notes, p_value, points
+from tlx.core.choose_by import shown
 from tlx.core.errors import printable
 from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.inference.prediction_gallery import QUALITY, SIDE
+from tlx.reporting.text_table import near
 
 MATRIX = 24  # configurations that are set against each other, the first by validation
 PAIRS = 66  # pairs whose images are shown, those with the chosen one first
@@ -71,6 +73,7 @@ def page(comparison: Comparison, picture: bytes) -> str:
         if picture
         else "",
         *_matrix(comparison),
+        *_runs(comparison),
     ]
     if details:
         parts += [
@@ -111,6 +114,22 @@ def _matrix(comparison: Comparison) -> Iterator[str]:
         for column in range(number):
             yield "<td></td>" if row == column else _cell(comparison.pair(row, column), row)
         yield "</tr>\n"
+    yield "</table></div>\n"
+
+
+def _runs(comparison: Comparison) -> Iterator[str]:
+    """Every run: its draw, what it found, and where it lies."""
+    yield "<h2>Runs</h2>\n<div class=wide><table>\n<thead><tr>"
+    columns = ("configuration", "seed", "fold", "test accuracy", comparison.rule, "folder")
+    yield from (f"<th>{_text(name)}</th>" for name in columns)
+    yield "</tr></thead>\n"
+    for one in comparison.configurations:
+        for run in one.runs:
+            draw = ("-" if value is None else str(value) for value in run.draw)
+            figure = run.validation(comparison.rule)
+            row = [one.label, *draw, f"{run.accuracy:.1%}", "-" if figure is None else shown(figure, comparison.rule)]
+            inner = "".join(f"<td>{_text(cell)}</td>" for cell in row)
+            yield f"<tr>{inner}<td class=words>{_text(near(run.folder))}</td></tr>\n"
     yield "</table></div>\n"
 
 

@@ -1,17 +1,15 @@
 """A comparison as text: the table for a person, narrow or wide, and the CSV."""
 
 import io
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tlx.comparison.comparison import Comparison, Configuration, Flip, Pair
 from tlx.comparison.paired_tests import Difference
 from tlx.core.choose_by import shown
 from tlx.core.csv_cells import Table
 from tlx.core.errors import printable, unicode
-from tlx.reporting.text_table import aligned, duration
+from tlx.reporting.text_table import aligned, duration, near
 
 COLUMNS = [
     *("configuration", "chosen", "runs", "test_accuracy", "low", "high", "sd", "val_accuracy", "seconds", "trainable"),
@@ -33,7 +31,7 @@ def text(comparison: Comparison, width: int | None = None) -> str:
         lines = []
         for row in rows[1:]:
             lines += [row[0], *(f"  {name:<16}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)), ""]
-    more = [*chosen(comparison), *notes(comparison), *left_out(comparison)]
+    more = [*chosen(comparison), *folders(comparison), *notes(comparison), *left_out(comparison)]
     lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
     return "\n".join(line for line in lines if line is not None)
 
@@ -54,6 +52,16 @@ def chosen(comparison: Comparison) -> list[str]:
     return [
         f"chosen by validation ({comparison.rule}): {printable(one.label)}, "
         f"test accuracy {one.mean:.1%} ({interval(one)}){rough}"
+    ]
+
+
+def folders(comparison: Comparison) -> list[str]:
+    """Where each configuration's run lies: of several seeds the one that validation chooses."""
+    several = any(one.n > 1 for one in comparison.configurations)
+    rows = [(printable(one.label), near(one.run(comparison.rule).folder)) for one in comparison.configurations]
+    return [
+        f"folder{' of the best seed by validation' if several else ''}:",
+        *(f"  {line}" for line in aligned(rows, left=2)),
     ]
 
 
@@ -162,7 +170,7 @@ def _draws(some: Sequence[Configuration]) -> str:
 def left_out(comparison: Comparison) -> list[str]:
     """What has no place in the comparison, and why."""
     some = comparison.left_out[:LEFT_OUT]
-    lines = [printable(f"left out: {_near(folder)}: {why}") for folder, why in some]
+    lines = [printable(f"left out: {near(folder)}: {why}") for folder, why in some]
     rest = len(comparison.left_out) - len(some)
     return lines + ([f"left out: {rest} more"] if rest else [])
 
@@ -202,13 +210,8 @@ def table(comparison: Comparison) -> str:
         if pair is not None and found is not None:
             difference = [0.0 - found.mean, 0.0 - found.high, 0.0 - found.low, found.p, pair.p]
         cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
-        cells += [one.trained, one.reused, *difference, _near(one.run(comparison.rule).folder)]
+        cells += [one.trained, one.reused, *difference, near(one.run(comparison.rule).folder)]
         cells += [one.interval_of, one.test_images, None if found is None else found.method]
         cells += map(means[place].get, further)
         rows.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
     return unicode(stream.getvalue())
-
-
-def _near(folder: Path) -> str:
-    """As short as it can be typed from here."""
-    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)

@@ -18,7 +18,7 @@ from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
 from tlx.core.metric import of_summary
 from tlx.reporting.log_lines import HANDLER, lines
-from tlx.reporting.text_table import aligned, duration
+from tlx.reporting.text_table import aligned, duration, near
 
 try:
     from tlx.reporting import rich_console
@@ -143,7 +143,7 @@ def opening(summary: Found) -> Iterator[str]:
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
         yield f"skipped: {_files(summary.skipped)}: {names}"
-    yield f"device: {summary.device}, {summary.precision}; folder: {_near(summary.folder)}"
+    yield f"device: {summary.device}, {summary.precision}; folder: {near(summary.folder)}"
 
 
 def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:
@@ -233,7 +233,7 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
         yield "skipped", f"{_files(summary.skipped)}, listed in summary.json"
     if summary.mlflow_run_id:
         yield "MLflow run", summary.mlflow_run_id
-    yield "folder", _near(summary.folder)
+    yield "folder", near(summary.folder)
 
 
 def _lr(value: float | None) -> str:
@@ -249,9 +249,3 @@ def _files(skipped: Sequence[Sequence[str]]) -> str:
 
 def _some(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names) - most} more)" if len(names) > most else "")
-
-
-def _near(path: Path) -> str:
-    """The path as short as it can be typed from here."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

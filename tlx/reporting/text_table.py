@@ -1,6 +1,7 @@
-"""Text in columns, and durations in words."""
+"""Text in columns, durations in words, and paths as they can be typed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -20,3 +21,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def near(path: Path | str) -> str:
+    """The path as short as it can be typed from here."""
+    whole, here = Path(path).absolute(), Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)

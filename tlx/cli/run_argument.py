@@ -1,0 +1,33 @@
+"""The argument RUN and the option `--output`, which are the same in every subcommand that has them."""
+
+import argparse
+import os
+import sys
+
+from tlx.sweeps.named_runs import OUTPUT, run_named
+
+__all__ = ["RUN", "output_option", "run_argument", "run_folder"]
+RUN = "a run's folder, latest, a sweep's name or folder (its chosen model), or a run's id in MLflow"
+
+
+def run_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds RUN, and `--output`."""
+    parser.add_argument("run", metavar="RUN", help=RUN)
+    output_option(parser)
+
+
+def output_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--output`."""
+    parser.add_argument("--output", metavar="FOLDER", default=OUTPUT, help=f"where the runs are ({OUTPUT})")
+
+
+def run_folder(word: str, output: str) -> str:
+    """The folder of the run that a word names; on stderr a line that says which it is, where the name does not.
+
+    Raises:
+        RequestError: it names none, or several.
+    """
+    named = run_named(word, output)
+    if named.why:
+        print(named.why, file=sys.stderr)
+    return os.fspath(named.folder)
