@@ -143,11 +143,16 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert code
     done = subprocess.run(
-        [sys.executable, "-c", code[1].replace('"seed=1"', '"seed=1", "training.epochs=1"')],
+        [sys.executable, "-c", code[1].replace("seed=1)", 'seed=1, training={"epochs": 1})')],
         cwd=home, env=environment(home), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    figures, prediction, columns, *rows = done.stdout.splitlines()
+    assert re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", figures)
+    assert re.fullmatch(r"(cats|dogs) [\d.]+", prediction)
+    assert columns.split() == ["configuration", "test_accuracy", "low", "high"]
+    assert len(rows) == 2
+    assert str(home) in rows[-1]  # the folder of the chosen run
 
 
 def test_what_the_readme_links_to_is_there_also_in_the_source_distribution() -> None:

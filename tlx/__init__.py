@@ -1,39 +1,91 @@
-"""Config-driven transfer learning: `tlx.run([...])` carries out one run, `tlx.load(folder)` opens its model."""
+"""Config-driven transfer learning.
 
-from collections.abc import Sequence
+`tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.compare(…)` puts
+runs side by side, `tlx.load(…)` opens a saved model.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlx.core.version import __version__
 
 if TYPE_CHECKING:
     from tlx.inference.predictor import Model
     from tlx.runs.run_summary import Summary
+    from tlx.sweeps.results import Results
 
-__all__ = ["__version__", "load", "run"]
+__all__ = ["__version__", "compare", "load", "run", "sweep"]
 
 
-def run(overrides: Sequence[str] = (), config_dir: str | None = None) -> "Summary":
+def run(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | None = None, **keys: Any) -> "Summary":
     """One run, as `python -m tlx key=value …` does it.
 
+    `tlx.run(["strategy=finetune", "training.epochs=5"])`, `tlx.run({"strategy": "finetune", "training.epochs": 5})` and
+    `tlx.run(strategy="finetune", training={"epochs": 5})` are the same.
+
     Args:
-        overrides: `key=value` as typed on the command line.
+        overrides: `key=value` as typed on the command line, or a mapping of keys to values.
         config_dir: a folder with YAML of one's own.
+        keys: more keys and values; a mapping has the keys below it.
 
     Raises:
         RequestError: the request is wrong; the message says how.
     """
+    from tlx.config.python_overrides import as_overrides
     from tlx.runs.request import run_overrides
 
-    return run_overrides(list(overrides), config_dir)
+    return run_overrides(as_overrides(overrides, keys), config_dir)
 
 
-def load(folder: str | Path, device: str = "auto") -> "Model":
-    """A saved model, ready to predict: `tlx.load("outputs/…").predict(["photo.jpg"])`.
+def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | None = None, **keys: Any) -> "Results":
+    """Every combination of several values, as `python -m tlx -m key=value,value …` runs and compares them.
+
+    `tlx.sweep(strategy=["feature_extraction", "finetune"], seeds=3)`.
+
+    Args:
+        overrides, config_dir, keys: as for `run`; a list is several choices, and so are commas in text.
 
     Raises:
-        RequestError: there is no whole model in the folder.
+        RequestError: the request is wrong; the message says how.
+    """
+    from tlx.config.python_overrides import as_overrides
+    from tlx.sweeps.results import Results
+    from tlx.sweeps.sweep_request import run_sweep
+
+    outcome = run_sweep(as_overrides(overrides, keys, sweep=True), config_dir, table=False)
+    return Results(outcome.runs, outcome.failed)
+
+
+def compare(runs: Sequence[str | Path] | str | Path, output: str = "outputs") -> "Results":
+    """Runs side by side, with paired tests, as `python -m tlx compare` does it.
+
+    Args:
+        runs: sweeps' names, sweeps' folders, runs' folders, or folders that hold runs; or one of them.
+        output: the folder where sweeps are looked for by name.
+
+    Raises:
+        RequestError: no such sweep or run, or none that is finished.
+    """
+    from tlx.sweeps.named_runs import runs_named
+    from tlx.sweeps.results import Results
+
+    words = [runs] if isinstance(runs, str | Path) else runs
+    return Results(runs_named([str(word) for word in words], output))
+
+
+def load(run: str | Path, device: str = "auto", output: str = "outputs") -> "Model":
+    """A saved model, ready to predict: `tlx.load("latest").predict(["photo.jpg"])`.
+
+    Args:
+        run: a run's folder, `latest`, a sweep's name or folder (its chosen model), or a run's id in MLflow.
+        device: `auto`, `cpu` or `cuda`.
+        output: the folder where names are looked up.
+
+    Raises:
+        RequestError: there is no such run, or no whole model in it.
     """
     from tlx.inference.predictor import load as open_model
+    from tlx.sweeps.named_runs import run_named
 
-    return open_model(folder, device)
+    return open_model(run_named(str(run), output).folder, device)

@@ -1,12 +1,11 @@
 """The command without a subcommand: one run, a sweep, a dry run, or the configuration printed."""
 
 import argparse
-import sys
 
 from omegaconf import OmegaConf
 
 from tlx.cli.run_options import help_text, refuse_stray_words, run_options
-from tlx.core.errors import RequestError, nearest, said, shown
+from tlx.core.errors import RequestError, nearest, shown
 from tlx.runs.request import is_sweep, run_single
 
 
@@ -88,42 +87,12 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
 
 def _multirun(overrides: list[str], config_dir: str | None) -> int:
     from tlx.cli.next_command import show_use
-    from tlx.config.command_line import command
-    from tlx.distributed import launch
-    from tlx.reporting.log_lines import lines
-    from tlx.sweeps import sweep
-    from tlx.sweeps.sweep_plan import plan
+    from tlx.sweeps.sweep_request import run_sweep
 
-    launch.once("a sweep")
-    with lines(quiet=True):
-        jobs, folder = plan(overrides, config_dir)
-        sweep.check_data(jobs)
-    command_line = command(overrides, config_dir, multirun=True)
-    whole = sweep.open_sweep(jobs, folder, command_line, config_dir)
-    try:
-        whole.launch()
-        failed = whole.failed()
-        unsaid = whole.close("FAILED" if failed else "FINISHED")
-    except KeyboardInterrupt:
-        again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
-        print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
-        whole.tracker.finish("KILLED")
-        raise
-    except Exception as error:
-        whole.tracker.finish("FAILED", said(error))
-        raise
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
-    for reason in dict.fromkeys(reason for _, reason in failed):
-        which = [job for job, why in failed if why == reason]
-        numbers = ", ".join(str(jobs.index(job) + 1) for job in which)
-        print(f"job{'s' if len(which) > 1 else ''} {numbers} failed: {reason}", file=sys.stderr)
-        for job in which:
-            print(f"  again: {job.command}", file=sys.stderr)
-    if whole.finished():
-        show_use(whole.folder, "chosen model")
-    if unsaid:
-        print(f"all results are saved; to sum them up again: python -m tlx compare {whole.folder}", file=sys.stderr)
-    return 1 if failed or unsaid else 0
+    outcome = run_sweep(overrides, config_dir)
+    if outcome.finished:
+        show_use(outcome.folder, "chosen model")
+    return 1 if outcome.failed or outcome.unsaid else 0
 
 
 def _show(known: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tlx.comparison.comparison import Comparison, Configuration, Flip, Pair
 from tlx.comparison.paired_tests import Difference
@@ -199,19 +200,27 @@ def table(comparison: Comparison) -> str:
     Behind `COLUMNS` there is one for each further figure of the test images (`test_<name>`): its mean over the runs.
     """
     stream = io.StringIO()
-    rows = Table(stream)
+    writer = Table(stream)
+    columns, *found = rows(comparison)
+    writer.row(columns)
+    for row in found:
+        writer.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row])
+    return unicode(stream.getvalue())
+
+
+def rows(comparison: Comparison) -> list[list[Any]]:
+    """The rows of `comparison.csv` as values, the names of the columns first; None where there is no value."""
     means = [one.test_means for one in comparison.configurations]
     further = [name for name in dict.fromkeys(name for each in means for name in each) if name not in COLUMNS]
-    rows.row([*COLUMNS, *further])
+    found: list[list[Any]] = [[*COLUMNS, *further]]
     for place, one in enumerate(comparison.configurations):
         pair = comparison.pair(0, place) if place else None
-        found = None if pair is None else pair.found
+        against = None if pair is None else pair.found
         difference: list[float | None] = [None] * 5
-        if pair is not None and found is not None:
-            difference = [0.0 - found.mean, 0.0 - found.high, 0.0 - found.low, found.p, pair.p]
+        if pair is not None and against is not None:
+            difference = [0.0 - against.mean, 0.0 - against.high, 0.0 - against.low, against.p, pair.p]
         cells = [one.label, int(place == 0), one.n, one.mean, *one.interval, one.sd, one.val_accuracy, one.seconds]
         cells += [one.trained, one.reused, *difference, near(one.run(comparison.rule).folder)]
-        cells += [one.interval_of, one.test_images, None if found is None else found.method]
-        cells += map(means[place].get, further)
-        rows.row(["" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
-    return unicode(stream.getvalue())
+        cells += [one.interval_of, one.test_images, None if against is None else against.method]
+        found.append([*cells, *map(means[place].get, further)])
+    return found

@@ -15,7 +15,7 @@ from tlx.datasets.image_decoding import Pixels, UnreadableImage
 from tlx.inference.predictor import Model, Prediction, load
 
 if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
 MAX_BYTES = 64 * 2**20  # of one image's file; twice what the largest cameras write as JPEG
 COLUMNS = ["prediction", "probability", "probabilities", "error"]

@@ -26,6 +26,7 @@ from tlx.datasets.image_decoding import Pixels, UnreadableImage, decode, pixels_
 from tlx.datasets.pixel_levels import Range
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, as_input, rows_per_pass
+from tlx.inference.model_words import in_words
 from tlx.inference.saved_model import DESCRIPTION, WEIGHTS, Format, describe, opened, save
 
 __all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
@@ -71,6 +72,9 @@ class Model:
     classes: tuple[str, ...]
     format: Format
     description: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return "\n".join(in_words(self.description, str(self.device)))
 
     @property
     def precision(self) -> str:

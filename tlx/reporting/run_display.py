@@ -18,6 +18,7 @@ from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
 from tlx.core.metric import of_summary
 from tlx.reporting.log_lines import HANDLER, lines
+from tlx.reporting.notebook_line import NotebookLine, in_notebook
 from tlx.reporting.text_table import aligned, duration, near
 
 try:
@@ -83,7 +84,7 @@ class Display:
 
     def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
         self.progress, self.summary, self.plan = progress, summary, plan
-        self._live = rich_console and rich_console.LiveLine(self._now)
+        self._live = NotebookLine(self._now) if in_notebook() else rich_console and rich_console.LiveLine(self._now)
         self._within = ExitStack()
 
     def __enter__(self) -> "Display":

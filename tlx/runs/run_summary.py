@@ -3,7 +3,13 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tlx.core.data_frames import frame
+from tlx.core.metric import Metric
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass
@@ -42,6 +48,10 @@ class Summary:
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
     source: str | None = None  # the folder of the source task's run
+
+    def to_frame(self) -> "DataFrame":
+        """The figures as a table: `name, split, value, low, high, higher_is_better`, a row each."""
+        return frame(self.metrics, [one.name for one in dataclasses.fields(Metric)])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -126,11 +126,16 @@ class Sweep:
         """The content of the sweep's own file."""
         return sweep_manifest.read(self.folder)
 
-    def close(self, status: tracking.Status) -> list[str]:
-        """Keeps and prints what all finished jobs found; the sweep's MLflow run ends. What of this failed, in lines."""
+    def close(self, status: tracking.Status, *, table: bool = True) -> list[str]:
+        """Writes (and, with `table`, prints) what all finished jobs found; the sweep's MLflow run ends.
+
+        Returns what of this failed, in lines.
+        """
         from tlx.sweeps import sweep_summary
 
-        failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker) if self.finished() else []
+        failed = []
+        if self.finished():
+            failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker, table=table)
         self.end(status)
         return failed
 

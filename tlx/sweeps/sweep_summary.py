@@ -15,8 +15,10 @@ from tlx.reporting.text_table import aligned
 from tlx.tracking import tracker as tracking
 
 
-def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: tracking.Tracker) -> list[str]:
-    """Prints, writes and logs the comparison of all jobs that finished; what failed of it, a line each.
+def sum_up(
+    folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: tracking.Tracker, *, table: bool = True
+) -> list[str]:
+    """Prints (with `table`), writes and logs the comparison of all jobs that finished; what failed of it, a line each.
 
     `jobs`: as the sweep's own file has them. Where there is no comparison, the runs' own results are printed.
     """
@@ -24,7 +26,8 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: trackin
     found = None
     with failing("the comparison", failed):
         found = comparison_module.compared([folder / job["folder"] for job in jobs.values()])
-        outputs.show(found)
+        if table:
+            outputs.show(found)
     if failed:
         print("\n".join(_results(folder, jobs)))
     if found is None:

@@ -1,0 +1,93 @@
+"""tlx from Python: runs, sweeps and comparisons as values, tables and in a notebook."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import tlx
+from tests.conftest import ROOT
+from tlx.core.errors import RequestError
+
+TINY: dict[str, Any] = {
+    "backbone": "small_cnn",
+    "backbone.input_size": 16,
+    "dataset": {"train": 12, "test": 9},
+    "tracking": "none",
+    "training": {"epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    output = tmp_path_factory.mktemp("out")
+    results = tlx.sweep({**TINY, "output": output, "sweep.name": "rates"}, seeds=2, training={"lr": [1e-3, 1e-2]})
+    return output, results
+
+
+def test_a_run_from_values_is_the_one_from_words(tmp_path: Path) -> None:
+    words = ["backbone=small_cnn", "backbone.input_size=16", "dataset.train=12", "dataset.test=9", "tracking=none"]
+    typed = tlx.run([*words, "training.epochs=2", f"output={tmp_path / 'a'}"])
+    values = tlx.run(TINY, output=tmp_path / "b")
+    assert typed.identity == values.identity
+    assert typed.test_loss == values.test_loss
+    table = values.to_frame().set_index(["split", "name"])
+    assert table.loc[("test", "accuracy"), "value"] == values.test_accuracy
+    assert [*table.loc[("test", "accuracy"), ["low", "high"]]] == values.test_accuracy_interval
+    lines = repr(tlx.load(values.folder)).splitlines()
+    assert len(lines) == 5
+    assert lines[0] == "tlx model: small_cnn with a linear head"
+    assert lines[1].endswith("3: circle, square, triangle")
+    assert f"test accuracy {values.test_accuracy:.1%}" in lines[3]
+
+
+def test_a_sweep_is_a_table_with_a_row_a_configuration(swept: tuple[Path, Any]) -> None:
+    output, results = swept
+    table = results.to_frame()
+    assert {*table.configuration} == {"training.lr=0.001", "training.lr=0.01"}
+    assert [*table.runs] == [2, 2]
+    assert [*table.chosen] == [1, 0]
+    assert results.chosen == output / "sweeps" / "rates" / results.chosen.name
+    assert len(tlx.load(results.chosen).classes) == 3
+    written = (output / "sweeps" / "rates" / "comparison.csv").read_text()
+    assert written.splitlines()[0] == ",".join(table.columns)
+    assert "<table" in results._repr_html_()
+    assert "chosen by validation" in str(results)
+
+
+def test_what_is_compared_by_name_is_what_the_sweep_gave(swept: tuple[Path, Any]) -> None:
+    output, results = swept
+    named = tlx.compare("rates", output=str(output))
+    assert named.to_frame().equals(results.to_frame())
+    assert tlx.compare(results.folders[:1]).to_frame().runs.item() == 1
+    assert repr(tlx.load("rates", output=str(output))) == repr(tlx.load(results.chosen))
+    with pytest.raises(RequestError, match="did you mean 'rates'"):
+        tlx.compare("ratse", output=str(output))
+
+
+def test_a_job_that_fails_is_a_row_less_and_a_reason_more(tmp_path: Path) -> None:
+    results = tlx.sweep({**TINY, "output": tmp_path}, training={"lr": [1e-3, 1e30]}, optimizer="sgd")
+    ((command, why),) = results.failed
+    assert "training.lr=1e+30" in command
+    assert "lower learning rate" in why
+    assert [*results.to_frame().runs] == [1]
+
+
+def test_in_a_notebook_a_run_shows_where_it_stands(tmp_path: Path) -> None:
+    code = f"import tlx\nsummary = tlx.run({TINY!r}, output={str(tmp_path)!r})"
+    cells = [nbformat.v4.new_code_cell(text) for text in (code, "summary.to_frame()", "tlx.load(summary.folder)")]
+    for cell in cells:
+        cell.pop("id", None)
+    book = nbformat.v4.new_notebook(cells=cells, nbformat_minor=4)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    NotebookClient(book, kernel_name="python3", timeout=None).execute(env=environment, cwd=str(tmp_path))
+    (shown,) = [one for one in cells[0].outputs if one.output_type == "display_data"]
+    assert shown.data == {"text/html": "", "text/plain": ""}  # gone once the run is through
+    lines = "".join(one.text for one in cells[0].outputs if one.output_type == "stream")
+    assert "epoch 2/2" in lines
+    assert "warning" not in lines
+    assert "<table" in cells[1].outputs[0].data["text/html"]
+    assert "tlx model: small_cnn" in cells[2].outputs[0].data["text/plain"]
