@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= outputs
 ARGS ?=
-PORT ?= 5000
+PORT ?=
 STAMP := $(VENV)/.installed
 
 .PHONY: help install run test lint types sweep ui bench wheel clean
@@ -38,9 +38,7 @@ sweep: $(STAMP)  ## two strategies by two backbones
 	$(VENV)/bin/python -m tlx -m strategy=feature_extraction,finetune backbone=efficientnet_lite0,small_cnn $(ARGS)
 
 ui: $(STAMP)  ## MLflow's pages on what has run, on this machine only
-	@echo "http://127.0.0.1:$(PORT)"
-	@echo "there: Experiments, the one named as tracking.experiment (tlx), Model training, Runs"
-	$(VENV)/bin/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port $(PORT)
+	$(VENV)/bin/python -m tlx ui --output "$(OUTPUT)" $(if $(PORT),--port $(PORT)) $(ARGS)
 
 bench: $(STAMP)  ## tlx against the loop that a user writes; ARGS='--ants-bees FOLDER --cifar FOLDER'
 	$(VENV)/bin/python -m bench $(ARGS)

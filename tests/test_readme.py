@@ -3,10 +3,10 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -16,6 +16,7 @@ import pytest
 import torch
 import torchvision
 
+import tlx
 from tests.conftest import ROOT
 from tests.inference.test_predictor import write_images
 from tlx.cli.main import main
@@ -27,6 +28,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
+SERVERS = [command for command in COMMANDS if re.search(r" -m tlx (ui|serve)( |$)", command)]  # they do not end
 # The same commands on less data: what they say, not how good they become, is tested here.
 LESS = {
     "shapes": ["dataset.train=5", "dataset.test=2", "training.epochs=1"],
@@ -87,7 +89,7 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) > 25
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python") and c not in SERVERS])
 def test_a_command_of_the_readme_runs(
     command: str,
     home: Path,
@@ -172,11 +174,6 @@ def test_make_run_is_one_run(home: Path) -> None:
     assert [json.loads(file.read_text())["status"] for file in summaries] == ["finished"]
 
 
-def test_the_pages_of_mlflow_are_for_this_machine_only() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"mlflow ui .*--host 127\.0\.0\.1( |$)", makefile, re.MULTILINE)
-
-
 def test_make_test_is_pytest(home: Path) -> None:
     done = make(home, "test", "--dry-run")
     assert " -m pytest" in done.stdout
@@ -187,29 +184,68 @@ def test_make_help_lists_every_target(home: Path) -> None:
     assert listed == {"help", "install", "run", "test", "lint", "types", "sweep", "ui", "bench", "wheel", "clean"}
 
 
-def test_make_ui_serves_what_has_run_on_this_machine_only(home: Path, finished: Path) -> None:
-    process = subprocess.Popen(
-        ["make", "--no-print-directory", *arguments(), "ui", f"OUTPUT={home}/outputs/x", "PORT=0"],
-        cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout
-        address = next(line for line in process.stdout if "running on" in line)
-        found = re.search(r"http://127\.0\.0\.1:\d+", address)
-        assert found, address
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"{found[0]}/health") as answer:
-                    assert answer.read() == b"OK"
-                break
-            except urllib.error.URLError:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate()
+def test_make_ui_is_the_subcommand(home: Path) -> None:
+    assert '-m tlx ui --output "some where"' in make(home, "ui", "--dry-run", "OUTPUT=some where").stdout
+    assert make(home, "ui", "--dry-run", "PORT=5005").stdout.strip().endswith('--output "outputs" --port 5005')
+
+
+class Server:
+    """A subcommand of the README that serves until Ctrl-C, as a process, on a port that is free."""
+
+    def __init__(self, command: str, home: Path, *words: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, *shlex.split(command)[1:], "--output", "outputs/x", "--port", "0", *words],
+            cwd=home, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Server":
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if line == "Ctrl-C ends it\n":
+                return self
+        raise AssertionError(self.process.communicate()[1])
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.communicate()[1]
+        assert self.process.returncode == 0, said
+        assert "Traceback" not in said
+        with pytest.raises(urllib.error.URLError):  # it has ended, and what it has started
+            self.get("/")
+
+    def get(self, path: str) -> bytes:
+        address = next(found[0] for line in self.lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        with urllib.request.urlopen(address + path) as answer:
+            content: bytes = answer.read()
+            return content
+
+
+def test_ui_shows_the_runs_of_the_folder_on_this_machine_only(home: Path, finished: Path) -> None:
+    (command,) = (command for command in SERVERS if " ui" in command)
+    with Server(command, home, "--no-browser") as server:
+        assert server.lines[0].startswith("MLflow on outputs/x/mlflow.db: http://127.0.0.1:")
+        assert server.get("/health") == b"OK"
+        view = re.search(r"/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)$", server.lines[1])
+        assert view, server.lines
+        experiment = json.loads(server.get(f"/api/2.0/mlflow/experiments/get?experiment_id={view[1]}"))["experiment"]
+        assert experiment["name"] == "tlx"
+        assert f"mlflow.sharedViewState.{view[2]}" in [tag["key"] for tag in experiment["tags"]]
+
+
+def test_serve_prints_a_curl_command_that_takes_an_image_file(home: Path, finished: Path) -> None:
+    (command,) = (command for command in SERVERS if " serve" in command)
+    with Server(command, home) as server:
+        assert server.lines[0].startswith(f"serving {finished.relative_to(home)} on http://127.0.0.1:")
+        said = shell(home, server.lines[1])
+        assert said.returncode == 0, said.stderr
+        (answer,) = json.loads(said.stdout)["predictions"]
+        file = home / server.lines[1].partition("< ")[2].partition(" ")[0]  # one of the run's test images
+        (expected,) = tlx.load(finished).predict(file)
+        assert (answer["prediction"], answer["error"]) == (expected.prediction, "")
+        assert answer["probabilities"] == pytest.approx(dict(expected.probabilities), abs=1e-5)
 
 
 def arguments() -> list[str]:

@@ -62,7 +62,7 @@ def test_a_run_on_classes_that_look_like_formulas_is_predicted_with_and_compared
     assert "other images" not in capsys.readouterr().out
     assert run_reader.read(run).answers.images == run_reader.read(Path("outputs/old")).answers.images
     assert "other test images" not in model_registry.compare(old, new)
-    assert [file.name for file in export._tested(run)] == [
+    assert [file.name for file in export.tested_files(run)] == [
         f"{Path(f).name}" for f in run_reader.read(run).answers.files
     ]
     assert cell("x") == "x"

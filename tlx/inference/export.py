@@ -109,7 +109,7 @@ def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) 
             raise RequestError(f"{file}: {error}") from error
 
     def readable() -> Iterator["Tensor"]:
-        for file in _tested(home):
+        for file in tested_files(home):
             with suppress(RequestError):
                 yield view(file)
 
@@ -128,7 +128,7 @@ def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) 
     return torch.stack(made), f"{len(made)} drawn images (the run's test images are not at hand)"
 
 
-def _tested(home: Path) -> Iterator[Path]:
+def tested_files(home: Path) -> Iterator[Path]:
     """The files of the run's test set, as far as its table names any."""
     with suppress(OSError, ValueError, csv.Error), (home / "predictions.csv").open(encoding="utf-8") as table:
         yield from (Path(csv_cells.text(row.get("file") or "")) for row in csv.DictReader(table))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from tlx.backbones.staged_network import Net
 from tlx.config.validation import DEVICES
 from tlx.core.device import autocast, device_of, sent
-from tlx.core.errors import RequestError, empty
+from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK, for_images, for_passes, side_by_side
 from tlx.datasets.folder_layout import local
 from tlx.datasets.image_decoding import Pixels, UnreadableImage, decode, pixels_of
@@ -27,7 +26,8 @@ from tlx.datasets.pixel_levels import Range
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, as_input, rows_per_pass
 from tlx.inference.model_words import in_words
-from tlx.inference.saved_model import DESCRIPTION, WEIGHTS, Format, describe, opened, save
+from tlx.inference.run_folder import model_folder
+from tlx.inference.saved_model import Format, describe, opened, save
 
 __all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
 
@@ -211,17 +211,7 @@ def load(folder: str | Path, device: str = "auto") -> Model:
     form, words = DEVICES
     if not re.fullmatch(form, device):
         raise RequestError(f"device {device}: must be {words}")
-    if not str(folder).strip():
-        raise empty("the model's folder")
-    path = Path(os.path.expanduser(folder))
-    path = path / "model" if (path / "model").is_dir() else path
-    for name in (WEIGHTS, DESCRIPTION):
-        if not (path / name).is_file():
-            if (path / "config.yaml").is_file():  # a run's, which is written first; its model is saved at the end
-                raise RequestError(
-                    f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"
-                )
-            raise RequestError(f"{folder}: no saved model here ({path / name} is missing); give a run's folder")
+    path = model_folder(folder)
     target = device_of(device)
     model = Model(*opened(path))
     model.net.to(target).to(memory_format=torch.channels_last)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tlx.core.errors import RequestError, empty
 
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"  # a saved model's files
+
 
 def run_folder(given: str) -> Path:
     """The folder of a run, or its `model/`, as it was typed.
@@ -18,3 +20,23 @@ def run_folder(given: str) -> Path:
     if not folder.is_dir():
         raise RequestError(f"{given}: no such folder; give a run's folder, as in outputs/<date>/<run>")
     return folder
+
+
+def model_folder(folder: str | Path) -> Path:
+    """The folder of the saved model, where `folder` is that or a run's.
+
+    Raises:
+        RequestError: `folder` is empty, or there is no whole model in it.
+    """
+    if not str(folder).strip():
+        raise empty("the model's folder")
+    path = Path(os.path.expanduser(folder))
+    path = path / "model" if (path / "model").is_dir() else path
+    for name in (WEIGHTS, DESCRIPTION):
+        if not (path / name).is_file():
+            if (path / "config.yaml").is_file():  # a run's, which is written first; its model is saved at the end
+                raise RequestError(
+                    f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"
+                )
+            raise RequestError(f"{folder}: no saved model here ({path / name} is missing); give a run's folder")
+    return path

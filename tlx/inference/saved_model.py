@@ -26,13 +26,13 @@ from tlx.core.safe_archive import checksum
 from tlx.core.version import __version__
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.inference import seen_images
+from tlx.inference.run_folder import DESCRIPTION, WEIGHTS
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "Format", "Saved", "describe", "opened", "save", "try_out"]
 
 log = logging.getLogger("tlx")
 
 FORMAT = 1
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 # What a description may call to make its network.
 MAKERS = ["tlx.backbones.torchvision", "tlx.backbones.timm", "tlx.backbones.small_cnn"]
 SIZES = range(1, 8193)  # pixels of the sides that a description may ask images to be resized to
