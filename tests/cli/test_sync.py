@@ -157,7 +157,7 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
     old, new = tmp_path / "old", tmp_path / "new é #"
     shutil.copytree(run, old / "day" / "run")
     at_old = Tracking(model=True, register="shapes", system_metrics=False)
-    assert not sync._send(old / "day" / "run", at_old, old)[1]
+    assert not sync.send(old / "day" / "run", at_old, old).missing
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     if how == "moved":
         old.rename(new)
@@ -218,3 +218,33 @@ def test_the_view_of_runs_shows_the_saved_epochs_figures() -> None:
     columns = json.loads(EXPERIMENT[VIEW])["selectedColumns"]
     assert {f"metrics.`best_{name}`" for name in ("val_accuracy", "val_loss", "epoch")} <= set(columns)
     assert "metrics.`val_accuracy`" not in columns
+
+
+def test_a_run_is_promoted_once_and_again_says_so(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "outputs"
+    shutil.copytree(run, output / "day" / "run")
+    name = f"{output}/day/run"
+
+    def promote(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        return main(["promote", *words, "--output", str(output)]), *capfd.readouterr()
+
+    assert promote("latest", "--register", "mine") == (
+        0, f"{name}: registered as mine version 1, is champion: the first one\n", f"latest: {name}\n"
+    )  # fmt: skip
+    assert promote(name, "--register", "mine")[:2] == (
+        0, f"{name}: already registered as mine version 1, is champion: the first one\n"
+    )  # fmt: skip
+    (version,) = client(output).search_model_versions("name='mine'")
+    assert version.run_id == json.loads((output / "day/run/summary.json").read_text())["mlflow_run_id"]
+    assert promote(version.run_id or "", "--register", "other")[0] == 0
+    assert len(client(output).search_model_versions("name='other'")) == 1
+
+    assert promote(name, "--register", "a/b")[0] == 2
+    assert promote(name, "--register", "mine", "seed=1")[2] == (
+        "tlx: seed=…: promote takes tracking.uri and tracking.experiment only\n"
+    )
+    assert "a saved model alone; promote takes the folder of its run" in promote(f"{name}/model", "--register", "x")[2]
+    summary = json.loads((output / "day/run/summary.json").read_text())
+    (output / "day/run/summary.json").write_text(json.dumps({**summary, "status": "diverged"}))
+    assert promote(name, "--register", "x")[2] == f"tlx: {name}: diverged; only a finished run is promoted\n"

@@ -502,7 +502,7 @@ def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Pat
     said = model_registry.register(found, run_id, model_id, "once", run)
     assert said == "registered as once version 1, is champion: the first one"
     assert model_registry.log(found, run_id, run / "model") == model_id
-    assert model_registry.register(found, run_id, model_id, "once", run) == said
+    assert model_registry.register(found, run_id, model_id, "once", run) == f"already {said}"
     assert len(found.search_model_versions("name = 'once'")) == 1
     assert outputs(found, run_id) == [model_id]
     # What is registered stays where the weights are others.

@@ -14,7 +14,21 @@ def subcommands() -> dict[str, Subcommand]:
     The modules are imported here and not with this one, so that a run, which needs none of them, starts sooner. They
     import nothing that takes seconds.
     """
-    from tlx.cli import cache, compare, data, evaluate, export, predict, resume, search, serve, sync, ui, weights
+    from tlx.cli import (
+        cache,
+        compare,
+        data,
+        evaluate,
+        export,
+        predict,
+        promote,
+        resume,
+        search,
+        serve,
+        sync,
+        ui,
+        weights,
+    )
 
-    modules = (resume, compare, search, predict, evaluate, export, serve, ui, weights, data, sync, cache)
+    modules = (resume, compare, search, predict, evaluate, export, serve, promote, ui, weights, data, sync, cache)
     return {module.SUBCOMMAND.name: module.SUBCOMMAND for module in modules}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 
 STATUS: dict[str, tracking.Status] = {"finished": "FINISHED", "failed": "FAILED"}  # of others: KILLED
 KEYS = ("tracking.uri", "tracking.experiment")
+
+
+class Sent(NamedTuple):
+    """What came of sending a run: the store, why it has not all of it ("" where it has), MLflow's id of the run, and
+    what MLflow's process said."""
+
+    uri: str = ""
+    missing: str = ""
+    run_id: str = ""
+    said: tuple[str, ...] = ()
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -68,9 +78,7 @@ def sync(runs: Sequence[str], output: str) -> int:
     Raises:
         RequestError: no such run, no MLflow store, a server that does not answer.
     """
-    typed = dict(word.split("=", 1) for word in runs if re.match(r"[\w.]+=", word))
-    for key in typed.keys() - set(KEYS):
-        raise RequestError(f"{key}=…: sync takes {' and '.join(KEYS)} only")
+    typed = typed_places([word for word in runs if re.match(r"[\w.]+=", word)], "sync")
     words = [word for word in runs if not re.match(r"[\w.]+=", word)]
     if not words:
         raise RequestError("sync what? a run's folder, a sweep's name, or all")
@@ -83,17 +91,25 @@ def sync(runs: Sequence[str], output: str) -> int:
     for place in places:
         try:
             with lines():
-                where, why, run_id = _send(place, _settings(place, typed, folder), folder)
+                sent = send(place, settings_of(place, typed), folder)
         except RequestError as error:
             if not every:
                 raise
-            where, why, run_id = "", said(error), ""
-        failed = failed or bool(why)
-        if why:
-            print(f"{place}: not sent: {why}", file=sys.stderr)
+            sent = Sent(missing=said(error))
+        failed = failed or bool(sent.missing)
+        if sent.missing:
+            print(f"{place}: not sent: {sent.missing}", file=sys.stderr)
         else:
-            print(f"{place}: MLflow ({where}) has it, run {run_id}")
+            print(f"{place}: MLflow ({sent.uri}) has it, run {sent.run_id}")
     return 1 if failed else 0
+
+
+def typed_places(words: Sequence[str], subcommand: str) -> dict[str, str]:
+    """Where MLflow is, of `key=value` as typed. Raises `RequestError` for another key, or none."""
+    typed = dict(word.partition("=")[::2] for word in words)
+    for key in typed.keys() - set(KEYS):
+        raise RequestError(f"{key}=…: {subcommand} takes {' and '.join(KEYS)} only")
+    return typed
 
 
 def _unsent(output: Path) -> Iterator[Path]:
@@ -116,8 +132,14 @@ def _named(words: Sequence[str], output: str) -> Iterator[Path]:
         yield from (folder.absolute() for folder in runs_named([word], output) if is_run(folder))
 
 
-def _settings(folder: Path, typed: Mapping[str, str], output: Path) -> Tracking:
-    """How a run or the first job of a sweep is tracked, with what was typed."""
+def settings_of(folder: Path, typed: Mapping[str, str], *, default: bool = False) -> Tracking:
+    """How a run or the first job of a sweep is tracked, with what was typed.
+
+    `default`: one that was made with `tracking=none` goes to the store of its output folder.
+
+    Raises:
+        RequestError: it was made with `tracking=none`, and no store is typed.
+    """
     configs = [folder / "config.yaml", *sorted(folder.glob("*/config.yaml"))]
     tree = _tree(next((file for file in configs if file.is_file()), configs[0])).get("tracking") or {}
     known = {name: tree[name] for name in ("enabled", "uri", "experiment", "model", "register") if name in tree}
@@ -126,20 +148,27 @@ def _settings(folder: Path, typed: Mapping[str, str], output: Path) -> Tracking:
         settings.uri, settings.enabled = typed["tracking.uri"], True
     if "tracking.experiment" in typed:
         settings.experiment = typed["tracking.experiment"]
+    settings.enabled = settings.enabled or default
     if not settings.enabled:
         raise RequestError(f"{folder}: was made with tracking=none; say where to send it: tracking.uri=…")
     return settings
 
 
-def _send(folder: Path, settings: Tracking, output: Path) -> tuple[str, str, str]:
-    """The store, why it did not take all of it, and MLflow's id of the run."""
+def send(folder: Path, settings: Tracking, output: Path) -> Sent:
+    """Sends MLflow what it has not got of a run or a sweep; what came of it.
+
+    `output`: the folder whose store is used where none lies beside the run.
+
+    Raises:
+        RequestError: no MLflow store, a server that does not answer, or another process works on the run.
+    """
     # The default store lies beside the runs, wherever they have been moved.
     beside = next((above for above in folder.absolute().parents if (above / "mlflow.db").is_file()), output)
     tracker = tracking.open(settings, beside)
     if (folder / sweep_manifest.FILE).is_file():
         why = _sweep(folder, tracker)
         sweep_manifest.write(folder, {"mlflow_sent": not why, "mlflow_run_id": tracker.run_id})
-        return tracker.uri, why, tracker.run_id
+        return Sent(tracker.uri, why, tracker.run_id)
     with folder_lock.alone(folder):
         why = _run(folder, tracker, settings)
         mlflow_log.remember(folder, sent=not why, reason=why, run_id=tracker.run_id, key=_key(folder))
@@ -150,7 +179,7 @@ def _send(folder: Path, settings: Tracking, output: Path) -> tuple[str, str, str
                 path.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
     for lock in (folder_lock.LOCK, mlflow_log.LOCK):
         (folder / lock).unlink(missing_ok=True)
-    return tracker.uri, why, tracker.run_id
+    return Sent(tracker.uri, why, tracker.run_id, tuple(tracker.said))
 
 
 def _run(folder: Path, tracker: "Tracker", settings: Tracking) -> str:

@@ -24,6 +24,7 @@ from tlx.runs.output_layout import new_folder
 from tlx.sweeps import sweep_job, sweep_manifest
 from tlx.sweeps.sweep_plan import Planned
 from tlx.tracking import tracker as tracking
+from tlx.tracking.network_disk import fit_for_many
 
 
 @dataclass
@@ -229,7 +230,7 @@ def open_sweep(
         print(line, file=sys.stderr)
     tracker = tracking.open(config.tracking, _output(config))
     if jobs[0].launcher != "basic":
-        tracking.fit_for_many(config.tracking, _output(config))
+        fit_for_many(config.tracking, _output(config))
     new = {} if growing else sweep_manifest.entries(jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,11 @@ class Tracker:
         """MLflow's id of the run; waits until it is known; empty where there is none."""
         return ""
 
+    @property
+    def said(self) -> list[str]:
+        """What the process that writes has answered so far beside that, as which version a model has become."""
+        return []
+
     def start(
         self,
         name: str,
@@ -116,6 +121,10 @@ class MlflowTracker(Tracker):
         if self.number is None:
             return ""
         return self._pipe.run_id(self.number)
+
+    @property
+    def said(self) -> list[str]:
+        return [] if self.number is None else self._pipe.said(self.number)
 
     def start(
         self,
@@ -246,31 +255,6 @@ def open(config: "Tracking", output: Path) -> Tracker:
         )
     artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
     return MlflowTracker(uri, artifacts, experiment, config.system_metrics, address)
-
-
-# File systems of other machines: SQLite's locks do not hold there (https://sqlite.org/faq.html#q5).
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs"}
-
-
-def fit_for_many(config: "Tracking", output: Path) -> None:
-    """Whether several processes can write to the store.
-
-    Raises:
-        RequestError: it is an SQLite file on a network file system.
-    """
-    uri = config.uri or f"sqlite:///{Path(output).absolute() / 'mlflow.db'}"
-    if not config.enabled or not uri.startswith("sqlite:///"):
-        return
-    import psutil
-
-    file = Path(os.path.expanduser(uri.removeprefix("sqlite:///"))).absolute()
-    mounted = {Path(disk.mountpoint): disk.fstype for disk in psutil.disk_partitions(all=True)}
-    kind = next((mounted[folder] for folder in file.parents if folder in mounted), "")
-    if kind in NETWORK:
-        raise RequestError(
-            f"tracking.uri: '{file}' lies on a network file system ({kind}), where processes that write to one SQLite "
-            f"file damage it; use tracking=server tracking.uri=http://HOST:5000, or tracking=none"
-        )
 
 
 def flat(params: Mapping[str, object]) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Pipe:
         self._ids: dict[int, str] = {}
         self._finished: dict[int, str] = {}  # why MLflow does not have all of it, "" where it has
         self._uris: dict[int, str] = {}
+        self._said: dict[int, list[str]] = {}  # beside that, in words
         self._gone = ""  # why nothing can be said any more
         self._heard = time.monotonic()
         self._busy = 0.0  # seconds that the message under way has taken
@@ -85,6 +86,11 @@ class Pipe:
         with self._answer:
             self._wait(lambda: key in self._ids or key in self._finished)
             return self._ids.get(key, "")
+
+    def said(self, key: int) -> list[str]:
+        """What it has answered of a run so far, in words."""
+        with self._lock:
+            return list(self._said.get(key, ()))
 
     def wait_finished(self, key: int) -> str:
         """Waits until all that was said of a run is written; why MLflow does not have all of it, empty where it has."""
@@ -149,6 +155,8 @@ class Pipe:
                 key = answer["run"]
                 if "run_id" in answer:
                     self._ids[key] = answer["run_id"]
+                if "said" in answer:
+                    self._said.setdefault(key, []).append(shown(answer["said"]))
                 if "finished" in answer and not self._gone:
                     self._finished[key] = shown(answer["finished"])
             self._answer.notify_all()

@@ -184,9 +184,8 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
     source = f"models:/{model_id}"
     earlier = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     tags = {tag: data[split] for tag, split in ((DATA, "test"), (VALIDATION, "val")) if split in data}
-    made = next((version for version in earlier if version.source == source), None) or client.create_model_version(
-        name, source, run_id=run_id, model_id=model_id, tags=tags
-    )
+    known = next((version for version in earlier if version.source == source), None)
+    made = known or client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=tags)
     said = made.tags.get(CHAMPION)
     if said is None:  # else a run that goes on has registered it before
         champion, verdict = _decided(client, name, new)
@@ -194,7 +193,7 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
             client.set_registered_model_alias(name, ALIAS, made.version)
         said = f"is {ALIAS}: {verdict.why}" if verdict.better else f"version {champion} stays {ALIAS}: {verdict.why}"
         client.set_model_version_tag(name, made.version, CHAMPION, said)
-    return f"registered as {name} version {made.version}, {said}"
+    return f"{'already ' if known else ''}registered as {name} version {made.version}, {said}"
 
 
 class Candidate(NamedTuple):
