@@ -129,6 +129,7 @@ VALUES: dict[str, str] = {
     "optimizer": "{_target_: torch.optim.SGD}",
     "schedule": "{_target_: tlx.schedules.cosine}",
     "epochs": "3",
+    "min_steps": "50",
     "lr": "0.123",
     "batch_size": "7",
     "patience": "2",

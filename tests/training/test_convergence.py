@@ -11,10 +11,16 @@ import tlx
 from tests.config.test_compose import NEEDS, config_of
 from tlx.config.compose import choices
 from tlx.config.identity import from_tree
+from tlx.config.schema import Config
 from tlx.core.errors import RequestError
 from tlx.training.convergence import not_converged
+from tlx.training.phase_length import lengthened
 
 SMALL = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4"]
+
+
+def verdict(rows: list[dict[str, Any]], config: Config, classes: int) -> str:
+    return not_converged(rows, config.strategy.phases, config.training.label_smoothing, classes)
 
 
 def rows(*losses: tuple[float, float], phase: str = "probe") -> list[dict[str, Any]]:
@@ -47,12 +53,12 @@ def test_a_run_that_ended_too_early_is_known_by_its_losses(
 ) -> None:
     config = config_of(*(words if "training.epochs=9" in words else [*words, f"training.epochs={len(losses)}"]))
     line = f"not converged: train longer, for example with strategy.phases.probe.epochs={2 * len(losses)} ({why})"
-    assert not_converged(rows(*losses), config, classes) == (line if why else "")
+    assert verdict(rows(*losses), config, classes) == (line if why else "")
 
 
 def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
     config = config_of("training.patience=3", "training.epochs=9")
-    assert not_converged(rows((0.7, 0.7), (0.69, 0.71), (0.68, 0.71), (0.68, 0.71)), config, 2) == (
+    assert verdict(rows((0.7, 0.7), (0.69, 0.71), (0.68, 0.71), (0.68, 0.71)), config, 2) == (
         "not converged: train longer, for example with strategy.phases.probe.patience=6 "
         "(the training loss is 0.68, that of guessing 0.693)"
     )
@@ -60,7 +66,7 @@ def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:
 
 def test_where_the_loss_is_above_that_of_guessing_a_lower_rate_is_proposed_too() -> None:
     config = config_of("training.lr=0.1", "training.epochs=2")
-    assert not_converged(rows((3.0, 1.0), (1.7, 1.1)), config, 2) == (
+    assert verdict(rows((3.0, 1.0), (1.7, 1.1)), config, 2) == (
         "not converged: train longer, for example with strategy.phases.probe.epochs=4, "
         "or at a lower rate, for example with strategy.phases.probe.lr=0.01 "
         "(the training loss is 1.7, that of guessing 0.693)"
@@ -71,9 +77,9 @@ def test_the_last_phase_counts() -> None:
     config = config_of("strategy=lp_ft", "training.epochs=2", "strategy.phases.tune.epochs=3")
     probe = rows((0.3, 0.5), (0.2, 0.3))
     done = rows((0.1, 0.2), (0.1, 0.19), (0.1, 0.195), phase="tune")
-    assert not_converged([*probe, *done], config, 2) == ""
+    assert verdict([*probe, *done], config, 2) == ""
     going = rows((0.1, 0.3), (0.1, 0.2), (0.1, 0.1), phase="tune")
-    assert "strategy.phases.tune.epochs=6" in not_converged([*probe, *going], config, 2)
+    assert "strategy.phases.tune.epochs=6" in verdict([*probe, *going], config, 2)
 
 
 def test_a_run_says_that_it_ended_too_early_and_the_option_named_mends_it(
@@ -103,6 +109,35 @@ PUBLISHED: dict[str, list[tuple[Any, ...]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("images", "words", "epochs"),
+    [
+        (80, [], 4),  # three steps an epoch
+        (80, ["training.min_steps=12"], 4),
+        (80, ["training.min_steps=13"], 5),
+        (1, ["training.min_steps=13"], 13),
+        (80, ["training.min_steps=100", "training.batch_size=80"], 100),
+        (100_000, ["training.min_steps=100"], 4),
+        (80, ["training.min_steps=100", "strategy.phases.probe.min_steps=0"], 4),
+        (80, ["strategy.phases.probe.min_steps=100"], 34),
+    ],
+)
+def test_a_phase_of_few_images_has_its_steps_all_the_same(images: int, words: list[str], epochs: int) -> None:
+    phases = config_of("training.epochs=4", *words).strategy.phases
+    assert lengthened(phases, images)["probe"] == dataclasses.replace(phases["probe"], epochs=epochs)
+
+
+def test_a_run_with_a_minimum_of_steps_is_the_one_with_as_many_epochs(tmp_path: Path) -> None:
+    words = [*SMALL, "tracking=none", "training.batch_size=8", f"output={tmp_path}"]
+    few = tlx.run([*words, "training.epochs=1", "training.min_steps=7"])
+    many = tlx.run([*words, "training.epochs=3"])
+    assert few.epochs == many.epochs == 3  # 19 images: three steps an epoch
+    assert few.test_loss == many.test_loss
+    (phase,) = json.loads((few.folder / "plan.json").read_text())
+    assert (phase["epochs"], phase["min_steps"]) == (3, 7)
+    assert few.identity != many.identity
+
+
 @pytest.mark.parametrize("preset", choices("experiment"))
 def test_presets_train_as_they_were_published(preset: str) -> None:
     config = config_of(f"experiment={preset}", *NEEDS.get(("experiment", preset), []))
@@ -110,6 +145,7 @@ def test_presets_train_as_they_were_published(preset: str) -> None:
     for phase in config.strategy.phases.values():
         assert (phase.train_to, phase.learns, phase.statistics, phase.lr_decay) == (None, ["all"], "learning", 1.0)
         assert phase.schedule["_target_"] == "tlx.schedules.constant"
+        assert phase.min_steps == 0
         optimizer = phase.optimizer["_target_"].rpartition(".")[2]
         found.append((phase.train_from, phase.lr, phase.epochs, phase.batch_size, optimizer))
     assert found == PUBLISHED[preset]

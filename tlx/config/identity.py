@@ -51,12 +51,17 @@ ASIDE = (
 
 
 # Keys that a later version has added, each with the value at which a run is what it was before: they are left out of
-# what a run, a job and a configuration are known by, and a tree of before is read with them.
+# what a run, a job and a configuration are known by, and a tree of before is read with them. `*` is any name.
 ADDED: dict[str, Any] = {
     **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
     **{f"{prefix}dataset.range": None for prefix in ("", "source.")},
     "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",
+    **{
+        f"{prefix}{key}": 0
+        for prefix in ("", "source.")
+        for key in ("training.min_steps", "strategy.phases.*.min_steps")
+    },
 }
 
 
@@ -72,19 +77,22 @@ def results(config: Config) -> dict[str, Any]:
 def without_added(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree of a configuration without those keys of `ADDED` that are at the values there; it is changed."""
     for path, unset in ADDED.items():
-        node, leaf = _holder(tree, path)
-        if node is not None and leaf in node and node[leaf] == unset:
-            del node[leaf]
+        for node, leaf in _holders(tree, path):
+            if leaf in node and node[leaf] == unset:
+                del node[leaf]
     return tree
 
 
-def _holder(tree: Mapping[str, Any], path: str) -> tuple[Any, str]:
-    """The mapping in which a dotted key lies (None where there is none), and its last name."""
-    *names, leaf = path.split(".")
-    node: Any = tree
-    for name in names:
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return (node if isinstance(node, Mapping) else None), leaf
+def _holders(tree: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """The mappings in which a dotted key lies, or would lie, each with its last name; `*` is any name."""
+    name, _, below = path.partition(".")
+    if not isinstance(tree, Mapping):
+        return
+    if not below:
+        yield tree, name
+        return
+    for inner in tree.values() if name == "*" else [tree.get(name)]:
+        yield from _holders(inner, below)
 
 
 def from_tree(tree: Mapping[str, Any]) -> Config:
@@ -96,8 +104,7 @@ def from_tree(tree: Mapping[str, Any]) -> Config:
     try:
         whole = copy.deepcopy(dict(tree))
         for path, unset in ADDED.items():
-            node, leaf = _holder(whole, path)
-            if node is not None:
+            for node, leaf in _holders(whole, path):
                 node.setdefault(leaf, copy.deepcopy(unset))
         config: Config = _made(Config, whole)
     except (TypeError, KeyError, AttributeError) as error:

@@ -124,6 +124,7 @@ class Phase:
     optimizer: Any = None
     schedule: Any = None
     epochs: int | None = None
+    min_steps: int | None = None
     lr: float | None = None
     lr_decay: float = 1.0  # learning rate of a stage ÷ that of the stage after it
     batch_size: int | None = None
@@ -149,6 +150,7 @@ class Training:
     """What every phase inherits."""
 
     epochs: int = 10
+    min_steps: int = 0  # of the optimizer in a phase: on few images it has as many more epochs
     batch_size: int = 32
     lr: float = 1e-3
     lr_factor: float = 1.0  # on the learning rate of every phase

@@ -15,7 +15,7 @@ from tlx.config.validation import stage_index, stage_names
 from tlx.core.errors import RequestError, shown
 
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
-VALUES = ("epochs", "lr", "batch_size", "patience")  # and from `training`
+VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _inherit(prefix: str, strategy: Strategy, whole: Any) -> None:
             if not isinstance(getattr(phase, group), Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
                 raise RequestError(f"{key}={getattr(phase, group)}: write +{group}@{key}={getattr(phase, group)}")
-        for value in ("epochs", "lr", "batch_size", "patience"):
+        for value in ("epochs", "min_steps", "lr", "batch_size", "patience"):
             if getattr(phase, value) is None:
                 setattr(phase, value, getattr(training, value))
         phase.lr *= training.lr_factor
@@ -124,6 +124,7 @@ _RANGES: tuple[tuple[str, float, float | None, bool], ...] = (
     (r"backbone\.input_size", 8, 4096, True),
     (r"head\.dropout", 0, 0.99, True),
     (r"(.*\.)?(epochs|batch_size|patience)", 1, None, True),
+    (r"(.*\.)?min_steps", 0, 1_000_000, True),
     (r"(.*\.)?(lr|lr_factor)", 0, None, False),
     (r".*\.lr_decay", 0, 1, False),
     (r"(source\.)?training\.label_smoothing", 0, 0.99, True),

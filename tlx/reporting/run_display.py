@@ -174,6 +174,8 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
         rows.append((stage["stage"], f"{stage['parameters']:,}", learn, _lr(stage["lr"])))
         i += 1
     share = f"{learns:,} of {total:,} parameters learn"
+    if phase.get("min_steps"):
+        share = f"{phase['epochs']} epochs, of {phase['min_steps']} steps at least; {share}"
     return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
 
 

@@ -42,19 +42,21 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     if downloads[1]:
         net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
         plans = plans_of(config, net)
+        shown = [plan.to_dict() for plan in plans.values()]
         lines.append("the data set is not here yet: this is the plan for two classes")
     else:
         job = prepare(config, Clock(), typed)
         try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
+        shown = job.plan
         images = {part: len(getattr(job.data, part)) for part in images}
         lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")
-    for name, plan in plans.items():
+    for (name, plan), phase in zip(plans.items(), shown, strict=True):
         size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
         views = 1 if not config.augmentation.transforms else config.features.views or 0
         kept = {part: n * (views if part == "train" else 1) for part, n in images.items() if part != "train" or views}
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
         anew = "" if "train" in kept else "; those that train are made anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
-        lines += plan_lines(plan.to_dict())
+        lines += plan_lines(phase)
     return lines

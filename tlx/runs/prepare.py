@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tlx.backbones import pretrained_weights
 from tlx.config.identity import identity
 from tlx.config.instantiate import component
-from tlx.config.schema import Backbone, Config
+from tlx.config.schema import Backbone, Config, Phase
 from tlx.config.unread_keys import Typed
 from tlx.core.device import device_of, precision_of, use_precision, use_threads
 from tlx.core.errors import RequestError, reason
@@ -41,6 +41,7 @@ class Job:
     data: Data
     net: "Net"
     preprocessing: "Preprocessing"
+    phases: dict[str, Phase]  # as long as they are on these data
     plans: dict[str, "Plan"]
     device: "torch.device"
     precision: str
@@ -50,7 +51,8 @@ class Job:
     @property
     def plan(self) -> list[dict[str, Any]]:
         """As `plan.json` has it."""
-        return [plan.to_dict() for plan in self.plans.values()]
+        lengths = {name: {"epochs": phase.epochs, "min_steps": phase.min_steps} for name, phase in self.phases.items()}
+        return [plan.to_dict() | lengths[name] for name, plan in self.plans.items()]
 
 
 def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: str = "") -> Job:
@@ -79,6 +81,8 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
             _warn(typed, {f"{prefix}dataset.range": "no image has more than 8 bits; leave it out"})
     import torch
 
+    from tlx.training.phase_length import lengthened
+
     use_threads(config.runtime.threads)
     torch.set_num_threads(process_group.share_of_threads(torch.get_num_threads()))
     device = process_group.place(device_of(config.runtime.device))
@@ -93,8 +97,9 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         components.try_view(config, data.train, preprocessing, transforms)
         samples = components.samples(config)
         plans = plans_of(config, net)
+        phases = lengthened(config.strategy.phases, len(data.train))
         _warn(typed, unread(config, net, plans, f"{prefix}strategy.phases"))
-    return Job(config, data, net, preprocessing, plans, device, precision, decoded, samples)
+    return Job(config, data, net, preprocessing, phases, plans, device, precision, decoded, samples)
 
 
 def unread(config: Config, net: "Net", plans: Mapping[str, "Plan"], key: str = "strategy.phases") -> dict[str, str]:

@@ -68,8 +68,8 @@ def run(
 
     `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
     `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration, where that is done. `watch`:
-    is shown each epoch's row (the last one again when the run goes on), and may raise to end the run. `typed`: what was
-    typed for it; what has no effect is logged, or refused.
+    is shown each epoch's row, with the number of all `epochs` (the last one again when the run goes on), and may raise
+    to end the run. `typed`: what was typed for it; what has no effect is logged, or refused.
 
     Raises:
         RequestError: the request cannot be carried out; nothing is left behind.
@@ -114,7 +114,7 @@ def run(
         before = process_group.agreed(
             run_state.claimed(record, config, job, known["identity"], resume) if writes else None
         )
-        epochs = sum(phase.epochs or 0 for phase in config.strategy.phases.values())
+        epochs = sum(phase.epochs or 0 for phase in job.phases.values())
         progress = Progress(epochs=epochs, choose_by=config.evaluation.choose_by)
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
@@ -128,7 +128,7 @@ def run(
             checkpoint.load(record.folder, before, job.net, progress)
             log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
             if record.rows:
-                watch(record.rows[-1])  # who was killed may not have seen it
+                watch({**record.rows[-1], "epochs": progress.epochs})  # who was killed may not have seen it
         if writes:
             for images in (job.data.train, job.data.val, job.data.test):
                 job.decoded.add(images.digests(), dict(images.levels()))
@@ -139,14 +139,14 @@ def run(
                     look(record, job, features, "before", clock)
                 lost: Diverged | None = None
                 try:
-                    for phase, settings in _left(config, progress):
+                    for phase, settings in _left(job.phases, progress):
                         rows = trainer.train(job.net, job.plans[phase], settings, features, config, progress)
                         for row in clock.each("training", rows):
                             with clock.part("saving"):
                                 record.row(row)
                                 record.keep(job.net if progress.epoch else None, progress)
                             display.row(row)
-                            watch(row)
+                            watch({**row, "epochs": progress.epochs})
                         if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
                             look(record, job, features, phase, clock)
                 except Diverged as error:
@@ -163,7 +163,9 @@ def run(
                 model_saving.describe(record, scores, len(job.data.test))
                 if config.evaluation.after_each_phase and lost is None:
                     record.look(last, scores, job.data.test, table=True)
-            if lost is None and (line := not_converged(record.rows, config, len(job.data.classes))):
+            if lost is None and (
+                line := not_converged(record.rows, job.phases, config.training.label_smoothing, len(job.data.classes))
+            ):
                 record.summary.not_converged = line
                 log.info("%s", line)
             with clock.part("pictures"):
@@ -183,13 +185,13 @@ def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> 
     run(from_tree(tree), Path(folder), command=command, resume=resume)
 
 
-def _left(config: Config, progress: "Progress") -> Iterator[tuple[str, Phase]]:
+def _left(phases: Mapping[str, Phase], progress: "Progress") -> Iterator[tuple[str, Phase]]:
     """The phases that are not through, in order, from the one in which the run stands."""
-    names = list(config.strategy.phases)
+    names = list(phases)
     if progress.phase and progress.phase not in names:
         raise RequestError(f"{checkpoint.FILE}: damaged (phase {progress.phase}); remove it to start the run anew")
     start = names.index(progress.phase) if progress.phase else 0
-    return ((name, config.strategy.phases[name]) for name in names[start:])
+    return ((name, phases[name]) for name in names[start:])
 
 
 def run_source(config: Config, job: Job, command: str, typed: Typed | None = None) -> Path | None:

@@ -115,11 +115,10 @@ class Search:
         from tlx.runs import run_state
 
         planned, folder = trial.planned, self.whole.folder / trial.planned.folder
-        epochs = sum(phase.epochs or 0 for phase in planned.config.strategy.phases.values())
 
         def watch(row: Mapping[str, Any]) -> None:
-            print(epoch_line(row, epochs), file=sys.stderr)
-            self.study.report(trial, _rows(folder), epochs)
+            print(epoch_line(row, row["epochs"]), file=sys.stderr)
+            self.study.report(trial, _rows(folder), row["epochs"])
 
         self.whole.add(planned)
         part = job.Within(f"{self.whole.book()['mlflow_key']}/{planned.key[:16]}", self.whole.tracker, quiet=True)

@@ -4,14 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tlx.config.schema import Config
+from tlx.config.schema import Phase
 
 STILL = 0.01  # share of the validation loss: what falls by more in the last epoch has not stopped falling
 LITTLE = 0.01  # of the loss of guessing: below this there is nothing left to gain
 FAR = 0.5  # of the way from guessing to a training loss as low as it can be
 
 
-def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: int) -> str:
+def not_converged(
+    rows: Sequence[Mapping[str, Any]], phases: Mapping[str, Phase], smoothing: float, classes: int
+) -> str:
     """What to say of a run that ended too early, with the key to change; empty where it was long enough.
 
     It was too short where the validation loss was still falling in its last epoch and is worth lowering, or where the
@@ -20,12 +22,13 @@ def not_converged(rows: Sequence[Mapping[str, Any]], config: Config, classes: in
 
     Args:
         rows: the epochs of all phases, as a solver yields them.
+        phases: as long as they were.
+        smoothing: of the labels.
         classes: their number.
     """
-    name, phase = list(config.strategy.phases.items())[-1]
+    name, phase = list(phases.items())[-1]
     last = [row for row in rows if row["phase"] == name]
     before, now = min((row["val_loss"] for row in last[:-1]), default=math.inf), last[-1]["val_loss"]
-    smoothing = config.training.label_smoothing
     guessing, lowest = math.log(classes), _entropy(smoothing, classes)
     reached = last[-1]["train_loss"]
     through = len(last) == phase.epochs
