@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,6 @@ def made(tmp_path: Path) -> Make:
         test: str = "the images",
         val_loss: float | None = None,
         learns: int = 500,
-        log: str = "",
         **summary: Any,
     ) -> Path:
         folder = tmp_path / name
@@ -56,9 +54,9 @@ def made(tmp_path: Path) -> Make:
         n, share = len(correct), sum(correct) / len(correct)
         tree = {"seed": seed, "output": str(tmp_path), "training": {"lr": 1e-3}, "dataset": {"fold": None}}
         tree |= values or {}
-        command = shlex.join(["python", "-m", "tlx", f"seed={seed}", "tracking=none", *asked])
+        requested = dict(word.split("=", 1) for word in (f"seed={seed}", "tracking=none", *asked))
         found = {
-            "status": "finished", "error": "", "command": command, "test_accuracy": share,
+            "status": "finished", "error": "", "requested": requested, "test_accuracy": share,
             "test_accuracy_interval": [max(0.0, share - 0.1), min(1.0, share + 0.1)], "val_accuracy": 0.75,
             "best_epoch": 1,
             "seconds": {"data": 1.0, "features": 2.0, "training": 3.0 + seed, "evaluation": 4.0, "total": 99.0},
@@ -73,7 +71,6 @@ def made(tmp_path: Path) -> Make:
         row = {"phase": "probe", "val_loss": loss, "val_accuracy": 0.7, "train_loss": 1.0}
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row | {'epoch': e})}\n" for e in (1, 2)))
         (folder / "model" / "model.json").write_text(json.dumps({"data": {"test": test}}))
-        (folder / "tlx.log").write_text(log)
         with (folder / "predictions.csv").open("w", newline="") as stream:
             table = csv.writer(stream)
             table.writerow(["sample", "file", "label", "prediction", "probability", "correct"])
@@ -443,7 +440,7 @@ def test_runs_are_found_two_levels_below_and_not_in_what_is_kept_beside_them(
     assert refused(top) == f"{top}: more than 3 folders in it; give those of runs, or one with fewer"
 
 
-def test_where_the_commands_say_the_same_the_configuration_names_it(made: Make) -> None:
+def test_where_the_same_was_requested_the_configuration_names_it(made: Make) -> None:
     folders = [made(f"{lr}", [1, 0], asked=["head=mlp"], values={"training": {"lr": lr}}) for lr in (0.5, 0.25)]
     labels = {one.label for one in comparison.compared(folders).configurations}
     assert labels == {"training.lr=0.5", "training.lr=0.25"}
@@ -518,17 +515,15 @@ def test_a_better_one_is_called_so_among_many(made: Make) -> None:
         assert pair.p >= pair.found.p
 
 
-def test_the_log_says_how_much_was_read_from_earlier_runs(made: Make) -> None:
-    log = (
-        "2026-01-31 12:00:00,000 INFO features: head input, train, 1,000 images × 2 views, 5 MiB, 500 of them from "
-        "earlier runs, 0.6 s\n"
-        "2026-01-31 12:00:00,000 INFO features: head input, test, 500 images, 1 MiB, from an earlier run, 0.0 s\n"
-        "2026-01-31 12:00:00,000 INFO features: head input, val, 500 images, 1 MiB, 0.7 s\n"
-        "2026-01-31 12:00:00,000 INFO features: head input, val, 1,000 images, 1 GiB: do not fit in 1 MiB, computed as "
-        "needed\n"
-    )
-    assert read(made("a", [1, 0], log=log)).reused == 1000 / 4000
-    assert read(made("b", [1, 0])).reused is None
+def test_the_summary_says_how_much_was_read_from_earlier_runs(made: Make) -> None:
+    assert read(made("a", [1, 0], features={"rows": 4000, "read": 1000})).reused == 0.25
+    assert read(made("b", [1, 0], features={})).reused is None
+    old = made("c", [1, 0], asked=["head=mlp"])
+    summary = json.loads((old / "summary.json").read_text())
+    del summary["requested"]
+    (old / "summary.json").write_text(json.dumps(summary | {"command": "python -m tlx head=mlp"}))
+    (old / "tlx.log").write_text("INFO features: head input, val, 5 images, 1 MiB, from an earlier run, 0.0 s\n")
+    assert (read(old).reused, read(old).requested) == (None, {})  # no sentence is read
 
 
 # ---------------------------------------------------------------- what is shown

@@ -190,16 +190,16 @@ def compared(folders: Sequence[Path]) -> Comparison:
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs: what was asked for that was not asked for by all, then what else differs.
+    """A name for each group of runs: what was requested but not for all, then what else differs.
 
     A single one is named by what was chosen for it.
     """
-    asked = [group[0].asked for group in groups]
+    requested = [group[0].requested for group in groups]
     if len(groups) == 1:
-        return [" ".join(f"{key}={asked[0][key]}" for key in _GROUPS if key in asked[0]) or "all runs"]
-    keys = list(dict.fromkeys(key for each in asked for key in each))
-    varying = [key for key in keys if len({each.get(key) for each in asked}) > 1]
-    found = [" ".join(f"{key}={each[key]}" for key in varying if key in each) for each in asked]
+        return [" ".join(f"{key}={requested[0][key]}" for key in _GROUPS if key in requested[0]) or "all runs"]
+    keys = list(dict.fromkeys(key for each in requested for key in each))
+    varying = [key for key in keys if len({each.get(key) for each in requested}) > 1]
+    found = [" ".join(f"{key}={each[key]}" for key in varying if key in each) for each in requested]
     for label in {label for label in found if found.count(label) > 1}:
         alike = [i for i, other in enumerate(found) if other == label]
         values = [groups[i][0].values for i in alike]

@@ -32,6 +32,11 @@ class Typed:
     unread: Mapping[str, str] = field(default_factory=dict)
     strict: Collection[str] = ()
 
+    def requested(self) -> dict[str, str]:
+        """Key → value, as typed; what an override removes is not there."""
+        pairs = (override.lstrip("+~").partition("=") for override in self.overrides)
+        return {key: shown(value) for key, equals, value in pairs if equals}
+
     def idle(self, unread: Mapping[str, str]) -> dict[str, str]:
         """The overrides all of whose keys are `unread`, each with a line that says why it has no effect."""
         found = {}

@@ -8,6 +8,7 @@ key that covers everything they depend on.
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -47,6 +48,7 @@ class Features:
             number of heads).
         say: takes one line about what happens.
         doing: takes a line about what is being computed, again and again while it is.
+        served: how many `rows` were cached, and how many of these were `read` from files of earlier runs.
     """
 
     parts: Mapping[str, Pixels]
@@ -63,6 +65,7 @@ class Features:
     say: Callable[[str], None] = lambda line: None
     doing: Callable[[str], None] = lambda line: None
     seconds: float = 0.0
+    served: Counter[str] = field(default_factory=Counter)
     _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
@@ -177,6 +180,7 @@ class Features:
         finally:
             self._promised -= promised
             self.doing("")
+        self.served.update(rows=views * n, read=sum(known.earlier for known in found))
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within
         reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), views * n)

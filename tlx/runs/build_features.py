@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tlx.core.device import reader_processes
@@ -11,14 +12,16 @@ from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job
 
 if TYPE_CHECKING:
-    from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
 
 log = logging.getLogger("tlx")
 
 
-def features_of(job: Job, store: "Store | None" = None) -> "Features":
-    """The rows of a job's images, as they are and behind its frozen stages. `store`: the run's own, if it has one."""
+def features_of(job: Job, before: "Features | None" = None) -> "Features":
+    """The rows of a job's images, as they are and behind its frozen stages.
+
+    `before`: the run's own, if it has some; both use the same files, and one count of what was read.
+    """
     from tlx.features.batches import Pixels
     from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
@@ -66,7 +69,8 @@ def features_of(job: Job, store: "Store | None" = None) -> "Features":
         None if views is None else min(views, max(epochs, 1)),  # no epoch sees another
         settings.budget,
         cuts=sorted({plan.cut for plan in job.plans.values()}),
-        store=store or Store(output(config) / "features", settings.store, say=log.warning),
+        store=before.store if before else Store(output(config) / "features", settings.store, say=log.warning),
+        served=before.served if before else Counter(),
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,

@@ -18,7 +18,7 @@ def as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Feat
     """The job with the model that was opened from its files; rows are made anew where these say something else."""
     same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
     job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
-    return job, features if same else features_of(job, features.store)
+    return job, features if same else features_of(job, features)
 
 
 def look(record: Record, job: Job, features: "Features", when: str, clock: Clock) -> "Scores":

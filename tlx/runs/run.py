@@ -80,6 +80,7 @@ def run(
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
     record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key, parent=part.parent)
+    record.summary.requested = typed.requested() if typed else {}
     name = name or _name(folder)
     asked = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
 
@@ -119,6 +120,7 @@ def run(
         features, last = features_of(job), list(config.strategy.phases)[-1]
         features.doing = lambda line: setattr(progress, "doing", line)
         clock.counted("features", lambda: features.seconds)
+        record.served = features.served
         record.before = before
         with clock.part("tracking"):
             record.open(name, config, job.plan, job.data, known)

@@ -4,8 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,10 +52,11 @@ class Run:
 
     Attributes:
         values: the flat configuration, without what does not make it another one.
-        asked: what the command asked for, key → value, without the same.
+        requested: the overrides as typed, key → value, without the same; none of a run of an earlier version.
         draw: seed and fold.
         trained: parameters that learned in some phase.
-        reused: share of the features that were read and not computed, 0..1; None where the log does not say.
+        reused: share of the cached features that were read and not computed, 0..1; None where the run cached none or
+            is of an earlier version.
         rows: an epoch each, as `metrics.jsonl` has them: `epoch` and the figures of the validation images.
         test, val: fingerprints of the test and the validation images, "" where the saved model is gone or older.
     """
@@ -65,7 +64,7 @@ class Run:
     folder: Path
     summary: Mapping[str, Any]
     values: Mapping[str, Any]
-    asked: Mapping[str, str]
+    requested: Mapping[str, str]
     draw: tuple[Any, Any]
     trained: int
     reused: float | None
@@ -149,10 +148,10 @@ def read(folder: Path) -> Run:
         folder,
         summary,
         {key: value for key, value in values.items() if not _below(key, (*DRAW, *ASIDE))},
-        _asked(str(summary.get("command", ""))),
+        _requested(summary),
         (values.get("seed"), values.get("dataset.fold")),
         _trained(folder / "plan.json"),
-        _reused(folder / "tlx.log"),
+        _reused(summary),
         _rows(folder / "metrics.jsonl"),
         answers,
         _fingerprint(folder / "model" / "model.json", "test"),
@@ -190,6 +189,8 @@ def _check_summary(file: Path, summary: Mapping[str, Any]) -> None:
     limits = [(0.0, 1.0, *found) for found in shares]
     limits += [(0.0, float("inf"), *at("seconds", part)) for part in PARTS]
     limits += [(1.0, float("inf"), *at("images", "train"))]
+    if summary.get("features"):
+        limits += [(0.0, float("inf"), *at("features", name)) for name in ("rows", "read")]
     for low, high, key, value in limits:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise RequestError(f"{file}: {key} is {value!r}, not a number from {low:g} to {high:g}")
@@ -209,14 +210,10 @@ def _values(file: Path) -> dict[str, Any]:
     return dict(flat(without_added({str(key): value for key, value in tree.items()})))
 
 
-def _asked(command: str) -> dict[str, str]:
-    """The overrides of a command, by key."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return {}
-    pairs = [word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-")]
-    return {key: value for key, value in pairs if not _below(key, (*DRAW, *ASIDE, "hydra", "launch"))}
+def _requested(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The overrides by key, without those that do not make another configuration; none of an earlier version."""
+    known = summary.get("requested", {})
+    return {key: str(value) for key, value in known.items() if not _below(key, (*DRAW, *ASIDE, "hydra", "launch"))}
 
 
 def _below(key: str, keys: Iterable[str]) -> bool:
@@ -235,24 +232,9 @@ def _trained(file: Path) -> int:
     return sum(stages.values())
 
 
-# What the run says of the features that it keeps; the only trace of where they came from.
-_MADE = re.compile(r" INFO features: .*? input, \w+, ([\d,]+) images(?: × (\d+) views)?, (.*)$")
-_READ = re.compile(r", (?:(from an earlier run)|([\d,]+) of them from earlier runs), ")
-
-
-def _reused(file: Path) -> float | None:
-    total = read = 0
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if made := _MADE.search(line):
-            rows = int(made[1].replace(",", "")) * int(made[2] or 1)
-            kept = _READ.search(made[3])
-            total += rows
-            read += 0 if kept is None else rows if kept[1] else min(rows, int(kept[2].replace(",", "")))
-    return read / total if total else None
+def _reused(summary: Mapping[str, Any]) -> float | None:
+    counts = summary.get("features") or {}
+    return counts["read"] / counts["rows"] if counts.get("rows") else None
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import logging.handlers
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from tlx.training.metrics import Scores
     from tlx.training.progress import Progress
 
-KEPT = {"accuracy_before_training", "after", "epochs"}  # of the summary, by a checkpoint
+KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features"}  # of the summary, by a checkpoint
 log = logging.getLogger("tlx")
 
 
@@ -74,6 +75,8 @@ class Record:
         self.register: str | None = None
         self.before: dict[str, Any] | None = None  # what the checkpoint said, of a run that goes on
         self.state: dict[str, Any] = {}  # what every checkpoint says
+        self.served: Counter[str] = Counter()  # of this process: the `rows` that were cached, and those `read`
+        self._served: Mapping[str, int] = {}  # of the run before it was interrupted
         self._within = ExitStack()
         # What is said before the folder is there waits here; its capacity counts only once it has a target.
         self._early = logging.handlers.MemoryHandler(0, logging.CRITICAL + 1, flushOnClose=False)
@@ -112,6 +115,7 @@ class Record:
         if before is not None:
             for key in KEPT & before["summary"].keys():
                 setattr(self.summary, key, before["summary"][key])
+            self._served = self.summary.features
             self.write("metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in self.rows))
         self.state = {
             "key": self.key,
@@ -170,10 +174,15 @@ class Record:
 
     def keep(self, net: "nn.Module | None" = None, progress: "Progress | None" = None) -> None:
         """Writes the checkpoint: where the run stands, between two epochs."""
+        self._count()
         found = {name: getattr(self.summary, name) for name in KEPT}
         self._keeper.keep(
             {**self.state, "rows": self.rows, "summary": found, "seconds": self.clock.total()}, net, progress
         )
+
+    def _count(self) -> None:
+        counts = {name: self._served.get(name, 0) + self.served[name] for name in ("rows", "read")}
+        self.summary.features = counts if counts["rows"] else {}
 
     def flush(self) -> None:
         """Writes the checkpoint that was put off, if one was."""
@@ -354,6 +363,7 @@ class Record:
         self.tracker.artifact(self.folder / "summary.json")
 
     def _text(self) -> str:
+        self._count()
         return json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False)
 
     def _predictions(self, file: str, scores: "Scores", images: Images) -> None:

@@ -20,6 +20,7 @@ class Summary:
     status: str = "running"  # finished | failed | interrupted | pruned | diverged (its last good epoch is measured)
     error: str = ""
     command: str = ""
+    requested: dict[str, str] = field(default_factory=dict)  # the overrides as typed, key → value
     identity: str = ""
     mlflow_run_id: str = ""
     metrics: list[dict[str, Any]] = field(default_factory=list)  # all figures of the saved model, as `Metric` has them
@@ -44,6 +45,7 @@ class Summary:
     skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
     precision: str = ""
     device: str = ""
+    features: dict[str, int] = field(default_factory=dict)  # cached `rows`; `read`: those of earlier runs among them
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
