@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from tlx.distributed import process_group
 from tlx.distributed.data_parallel import gathered
 from tlx.features.batches import Rows
 from tlx.features.frozen_forward import as_input, rows_per_pass
+from tlx.training.metrics import confusion_of, mean_f1, mean_recall
 
 PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
 
@@ -44,22 +44,14 @@ def validation(answers: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
     Args:
         answers: logits `[N, classes]`.
         labels: int64 `[N]`.
-        rule: val_macro_f1 is the mean F1 of the classes that are a label or a prediction, val_balanced_accuracy the
-            mean recall of the classes that are a label.
+        rule: val_macro_f1 and val_balanced_accuracy are the figures that `metrics` has of the test images.
     """
     predictions = answers.argmax(1)
-    right = predictions == labels
     found = {
         "val_loss": float(functional.cross_entropy(answers, labels)),
-        "val_accuracy": float(right.float().mean()),
+        "val_accuracy": float((predictions == labels).float().mean()),
     }
     if rule not in found:
-        count = partial(torch.bincount, minlength=answers.shape[1])
-        of_label, both = count(labels).double(), count(labels).double() + count(predictions)
-        correct = count(labels[right]).double()
-        shares = {
-            "val_macro_f1": (2 * correct / both)[both > 0],
-            "val_balanced_accuracy": (correct / of_label)[of_label > 0],
-        }
-        found[rule] = float(shares[rule].mean())
+        mean = {"val_macro_f1": mean_f1, "val_balanced_accuracy": mean_recall}[rule]
+        found[rule] = mean(confusion_of(labels, predictions, answers.shape[1]))
     return found

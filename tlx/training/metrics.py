@@ -53,25 +53,15 @@ def loss(of: Classified) -> Metric:
 
 def balanced_accuracy(of: Classified) -> Metric:
     """Mean recall of the classes, 0..1; a class without images has no recall and is left out."""
-    images = of.confusion.sum(1)
-    recall = of.confusion.diagonal().double() / images
-    return Metric("balanced_accuracy", of.split, float(recall[images > 0].mean()))
+    return Metric("balanced_accuracy", of.split, mean_recall(of.confusion))
 
 
 def macro_f1(of: Classified) -> Metric | None:
-    """Mean F1 of the classes, 0..1; a class without images is left out, and a class that is never predicted has F1 0.
-
-    An image that is taken for a class without images lowers the recall of its own class, as any mistake does. None
-    where all images are of one class: its precision is 1 whatever the model.
-
-    `val_macro_f1`, by which `evaluation.choose_by` may choose, also counts classes without images that are predicted,
-    with F1 0, as scikit-learn does.
-    """
-    images, predicted = of.confusion.sum(1), of.confusion.sum(0)
-    if int((images > 0).sum()) < 2:
+    """Mean F1 of the classes, 0..1, as `mean_f1`; None where all images are of one class: its precision is 1 whatever
+    the model."""
+    if int((of.confusion.sum(1) > 0).sum()) < 2:
         return None
-    f1 = 2 * of.confusion.diagonal().double() / (images + predicted)
-    return Metric("macro_f1", of.split, float(f1[images > 0].mean()))
+    return Metric("macro_f1", of.split, mean_f1(of.confusion))
 
 
 def top5_accuracy(of: Classified) -> Metric | None:
@@ -83,6 +73,27 @@ def top5_accuracy(of: Classified) -> Metric | None:
         return None
     named = of.answers.topk(5).indices
     return of.proportion("top5_accuracy", int((named == of.labels[:, None]).any(1).sum()))
+
+
+def confusion_of(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """Counts, int64 `[label, prediction]`, of labels and predictions int64 `[N]`."""
+    return torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def mean_recall(confusion: Tensor) -> float:
+    """The mean recall of the classes that are a label, 0..1."""
+    images = confusion.sum(1)
+    return float((confusion.diagonal().double() / images)[images > 0].mean())
+
+
+def mean_f1(confusion: Tensor) -> float:
+    """The mean F1 of the classes that are a label or a prediction, 0..1.
+
+    As scikit-learn's `f1_score(average="macro")`: a class that is a label and never predicted has F1 0, and so has one
+    that is predicted and never a label.
+    """
+    both = confusion.sum(1) + confusion.sum(0)
+    return float((2 * confusion.diagonal().double() / both)[both > 0].mean())
 
 
 # Each gives None where its figure does not exist for these images.
@@ -154,7 +165,7 @@ def scores(answers: Tensor, labels: Tensor, classes: Sequence[str], split: str =
     answers, labels = answers.cpu(), labels.cpu()
     probabilities, predictions = answers.softmax(1).max(1)
     k = len(classes)
-    confusion = torch.bincount(labels * k + predictions, minlength=k * k).reshape(k, k)
+    confusion = confusion_of(labels, predictions, k)
     right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
 
     def ratio(a: Tensor, b: Tensor) -> list[float]:
