@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import tlx
+from tlx.cli.main import main
 from tlx.config.schema import Dataset
 from tlx.datasets.exact_copies import LISTED, copies
 from tlx.datasets.images import Images, Stacked
@@ -69,6 +70,15 @@ def test_copies_across_splits_are_counted_and_named_by_content(folder: Path) -> 
         "is too good; none was removed, summary.json lists them",
         "copies: 2 images are also there under another label (train/a/4.png = test/b/1.png): one label is wrong",
     ]
+
+
+def test_a_dry_run_names_copies_and_classes_that_look_alike(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split_folder in folder.iterdir():
+        (split_folder / "a").rename(split_folder / "B")
+    assert main(["--dry-run", "dataset=image_folder", f"dataset.root={folder}", *FAST]) == 0
+    said = capsys.readouterr().out
+    assert "copies: 2 of 6 test images are also in train" in said
+    assert "classes: 'B' and 'b' differ only in case" in said
 
 
 def test_a_run_says_so_before_it_trains_and_blames_no_other_run(folder: Path, tmp_path: Path) -> None:

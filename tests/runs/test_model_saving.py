@@ -159,6 +159,23 @@ def test_a_run_that_diverges_keeps_and_measures_its_best_epoch(here: Path, capsy
         tlx.run([*SMALL, *DIVERGES, "resume=auto"])
 
 
+def test_a_run_that_diverges_in_its_first_epoch_is_not_resumed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = [*SMALL, "strategy=scratch", "optimizer=sgd", "training.lr=1e30", "hydra.run.dir=lost"]
+    assert main(typed) == 1
+    found = summary_of(here / "lost")
+    assert (found["status"], found["best_epoch"]) == ("diverged", None)
+    assert not (here / "lost" / checkpoint.FILE).exists()
+    assert main(["resume", "lost"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "lost: this run diverged, and would again; start a new one: phase train, epoch 1: the loss is" in said
+    assert "take a lower learning rate than 1e+30" in said
+    (here / "photo.jpg").touch()
+    assert main(["predict", "lost", "photo.jpg"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "resume" not in said
+    assert "diverged" in said
+
+
 def test_a_phase_that_diverges_leaves_the_best_of_the_one_before(here: Path) -> None:
     words = [*SMALL, "strategy=lp_ft", "training.epochs=2"]
     with pytest.raises(Diverged, match=r"phase tune, epoch 3: .*; the model of epoch \d \(test accuracy"):

@@ -1,5 +1,7 @@
 """The folder of a run, or its `model/`, as a user names it."""
 
+import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -35,8 +37,15 @@ def model_folder(folder: str | Path) -> Path:
     for name in (WEIGHTS, DESCRIPTION):
         if not (path / name).is_file():
             if (path / "config.yaml").is_file():  # a run's, which is written first; its model is saved at the end
-                raise RequestError(
-                    f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"
-                )
+                raise RequestError(_unfinished(folder, path))
             raise RequestError(f"{folder}: no saved model here ({path / name} is missing); give a run's folder")
     return path
+
+
+def _unfinished(folder: str | Path, path: Path) -> str:
+    """Why a run has no model, and what to do."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        if summary.get("status") == "diverged":
+            return f"{folder}: this run has no model, for it diverged in its first epoch: {summary['error']}"
+    return f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"

@@ -135,16 +135,21 @@ def opening(summary: Found) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
     classes = _some([printable(str(c)) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
-    if same := [" and ".join(map(repr, names)) for names in lookalikes(map(str, summary.classes))]:
-        yield (
-            f"classes: {_some(same, 3)} differ only in case, spaces or signs that cannot be seen; if they are one "
-            "class, put their images into one folder"
-        )
-    yield from summary.copies.get("lines", ())
+    yield from doubts(summary.classes, summary.copies)
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)
         yield f"skipped: {_files(summary.skipped)}: {names}"
     yield f"device: {summary.device}, {summary.precision}; folder: {near(summary.folder)}"
+
+
+def doubts(classes: Sequence[str], copies: Mapping[str, Any]) -> Iterator[str]:
+    """What looks wrong with the data: names of classes that look alike, and images that are there more than once."""
+    if same := [" and ".join(map(repr, names)) for names in lookalikes(map(str, classes))]:
+        yield (
+            f"classes: {_some(same, 3)} differ only in case, spaces or signs that cannot be seen; if they are one "
+            "class, put their images into one folder"
+        )
+    yield from copies.get("lines", ())
 
 
 def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:

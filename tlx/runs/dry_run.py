@@ -7,7 +7,8 @@ from tlx.backbones import pretrained_weights
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import Typed
 from tlx.core.device import EMULATED, device_of, emulated, precision_of
-from tlx.reporting.run_display import counted, plan_lines
+from tlx.datasets.exact_copies import copies
+from tlx.reporting.run_display import counted, doubts, plan_lines
 from tlx.runs.model_saving import try_out
 from tlx.runs.prepare import network, plans_of, prepare
 from tlx.runs.stopwatch import Clock
@@ -49,12 +50,16 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
         try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
         shown = job.plan
-        images = {part: len(getattr(job.data, part)) for part in images}
+        sets = {split: getattr(job.data, split) for split in images}
+        images = {split: len(found) for split, found in sets.items()}
         lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")
+        lines += doubts(job.data.classes, copies(sets, job.data.classes))
     for (name, plan), phase in zip(plans.items(), shown, strict=True):
         size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
         views = 1 if not config.augmentation.transforms else config.features.views or 0
-        kept = {part: n * (views if part == "train" else 1) for part, n in images.items() if part != "train" or views}
+        kept = {
+            split: n * (views if split == "train" else 1) for split, n in images.items() if split != "train" or views
+        }
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
         anew = "" if "train" in kept else "; those that train are made anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]

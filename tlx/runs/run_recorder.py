@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from tlx.config.schema import Config
 from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
-from tlx.core.errors import Pruned, RequestError, shown, unicode
+from tlx.core.errors import Diverged, Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
 from tlx.core.metric import Metric
 from tlx.datasets.images import Images
@@ -287,7 +287,7 @@ class Record:
             yield
         except BaseException as error:
             killed, pruned = isinstance(error, KeyboardInterrupt), isinstance(error, Pruned)
-            diverged = not killed and self.summary.status == "diverged"
+            diverged = isinstance(error, Diverged)
             self.summary.status = (
                 "interrupted" if killed else "pruned" if pruned else "diverged" if diverged else "failed"
             )

@@ -17,7 +17,8 @@ class Summary:
     """What a run found; the content of `summary.json`, and the folder it lies in."""
 
     folder: Path
-    status: str = "running"  # finished | failed | interrupted | pruned | diverged (its last good epoch is measured)
+    # finished | failed | interrupted | pruned | diverged (its last good epoch is measured, where there is one)
+    status: str = "running"
     error: str = ""
     command: str = ""
     requested: dict[str, str] = field(default_factory=dict)  # the overrides as typed, key → value
