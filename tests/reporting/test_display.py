@@ -60,6 +60,7 @@ class Summary:
     precision: str = "fp32"
     device: str = "cpu"
     mlflow_run_id: str = "abc"
+    refit: dict[str, Any] = field(default_factory=dict)
     per_class: dict[str, dict[str, float]] = field(
         default_factory=lambda: {
             "ants": {"precision": 0.9, "recall": 0.8, "f1": 0.85, "images": 70},

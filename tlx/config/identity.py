@@ -62,6 +62,7 @@ ADDED: dict[str, Any] = {
         for prefix in ("", "source.")
         for key in ("training.min_steps", "strategy.phases.*.min_steps")
     },
+    **{f"{prefix}training.refit": False for prefix in ("", "source.")},
 }
 
 

@@ -159,6 +159,7 @@ class Training:
     class_weights: str | None = None  # null | balanced
     clip_norm: float | None = None
     accumulate: int = 1  # micro-batches in which a batch is computed
+    refit: bool = False  # once the epochs are chosen: as many again, from the start, on train and val images
 
 
 @dataclass

@@ -213,13 +213,34 @@ class Images:
 
 
 def joined(parts: Sequence[Images]) -> Images:
-    """The images of several parts as one, in that order."""
-    return Images(
+    """The images of several parts as one, in that order; what is known and kept of them stays."""
+    if len({id(part.store) for part in parts}) == 1:
+        return _of_one_store(parts)
+    result = Images(
         [file for part in parts for file in part.files],
         [label for part in parts for label in part.labels.tolist()],
         Joined(tuple((part.store.read, row) for part in parts for row in part.rows.tolist())),
         [name for part in parts for name in part.names],
     )
+    own = result.store
+    for number, (store, row) in enumerate((part.store, row) for part in parts for row in part.rows.tolist()):
+        if row in store.digests:
+            own.digests[number] = store.digests[row]
+        if row in store.levels:
+            own.levels[number] = store.levels[row]
+        if row in store.kept:
+            own.kept[number] = store.kept[row]
+    own.span = next((part.store.span for part in parts if part.store.span is not None), None)
+    return result
+
+
+def _of_one_store(parts: Sequence[Images]) -> Images:
+    result = object.__new__(Images)
+    result.files = tuple(file for part in parts for file in part.files)
+    result.names = tuple(name for part in parts for name in part.names)
+    result.labels = np.concatenate([part.labels for part in parts])
+    result.rows, result.store = np.concatenate([part.rows for part in parts]), parts[0].store
+    return result
 
 
 def read_all(

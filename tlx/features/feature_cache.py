@@ -87,6 +87,13 @@ class Features:
             self._say_live(net, cut, part, pixels)
         return self._rows(net, cut, part, pixels, views)
 
+    def train_on(self, pixels: Pixels, random: Pixels | None) -> None:
+        """From now on these are the training images (`random`: their random views); rows of those before are let go."""
+        gone = {id(self.parts["train"]), id(self.random)}
+        self.parts, self.random = {**self.parts, "train": pixels}, random
+        self._kept = {slot: kept for slot, kept in self._kept.items() if slot[0] not in gone}
+        self._live = {slot for slot in self._live if slot[0] not in gone}
+
     def _rows(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> Rows:
         prefix = net[:cut].eval()
         content, slot = fingerprint(prefix), (id(pixels), cut)

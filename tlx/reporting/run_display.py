@@ -71,6 +71,7 @@ class Found(Protocol):
     device: str
     per_class: dict[str, dict[str, float]]
     mlflow_run_id: str
+    refit: dict[str, Any]
 
 
 class Display:
@@ -181,6 +182,8 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
     share = f"{learns:,} of {total:,} parameters learn"
     if phase.get("min_steps"):
         share = f"{phase['epochs']} epochs, of {phase['min_steps']} steps at least; {share}"
+    if phase.get("refit"):
+        share += ", and again from the start on train and val images, for as many epochs as validation chooses"
     return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
 
 
@@ -191,8 +194,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool 
         f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
         f"{row['phase']}",
         f"train_loss {row['train_loss']:.4f}",
-        f"val_loss {row['val_loss']:.4f}",
-        f"val_accuracy {row['val_accuracy']:6.1%}",
+        *([f"val_loss {row['val_loss']:.4f}", f"val_accuracy {row['val_accuracy']:6.1%}"] if "val_loss" in row else []),
         *(f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row),
         f"lr {_lr(row['lr'])}",
         f"{row['images_per_second']:.0f} images/s",
@@ -230,6 +232,9 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
     if summary.val_accuracy is not None:
         best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
         yield "validation", f"{summary.val_accuracy:.1%}  ({best})"
+    if summary.refit:
+        lasts = ", ".join(f"{phase} {number}" for phase, number in summary.refit["epochs"].items())
+        yield "refit", f"the model is trained on all {summary.refit['images']} train and val images; epochs: {lasts}"
     if "total" in summary.seconds:
         total = summary.seconds["total"]
         shown = {part: s for part, s in summary.seconds.items() if part != "total" and s >= SHOWN * total}

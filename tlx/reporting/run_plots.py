@@ -195,6 +195,7 @@ def card(summary: Mapping[str, Any]) -> str:
         ("images", images),
         ("classes", f"{len(classes)}: {named}" if classes else ""),
         ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}{by}" if summary.get("best_epoch") else ""),
+        ("refit", f"on all {summary['refit']['images']} train and val images" if summary.get("refit") else ""),
         ("ran on", f"{summary.get('device', '')}, {summary.get('precision', '')}".strip(", ")),
         ("folder", f"`{summary['folder']}`" if summary.get("folder") else ""),
     ]

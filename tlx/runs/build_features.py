@@ -12,6 +12,8 @@ from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job
 
 if TYPE_CHECKING:
+    from tlx.datasets.images import Images
+    from tlx.features.batches import Pixels
     from tlx.features.feature_cache import Features
 
 log = logging.getLogger("tlx")
@@ -22,43 +24,15 @@ def features_of(job: Job, before: "Features | None" = None) -> "Features":
 
     `before`: the run's own, if it has some; both use the same files, and one count of what was read.
     """
-    from tlx.features.batches import Pixels
     from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
 
     config, data = job.config, job.data
-    workers = reader_processes(config.runtime.workers, job.device)
-    transforms = components.transforms(config, job.preprocessing.input_size)
-    seen = job.preprocessing.to_dict()
-    parts = {
-        part: Pixels(
-            getattr(data, part),
-            job.preprocessing,
-            job.device,
-            workers=workers,
-            stay=config.features.mode == "live",
-            spec=json.dumps(seen),
-        )
-        for part in ("train", "val", "test")
-    }
-    random = None
-    if transforms:
-        random = Pixels(
-            data.train,
-            job.preprocessing,
-            job.device,
-            transforms=transforms,
-            on=config.augmentation.input,
-            seed=config.seed,
-            workers=workers,
-            stay=True,
-            spec=json.dumps(
-                [seen, dataclasses.asdict(config.augmentation), config.seed, *components.written(transforms)]
-            ),
-        )
+    parts = {part: pixels_of(job, getattr(data, part)) for part in ("train", "val", "test")}
+    random = random_views(job)
     settings = config.features
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
-    if views is not None and not transforms:
+    if views is not None and random is None:
         log.info("features.views=%d: without an augmentation each image has one view", views)
     return Features(
         parts,
@@ -74,4 +48,40 @@ def features_of(job: Job, before: "Features | None" = None) -> "Features":
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,
+    )
+
+
+def pixels_of(job: Job, images: "Images") -> "Pixels":
+    """The evaluation view of some of a job's images."""
+    from tlx.features.batches import Pixels
+
+    return Pixels(
+        images,
+        job.preprocessing,
+        job.device,
+        workers=reader_processes(job.config.runtime.workers, job.device),
+        stay=job.config.features.mode == "live",
+        spec=json.dumps(job.preprocessing.to_dict()),
+    )
+
+
+def random_views(job: Job) -> "Pixels | None":
+    """The random views of a job's training images; None without an augmentation."""
+    from tlx.features.batches import Pixels
+
+    config = job.config
+    transforms = components.transforms(config, job.preprocessing.input_size)
+    if not transforms:
+        return None
+    what = [job.preprocessing.to_dict(), dataclasses.asdict(config.augmentation), config.seed]
+    return Pixels(
+        job.data.train,
+        job.preprocessing,
+        job.device,
+        transforms=transforms,
+        on=config.augmentation.input,
+        seed=config.seed,
+        workers=reader_processes(config.runtime.workers, job.device),
+        stay=True,
+        spec=json.dumps([*what, *components.written(transforms)]),
     )

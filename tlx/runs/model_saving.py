@@ -37,6 +37,8 @@ def save(record: Record, job: Job, progress: "Progress") -> None:
     made_of = {"name": data.name, "fingerprint": data.fingerprint, "seed": config.seed}
     made_of |= {"test": data.test_fingerprint, "val": data.val_fingerprint}
     facts = {"data": made_of, "identity": record.summary.identity, "epoch": progress.best_epoch}
+    if record.summary.refit:
+        facts["refit"] = {key: record.summary.refit[key] for key in ("images", "epochs")}
     images = {"train": data.train.digests(), "val": data.val.digests()}
     saved_model.save(record.folder / "model", *_content(job), facts, images)
 

@@ -52,7 +52,8 @@ class Job:
     def plan(self) -> list[dict[str, Any]]:
         """As `plan.json` has it."""
         lengths = {name: {"epochs": phase.epochs, "min_steps": phase.min_steps} for name, phase in self.phases.items()}
-        return [plan.to_dict() | lengths[name] for name, plan in self.plans.items()]
+        again = {"refit": True} if self.config.training.refit else {}
+        return [plan.to_dict() | lengths[name] | again for name, plan in self.plans.items()]
 
 
 def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: str = "") -> Job:

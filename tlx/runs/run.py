@@ -25,7 +25,7 @@ from tlx.datasets.exact_copies import copies
 from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
-from tlx.runs import model_saving, run_state
+from tlx.runs import model_saving, refit, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
@@ -125,6 +125,7 @@ def run(
         with clock.part("tracking"):
             record.open(name, config, job.plan, job.data, known)
         record.folder = record.summary.folder = Path(process_group.agreed(str(record.folder)))
+        begin = refit.start(job)
         if before is not None:
             clock.add(before["seconds"])
             checkpoint.load(record.folder, before, job.net, progress)
@@ -141,7 +142,7 @@ def run(
                     look(record, job, features, "before", clock)
                 lost: Diverged | None = None
                 try:
-                    for phase, settings in _left(job.phases, progress):
+                    for phase, settings in () if refit.under_way(config, progress) else _left(job.phases, progress):
                         rows = trainer.train(job.net, job.plans[phase], settings, features, config, progress)
                         for row in clock.each("training", rows):
                             with clock.part("saving"):
@@ -149,13 +150,16 @@ def run(
                                 record.keep(job.net if progress.epoch else None, progress)
                             display.row(row)
                             watch({**row, "epochs": progress.epochs})
-                        if config.evaluation.after_each_phase and phase != last and phase not in record.summary.after:
+                        final = phase == last and not config.training.refit
+                        if config.evaluation.after_each_phase and not final and phase not in record.summary.after:
                             look(record, job, features, phase, clock)
                 except Diverged as error:
                     if not progress.best_epoch:
                         raise
                     restore(job.net, progress.best)
                     lost = error
+                if config.training.refit and lost is None:
+                    job = refit.run(record, job, features, progress, begin, clock, display.row)
                 with clock.part("saving"):
                     with process_group.first():
                         model_saving.save(record, job, progress)
@@ -163,7 +167,7 @@ def run(
                     saved = predictor.load(record.folder, str(job.device))
                 scores = look(record, *as_saved(job, saved, features), "after", clock)
                 model_saving.describe(record, scores, len(job.data.test))
-                if config.evaluation.after_each_phase and lost is None:
+                if config.evaluation.after_each_phase and lost is None and not config.training.refit:
                     record.look(last, scores, job.data.test, table=True)
             if lost is None and (
                 line := not_converged(record.rows, job.phases, config.training.label_smoothing, len(job.data.classes))

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from tlx.training.metrics import Scores
     from tlx.training.progress import Progress
 
-KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features"}  # of the summary, by a checkpoint
+# Of the summary, by a checkpoint.
+KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features", "refit"}
 log = logging.getLogger("tlx")
 
 

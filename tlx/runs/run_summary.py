@@ -50,6 +50,9 @@ class Summary:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
+    # Of a model that is fitted again on training and validation images: `images`, how many; `epochs` of each phase;
+    # `train_loss` of each epoch, nats.
+    refit: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the folder of the source task's run
 
     def to_frame(self) -> "DataFrame":

@@ -32,26 +32,29 @@ def sgd(
     net: nn.Sequential,
     plan: Plan,
     fit: Rows,
-    held_out: Rows,
+    held_out: Rows | None,
     phase: Phase,
     training: Training,
     progress: Progress,
     *,
     seed: int,
     precision: str,
+    last: int | None = None,
 ) -> Iterator[Row]:
     """Minibatch gradient descent on cross-entropy, by any torch optimizer.
 
     Args:
         net: all stages; only `net[plan.cut:]` runs.
-        fit, held_out: rows as they come out of `net[:plan.cut]`.
+        fit, held_out: rows as they come out of `net[:plan.cut]`; nothing held out: nothing is chosen, the last epoch is
+            the one whose state is in `best`.
         progress: kept up to date within an epoch; `best` holds the state of the best epoch by its `choose_by`. A phase
             of which `within` epochs are done goes on after these.
         precision: the format of evaluation, and of training where the part that learns profits from it.
+        last: the epoch after which the phase ends; None: its own last one. The schedule is that of all its epochs.
 
     Yields:
-        A row an epoch: phase, epoch (from 1, over all phases), train_loss and val_loss (nats), val_accuracy and the
-        figure that chooses (0..1), lr (of the head), images_per_second, seconds.
+        A row an epoch: phase, epoch (from 1, over all phases), train_loss and, where images are held out, val_loss
+        (nats), val_accuracy and the figure that chooses (0..1), lr (of the head), images_per_second, seconds.
 
     Raises:
         Diverged: the loss became infinite or not a number.
@@ -67,10 +70,12 @@ def sgd(
     if progress.optimizer_state is not None:
         go_on(optimizer, progress.optimizer_state)
     progress.optimizer, progress.optimizer_state = optimizer, None
-    recorder = recorder_for(device, (epochs - progress.within) * math.ceil(len(fit.y) / batch_size))
+    ends = epochs if last is None else last
+    recorder = recorder_for(device, (ends - progress.within) * math.ceil(len(fit.y) / batch_size))
     compute = partial(backward, tail, weight=weight, training=training, precision=trains_in)
     gradients = Gradients(compute, tail, learning, recorder)
-    while progress.within < epochs and (phase.patience is None or progress.waited < phase.patience):
+    patience = math.inf if held_out is None or phase.patience is None else phase.patience
+    while progress.within < ends and progress.waited < patience:
         epoch = progress.within
         began = progress.since = time.perf_counter()
         seed_all(seed, plan.phase, epoch)
@@ -101,22 +106,27 @@ def sgd(
         torch.autograd.graph.increment_version(learning)
         train_loss = float(total) / len(fit.y)  # waits for the device
         trained = time.perf_counter() - began
-        answers = logits(tail, held_out, precision)
-        # What is decided by these, every rank decides alike.
-        train_loss, figures = process_group.agreed((train_loss, validation(answers, held_out.y, progress.choose_by)))
-        val_loss, val_accuracy = figures["val_loss"], figures["val_accuracy"]
+        figures: dict[str, float] = {}
+        if held_out is not None:
+            figures = validation(logits(tail, held_out, precision), held_out.y, progress.choose_by)
+        train_loss, figures = process_group.agreed((train_loss, figures))  # every rank decides alike
+        val_loss = figures.get("val_loss", 0.0)
         took = time.perf_counter() - began
-        progress.epoch, progress.batch, progress.val_accuracy = progress.epoch + 1, 0, val_accuracy
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.val_accuracy = figures.get("val_accuracy", math.nan)
         progress.seconds, progress.images_per_second = progress.seconds + took, len(fit.y) / trained
         if not math.isfinite(train_loss) or not math.isfinite(val_loss):
             rate = "" if lr == peak else f" at a learning rate of {lr:.3g}"
+            validated = f" (validation {val_loss})" if figures else ""
             clip = "" if training.clip_norm is not None else ", or training.clip_norm=1"
             raise Diverged(
-                f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss} (validation {val_loss}){rate}; "
+                f"phase {plan.phase}, epoch {progress.epoch}: the loss is {train_loss}{validated}{rate}; "
                 f"take a lower learning rate than {peak:g} (as strategy.phases.{plan.phase}.lr={peak / 10:.3g}){clip}"
             )
         progress.within, progress.waited = epoch + 1, progress.waited + 1
-        if (found := score(figures, progress.choose_by)) > progress.best_score:
+        if held_out is None:
+            progress.best = snapshot(net, plan)
+        elif (found := score(figures, progress.choose_by)) > progress.best_score:
             best = snapshot(net, plan)
             # Together: who interrupts this finds the epoch and its tensors, or those before.
             progress.best, progress.best_score, progress.best_epoch, progress.waited = best, found, progress.epoch, 0
@@ -129,7 +139,7 @@ def sgd(
             "images_per_second": progress.images_per_second,
             "seconds": took,
         }
-    progress.epochs -= epochs - progress.within  # those that patience saved
+    progress.epochs -= ends - progress.within  # those that patience saved
 
 
 SOLVERS = {"sgd": sgd}
