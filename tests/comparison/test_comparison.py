@@ -17,7 +17,7 @@ from PIL import Image
 from bench import claims
 from tlx.cli import compare
 from tlx.cli.main import main
-from tlx.comparison import comparison, outputs, paired_tests
+from tlx.comparison import comparison, crossed_effects, outputs, paired_tests
 from tlx.comparison.comparison import flips, lead
 from tlx.comparison.html_page import SHOWN
 from tlx.comparison.text_table import points
@@ -144,14 +144,53 @@ def test_the_two_sides_and_the_order_of_runs_and_images_make_no_difference() -> 
     assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
+def scores(share: float, wide: float) -> list[float]:
+    """The shares that are as far from `share` as Wilson allows: (share - x)² = wide · x (1 - x)."""
+    return sorted(np.roots([1 + wide, -2 * share - wide, share**2]).real.tolist())
+
+
+def width(images: float, answer: float, by_image: float, by_run: float, chance: float, runs: int) -> float:
+    """Half width² ÷ the variance of an answer, from the variances of the mean, with an image by chance in it."""
+    subtracted = (1 - 0.9 / math.sqrt(runs - 1)) * chance + 0.1 * max(by_image - chance, 0)
+    half = 1.959964**2 * (by_image + 0.25 / images**2) + statistics.quantile(runs - 1) ** 2 * max(
+        by_run - subtracted, 0
+    )
+    return half / (answer + 0.25 / images)
+
+
+def by_table(rows: Sequence[Sequence[float]]) -> float:
+    """`width` of runs on the same images, by sums of squares."""
+    runs, images = len(rows), len(rows[0])
+    mean = sum(map(sum, rows)) / runs / images
+    of_run = [sum(row) / images - mean for row in rows]
+    of_image = [sum(column) / runs - mean for column in zip(*rows, strict=True)]
+    rest = sum(
+        (rows[r][i] - mean - of_run[r] - of_image[i]) ** 2 for r, i in itertools.product(range(runs), range(images))
+    )
+    answer = sum((value - mean) ** 2 for row in rows for value in row) / runs / images
+    by_run, by_image = sum(x * x for x in of_run) / (runs - 1) / runs, sum(x * x for x in of_image) / images**2
+    return width(images, answer, by_image, by_run, rest / (runs - 1) / runs / images**2, runs)
+
+
 def test_runs_with_images_of_their_own_are_as_uncertain_as_nadeau_and_bengio_say() -> None:
     runs = [np.array([1.0] * k + [0.0] * (1000 - k)) for k in (10, 60, 110)]
     found = paired_tests.apart(runs, ratio=0.25)
-    error = math.sqrt(0.05**2 * (1 / 3 + 0.25))
-    assert found.high - found.mean == pytest.approx(statistics.quantile(2) * error)
-    assert found.p == pytest.approx(statistics.two_sided(0.06 / error, 2))
+    alone = 0.06 * 0.94 / 3000
+    wide = width(3000, 0.06 * 0.94, alone, 0.05**2 * (1 / 3 + 0.25), alone, 3)
+    (low, high), (_, other) = scores(0.06, wide), scores(0.0, wide)
+    assert (found.mean, found.high) == pytest.approx((0.06, high))
+    assert found.low == pytest.approx(0.06 - math.hypot(0.06 - low, other))
+    assert found.p > 0.05
     alike = paired_tests.apart([np.array([1.0, 0, 0, 0])] * 3, ratio=0.25)
     assert alike.p > 0.05, "three runs that say the same of a handful of images are no proof"
+
+
+def test_the_interval_of_several_runs_is_that_of_their_variance_components() -> None:
+    rng = np.random.default_rng(8)
+    for runs, images in ((2, 20), (3, 50), (10, 30)):
+        answers = (rng.random((runs, images)) < rng.random(images) * rng.random((runs, 1)) ** 0.2).astype(float)
+        found = crossed_effects.share_interval(crossed_effects.of_the_same_images(answers))
+        assert found == pytest.approx(tuple(scores(answers.mean(), by_table(answers.tolist()))))
 
 
 def by_bootstrap(d: np.ndarray, rng: np.random.Generator, times: int = 200) -> float:
@@ -180,8 +219,10 @@ def test_no_table_of_differences_is_taken_for_certainty() -> None:
             found = paired_tests.crossed(d)
             alone = math.sqrt(float(np.var(d.mean(0))) / images)
             assert 0 <= found.p <= 1
-            assert min(1 - found.mean, found.high - found.mean) >= 2 * alone - 1e-9 or found.high == 1
-            assert found.high - found.mean > 0 or found.mean == 1
+            assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+            assert -1 <= found.low <= found.mean <= found.high <= 1
+            assert found.high - found.low >= 2.5 * alone
+            assert found.high > found.low
 
 
 @pytest.mark.parametrize("kind", claims.KINDS)
@@ -189,21 +230,32 @@ def test_no_table_of_differences_is_taken_for_certainty() -> None:
 def test_a_difference_that_is_none_is_claimed_as_seldom_as_promised(kind: str, runs: int) -> None:
     """`python -m bench.claims` has the whole table; this would see 5 % become 15."""
     rng = np.random.default_rng(7)
-    draws = (
-        claims.on_the_same_images(rng, runs, images, claims.KINDS[kind], 1.0, 0.0)
-        for images in itertools.cycle((20, 60, 150))
-    )
-    claimed, covered = claims.rates(draws, 120)
-    assert claimed <= 0.1
-    assert covered >= 0.9
-    draws = (claims.on_the_same_images(rng, runs, 150, claims.KINDS[kind], 1.0, claims.LEAD) for _ in itertools.count())
-    assert claims.rates(draws, 120)[1] >= 0.88
+    for name in claims.MEASURES:
+        if name.startswith("difference, several"):
+            shares = claims.covered(rng, name, kind, runs, 60, 150)
+            assert min(shares) >= 0.87
+            assert np.mean(shares) >= 0.93
+
+
+def test_the_accuracy_of_several_runs_is_that_of_other_seeds_and_images() -> None:
+    rng = np.random.default_rng(10)
+    for name in claims.MEASURES:
+        if name.startswith("accuracy, several"):
+            for kind in ("images", "both", "seeds"):
+                assert np.mean(claims.covered(rng, name, kind, 5, 150, 150)) >= 0.92
+
+
+@pytest.mark.parametrize("kind", ["difference", "accuracy"])
+def test_one_run_speaks_of_its_model(kind: str) -> None:
+    rng = np.random.default_rng(9)
+    (name,) = [name for name in claims.MEASURES if name.startswith(f"{kind}, one run")]
+    assert min(claims.covered(rng, name, "runs", 1, 60, 300)) >= 0.9
 
 
 def test_a_bootstrap_or_one_run_each_would_claim_more() -> None:
     rng = np.random.default_rng(2)
     noise = claims.Noise(own=0.4, luck=0.3, rest=0.7)
-    draws = [claims.drawn(rng, 3, 300, noise, 1.5, 0.0)[0] for _ in range(250)]
+    draws = claims.drawn(rng, 250, 3, 300, noise).lead(1.5, 0.0)
     claimed = np.mean([paired_tests.crossed(d).p < 0.05 for d in draws])
     assert claimed <= 0.08
     assert np.mean([by_bootstrap(d, rng) < 0.05 for d in draws]) > claimed + 0.05
@@ -215,7 +267,7 @@ def test_a_bootstrap_or_one_run_each_would_claim_more() -> None:
 def test_a_clear_lead_is_found() -> None:
     rng = np.random.default_rng(3)
     noise = claims.Noise(own=0.4, luck=0.3, rest=0.7)
-    found = [paired_tests.crossed(claims.drawn(rng, 5, 300, noise, 1.5, -1.16)[0]) for _ in range(50)]
+    found = [paired_tests.crossed(d) for d in claims.drawn(rng, 50, 5, 300, noise).lead(1.5, -1.16)]
     assert np.mean([each.p < 0.05 and each.high < 0 for each in found]) > 0.9
 
 
@@ -245,9 +297,9 @@ def test_runs_that_differ_in_their_seed_are_one_configuration(made: Make) -> Non
         assert [run.values.get("seed") for run in one.runs] == [None] * 3
         assert [run.draw for run in one.runs] == [(0, None), (1, None), (2, None)]
         assert (one.n, one.mean, one.sd, one.seconds, one.trained) == (3, *map(pytest.approx, (0.8, 0.05)), 11.0, 530)
-        half = 4.30265 * 0.05 / math.sqrt(3)
-        assert one.interval == pytest.approx((0.8 - half, 0.8 + half), rel=1e-4)
-        assert one.interval_of == "runs"
+        rows = [[1.0] * (15 + seed) + [0.0] * (5 - seed) for seed in range(3)]
+        assert one.interval == pytest.approx(tuple(scores(0.8, by_table(rows))))
+        assert one.interval_of == "runs and images"
     assert found.pair(0, 1).p == 1
     assert found.pair(1, 0).words(1) == "not distinguishable"
 
@@ -276,15 +328,12 @@ def test_runs_that_agree_have_the_interval_of_their_images(made: Make) -> None:
     apart = [made(f"b{s}", [1] * s + [0] * (4 - s), seed=s, values={"x": 1}) for s in range(2)]
     found = comparison.compared([*alike, *apart])
     first, second = found.configurations
-    assert (first.n, first.sd, first.interval_of) == (3, 0, "images")
-    assert first.interval == pytest.approx((0.65, 0.85))
-    assert second.interval_of == "runs"
-    assert "65.0% to 85.0% over 4 images" in text(found)
-    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["images", "runs"]
-    assert (
-        "95 % interval over images: Wilson, of one run, as its runs have equal accuracies; other seeds are not in it"
-        in notes(found)
-    )
+    assert (first.n, first.sd, first.interval_of) == (3, 0, "runs and images")
+    assert first.interval == pytest.approx(wilson(3, 4))
+    assert second.interval_of == "runs and images"
+    assert "30.1% to 95.4% over runs and 4 images" in text(found)
+    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["runs and images"] * 2
+    assert notes(found)[0].startswith("95 % interval over runs and images: the accuracy to expect of other seeds and")
     assert _spread([0.5]) == [0]
     for values in ([0.75] * 3, [0.5, 0.75, 0.5], [0.1] * 40):
         moved = _spread(values)
@@ -303,16 +352,23 @@ def test_folds_have_the_interval_of_all_their_images(made: Make) -> None:
     equal = [fold("a", number, 4) for number in range(3)]
     other = [fold("b", number, number) for number in range(3)]
     found = comparison.compared([*equal, *other])
-    for one, right in zip(found.configurations, (12, 3), strict=True):
-        assert (one.interval_of, one.test_images) == ("all images", 24)
-        assert one.interval == pytest.approx(wilson(right, 24))
+    assert {(one.interval_of, one.test_images) for one in found.configurations} == {("runs and all images", 24)}
+    alike, apart = (one.interval for one in found.configurations)
+    assert alike == pytest.approx(wilson(12, 24))
+    alone = 1 / 8 * 7 / 8
+    wide = width(24, alone, alone / 24, (1 / 8) ** 2 * (1 / 3 + 8 / 100), alone / 24, 3)
+    assert apart == pytest.approx(tuple(scores(1 / 8, wide)))
+    assert apart[0] < wilson(3, 24)[0] < wilson(3, 24)[1] < apart[1], "these runs differ"
     said = text(found)
-    assert "31.4% to 68.6% over all 24 images" in said
+    assert "31.4% to 68.6% over runs and all 24 images" in said
     assert "*" not in said, "one kind of interval needs no mark"
     of_intervals = [note for note in notes(found) if "95 % interval over" in note]
-    assert of_intervals == ["95 % interval over all images: Wilson, over the test images of all folds together"]
+    assert of_intervals == [
+        "95 % interval over runs and all images: the accuracy to expect of other folds and other images; "
+        "Wilson, with the variance of both, over the test images of all folds together"
+    ]
     assert not any("on these test images" in note for note in notes(found)), "each fold has its own"
-    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["all images"] * 2
+    assert [row["interval_over"] for row in csv.DictReader(io.StringIO(table(found)))] == ["runs and all images"] * 2
 
 
 def test_seeds_whose_test_images_overlap_have_no_more_images_than_there_are(made: Make) -> None:
@@ -328,9 +384,8 @@ def test_seeds_whose_test_images_overlap_have_no_more_images_than_there_are(made
     (half,) = found.configurations
     assert half.test_images == 60
     assert wilson(45, 60)[0] > half.interval[0] > wilson(30, 40)[0], "as 53 images: 80 answers, some of one image"
-    assert notes(found)[0] == (
-        "95 % interval over all images: Wilson, over the test images of all seeds together; "
-        "an image that several runs were tested on counts as one"
+    assert notes(found)[0].endswith(
+        "over the test images of all seeds together; an image that several runs were tested on counts as one"
     )
 
 
@@ -344,7 +399,7 @@ def test_another_kind_of_interval_carries_a_mark(made: Make) -> None:
     over = [list(cells(found, place))[2] for place in range(3)]
     assert [cell.endswith("images *") for cell in over] == [one.n == 1 for one in found.configurations]
     assert sum(note.startswith("* 95 % interval over images: Wilson") for note in notes(found)) == 1
-    assert sum(note.startswith("95 % interval over runs: Student's t") for note in notes(found)) == 1
+    assert sum(note.startswith("95 % interval over runs and images: the accuracy") for note in notes(found)) == 1
 
 
 def test_validation_chooses_and_the_test_images_do_not(made: Make) -> None:
@@ -547,7 +602,8 @@ def test_the_table_is_plain_text_and_says_what_its_numbers_are(
     head, best, other, *notes = printed.splitlines()
     assert head.split("  ")[0] == "configuration"
     assert re.fullmatch(
-        r"head=linear +\d\d\.\d% +[\d.]+% to [\d.]+% over runs +\d\.\d% +3 +0\.\d{4} +75\.0% +11 s +530 +-  chosen",
+        r"head=linear +\d\d\.\d% +[\d.]+% to [\d.]+% over runs and 60 images "
+        r"+\d\.\d% +3 +0\.\d{4} +75\.0% +11 s +530 +-  chosen",
         best,
     )
     assert re.search(r"  -[\d.]+ \(-[\d.]+ to -[\d.]+\), p [\d.e<\- ]+, worse$", other)
@@ -557,7 +613,9 @@ def test_the_table_is_plain_text_and_says_what_its_numbers_are(
     assert notes.pop(1) == "folder of the best seed by validation:"
     for head in ("linear", "mlp"):
         assert re.fullmatch(rf"  head={head} +{tmp_path}/{head}-[012]", notes.pop(1))
-    assert notes[1].startswith("95 % interval over runs: Student's t over seeds, on these test images; other images as")
+    assert notes[1].startswith(
+        "95 % interval over runs and images: the accuracy to expect of other seeds and other images;"
+    )
     assert notes[-1] == r"left out: " + str(tmp_path / "failed") + r": failed: no \x1b[31mmemory"
     assert said == "7 runs …\n"
     assert not list(tmp_path.glob("comparison*")), "a folder of loose runs is left as it is"

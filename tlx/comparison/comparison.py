@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tlx.comparison.paired_tests import Difference, Differences, difference
+from tlx.comparison.crossed_effects import Values, of_other_images, of_the_same_images, share_interval
+from tlx.comparison.paired_tests import Difference, difference
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError
 from tlx.core.metric import of_summary
-from tlx.core.statistics import holm, mean_interval, pooled
+from tlx.core.statistics import holm
 from tlx.runs.run_reader import Run, read, state
 
 LEVEL = 0.05  # of all claims together
@@ -32,9 +33,9 @@ class Configuration:
         mean: of the test accuracy, 0..1.
         sd: its standard deviation over the runs; None for one run.
         interval: 95 %.
-        interval_of: `runs`: Student's t over several runs on the same images. `images`: Wilson's over a run's images,
-            for one run, and where all runs agree. `all images`: Wilson's over the images of all runs together, where
-            these are others from run to run, as in a cross-validation.
+        interval_of: `images`: Wilson's over the images of one run. `runs and images`: of the accuracy that is expected
+            over seeds and images. `runs and all images`: the same where the runs have test images of their own, as in a
+            cross-validation.
         val_accuracy: mean, in each run's best epoch.
         figure: mean of what chooses, in each run's best epoch.
         seconds: that data, features, training and evaluation of a run took, median.
@@ -215,7 +216,7 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
 
 
-def lead(first: Run, second: Run) -> Differences:
+def lead(first: Run, second: Run) -> Values:
     """For each test image: 1 where the first run alone is right, -1 the second alone, 0 neither."""
     return np.subtract(first.answers.correct, second.answers.correct, dtype=np.float64)
 
@@ -252,13 +253,9 @@ def _rank(figure: float, rule: str) -> float:
 
 def _configuration(label: str, runs: list[Run], rule: str) -> Configuration:
     accuracies = [run.accuracy for run in runs]
-    low, high = runs[0].summary["test_accuracy_interval"]
-    interval, over, images = (float(low), float(high)), "images", len(runs[0].answers.files)
-    if not all(run.same_images(runs[0]) for run in runs):
-        over = "all images"
-        interval, images = pooled([run.answers.files for run in runs], [run.answers.correct.tolist() for run in runs])
-    elif len(set(accuracies)) > 1:  # else an interval over runs would have no width; that of their images says more
-        interval, over = mean_interval(accuracies), "runs"
+    interval, over = _interval(runs)
+    several = runs if over == "runs and all images" else runs[:1]
+    images = len({file for run in several for file in run.answers.files})
     known = [run.reused for run in runs if run.reused is not None]
     return Configuration(
         label,
@@ -276,6 +273,26 @@ def _configuration(label: str, runs: list[Run], rule: str) -> Configuration:
     )
 
 
+def _interval(runs: Sequence[Run]) -> tuple[tuple[float, float], str]:
+    """The interval of a configuration's accuracy, and over what it is one."""
+    if len(runs) == 1:
+        low, high = runs[0].summary["test_accuracy_interval"]
+        return (float(low), float(high)), "images"
+    correct = [np.array(run.answers.correct, dtype=np.float64) for run in runs]
+    if all(run.same_images(runs[0]) for run in runs):
+        found, over = of_the_same_images(np.stack(correct)), "runs and images"
+    else:
+        found = of_other_images(correct, _ratio(runs), [run.answers.files for run in runs])
+        over = "runs and all images"
+    low, high = share_interval(found)
+    return (float(low), float(high)), over
+
+
+def _ratio(runs: Sequence[Run]) -> float:
+    """Test images ÷ training images of a run."""
+    return fmean(len(run.answers.files) for run in runs) / fmean(run.summary["images"]["train"] for run in runs)
+
+
 def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
     first, second = together[i].runs, together[j].runs
     drawn = {run.draw: run for run in second}
@@ -287,9 +304,9 @@ def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
         return Pair(i, j, [], None)
     leads = [lead(one, other) for one, other in matched]
     same_images = all(one.same_images(matched[0][0]) for one, _ in matched)
-    ratio = fmean(map(len, leads)) / fmean(one.summary["images"]["train"] for one, _ in matched)
-    files = [one.answers.files for one, _ in matched]
-    return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=ratio, files=files))
+    ones = [one for one, _ in matched]
+    files = [one.answers.files for one in ones]
+    return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=_ratio(ones), files=files))
 
 
 def _order(draw: tuple[Any, Any]) -> tuple[tuple[bool, float, str], ...]:

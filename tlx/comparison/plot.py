@@ -50,7 +50,7 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
     for place, one in enumerate(shown):
         colour = COLOURS[place] if place < len(COLOURS) else GREY
         accuracies = [run.accuracy for run in one.runs]
-        dashes = "-" if one.interval_of == "runs" else (0, (2.5, 1))
+        dashes = (0, (2.5, 1)) if one.interval_of == "images" else "-"
         axes.plot(
             one.interval, [place] * 2, color=colour, linewidth=2.2, linestyle=dashes, solid_capstyle="butt", zorder=2
         )
@@ -74,7 +74,7 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))
     _in_percent(axes.xaxis, 8)
     kinds = {one.interval_of for one in shown}
-    mixed = "runs (dashed: over images)" if "runs" in kinds else "images"
+    mixed = "runs and images (dashed: over the images of one run)"
     over = f"over {kinds.pop() if len(kinds) == 1 else mixed}"
     dots = ", a dot a run" if any(one.n > 1 for one in shown) else ""
     axes.set_xlabel(f"test accuracy: mean and 95 % interval {over}{dots}")

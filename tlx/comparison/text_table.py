@@ -85,8 +85,7 @@ def cells(comparison: Comparison, place: int) -> Iterator[str]:
 
 def interval(one: Configuration) -> str:
     """The 95 % interval, and over what it is one."""
-    every = "all " if one.interval_of == "all images" else ""
-    over = "runs" if one.interval_of == "runs" else f"{every}{one.test_images} images"
+    over = one.interval_of.removesuffix("images") + f"{one.test_images} images"
     return f"{one.interval[0]:.1%} to {one.interval[1]:.1%} over {over}"
 
 
@@ -118,7 +117,7 @@ def p_value(p: float) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """How the table is to be read, as far as it applies."""
     found = [pair.found for pair in comparison.pairs if pair.found is not None]
-    told = {"runs": _over_runs, "images": _over_images, "all images": _over_all_images}
+    told = {"images": _over_images, "runs and images": _over_both, "runs and all images": _over_all_images}
     lines = []
     for kind, mark in marks(comparison).items():
         some = [one for one in comparison.configurations if one.interval_of == kind]
@@ -141,24 +140,18 @@ def notes(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _over_runs(some: Sequence[Configuration]) -> str:
-    other, images = max((196 * (o.mean * (1 - o.mean) / o.test_images) ** 0.5, o.test_images) for o in some)
-    return (
-        f"Student's t over {_draws(some)}, on these test images; "
-        f"other images as many ({images}) would move a mean by up to {other:.1f} points"
-    )
-
-
 def _over_images(some: Sequence[Configuration]) -> str:
-    alike = any(one.n > 1 for one in some)
-    which = "of one run, as its runs have equal accuracies" if alike else "of the one run"
-    return f"Wilson, {which}; other seeds are not in it"
+    return "Wilson, of the one run; other seeds are not in it"
+
+
+def _over_both(some: Sequence[Configuration]) -> str:
+    return f"the accuracy to expect of other {_draws(some)} and other images; Wilson, with the variance of both"
 
 
 def _over_all_images(some: Sequence[Configuration]) -> str:
     twice = any(one.test_images < sum(len(run.answers.files) for run in one.runs) for one in some)
     once = "; an image that several runs were tested on counts as one" if twice else ""
-    return f"Wilson, over the test images of all {_draws(some)} together{once}"
+    return f"{_over_both(some)}, over the test images of all {_draws(some)} together{once}"
 
 
 def _draws(some: Sequence[Configuration]) -> str:
