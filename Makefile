@@ -6,7 +6,7 @@ ARGS ?=
 PORT ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: help install run test lint types sweep ui bench wheel clean
+.PHONY: help install run test lint types sweep ui bench keys wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ ui: $(STAMP)  ## MLflow's pages on what has run, on this machine only
 
 bench: $(STAMP)  ## tlx against the loop that a user writes; ARGS='--ants-bees FOLDER --cifar FOLDER'
 	$(VENV)/bin/python -m bench $(ARGS)
+
+keys: $(STAMP)  ## docs/keys.md, from the schema
+	$(VENV)/bin/python -m tlx.config.key_comments > docs/keys.md
 
 wheel: $(STAMP)  ## a wheel with all of conf/, in dist/
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .

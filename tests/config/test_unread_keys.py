@@ -242,7 +242,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             if name in names:
                 caller = sys._getframe(1)
                 module, function = caller.f_globals["__name__"], caller.f_code.co_name
-                if module != "dataclasses" and (module != "tlx.config.validation" or function == "_inherit"):
+                checks = module in ("dataclasses", "tlx.config.key_rules")
+                if not checks and (module != "tlx.config.validation" or function == "_inherit"):
                     seen.add(f"{path}.{name}".lstrip("."))
             return object.__getattribute__(one, name)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import tlx
 from tlx.cli.main import main
-from tlx.config.schema import Dataset
+from tlx.config.dataset_schema import Dataset
 from tlx.datasets.exact_copies import LISTED, copies
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.readers import image_folder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.config.schema import Dataset
+from tlx.config.dataset_schema import Dataset
 from tlx.datasets.file_kinds import is_image
 from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.datasets.image_paths import find, none_of_them

@@ -16,9 +16,9 @@ import yaml
 from PIL import Image
 
 from tests.datasets.test_archives import serving
+from tlx.config.dataset_schema import Dataset
 from tlx.config.hydra_session import CONF
 from tlx.config.instantiate import component
-from tlx.config.schema import Dataset
 from tlx.core.errors import RequestError
 from tlx.core.safe_archive import content_digest
 from tlx.datasets import readers

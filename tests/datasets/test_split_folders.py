@@ -12,8 +12,9 @@ import tlx
 from tests.datasets.test_readers import read, refused, some, write
 from tests.runs.test_evaluate_model import draw
 from tlx.config.compose import compose, without_hydra
+from tlx.config.dataset_schema import Dataset, Splits
 from tlx.config.identity import from_tree, key, results
-from tlx.config.schema import Config, Dataset, Splits
+from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
 from tlx.datasets.readers import image_folder

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tlx.config.compose import compose
-from tlx.config.schema import Dataset, Limit
+from tlx.config.dataset_schema import Dataset, Limit
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
 from tlx.datasets import content_digests

@@ -26,7 +26,8 @@ from PIL import Image, ImageSequence
 from tests.conftest import ROOT
 from tlx.backbones import factories
 from tlx.cli.predict import SUBCOMMAND
-from tlx.config.schema import Backbone, Dataset, Head
+from tlx.config.dataset_schema import Dataset
+from tlx.config.schema import Backbone, Head
 from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK
 from tlx.datasets.folder_layout import walk

@@ -12,7 +12,7 @@ import tlx
 from tests.datasets.test_readers import some, write
 from tlx.cli.cache import cache
 from tlx.config.compose import compose
-from tlx.config.schema import data_name
+from tlx.config.dataset_schema import data_name
 from tlx.datasets.readers import image_folder
 from tlx.features.disk_cache import Store
 

@@ -153,11 +153,11 @@ def test_a_selection_that_nothing_answers_to_is_an_error() -> None:
 
 
 def test_a_selector_and_a_solver_are_known_before_torch_is() -> None:
-    from tlx.config import validation
+    from tlx.config import schema
     from tlx.training import solvers
 
-    assert tuple(phase_plan.SELECTORS) == validation.SELECTORS
-    assert tuple(solvers.SOLVERS) == validation.SOLVERS
+    assert tuple(phase_plan.SELECTORS) == schema.SELECTORS
+    assert tuple(solvers.SOLVERS) == schema.SOLVERS
 
 
 def test_adapting_statistics_move_the_cut() -> None:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
-from tlx.config.validation import DEVICES
+from tlx.config.schema import DEVICES
 from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated

@@ -43,6 +43,7 @@ def help_text(config_dir: str | None) -> str:
     """What --help prints; `config_dir`: a folder with YAML whose choices are listed too."""
     from tlx.config.compose import choices
     from tlx.config.hydra_errors import GROUPS
+    from tlx.config.key_comments import help_lines
 
     lines = ["tlx: which backbone and strategy works on your images, measured honestly", ""]
     lines += ["usage: python -m tlx [key=value …] [option …]        one run", ""]
@@ -52,7 +53,8 @@ def help_text(config_dir: str | None) -> str:
     for group in GROUPS:
         lines.append(f"\n  {group}")
         lines += [f"    {name:<26}{about.split(': python')[0]}" for name, about in choices(group, config_dir).items()]
-    lines += ["", "options:"]
+    lines += ["", "keys that no group sets, with their defaults (--cfg job prints all keys with such comments):", ""]
+    lines += [*help_lines(), "", "options:"]
     for action in run_options()._actions:
         if action.option_strings:
             lines.append(f"  {', '.join(action.option_strings):<26}{action.help}")

@@ -97,6 +97,7 @@ def _multirun(overrides: list[str], config_dir: str | None) -> int:
 
 def _show(known: argparse.Namespace) -> int:
     from tlx.config.compose import compose, without_hydra
+    from tlx.config.key_comments import commented
 
     node = compose(known.overrides, known.config_dir)
     if known.cfg == "hydra":
@@ -107,6 +108,9 @@ def _show(known: argparse.Namespace) -> int:
         node = OmegaConf.select(node, known.package)
         if node is None:
             raise RequestError(f"--package {known.package}: no such part of the configuration")
-    text = OmegaConf.to_yaml(node, resolve=known.resolve) if OmegaConf.is_config(node) else str(node)
-    print(shown(text), end="")
+    if not OmegaConf.is_config(node):
+        print(shown(str(node)))
+        return 0
+    text = shown(OmegaConf.to_yaml(node, resolve=known.resolve))
+    print(text if known.cfg == "hydra" else commented(text, known.package or ""), end="")
     return 0

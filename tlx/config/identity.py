@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tlx.config.schema import Config, Dataset, Phase, Phases, Runtime, Splits
+from tlx.config.dataset_schema import Dataset, Splits
+from tlx.config.schema import Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
 
 if TYPE_CHECKING:

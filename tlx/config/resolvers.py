@@ -4,7 +4,7 @@ import re
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlx.config.schema import data_name
+from tlx.config.dataset_schema import data_name
 
 LONGEST = 40  # characters of a data set's name in that of a run's folder
 

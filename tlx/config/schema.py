@@ -1,35 +1,65 @@
-"""What a run is made of: the typed schema of everything with a fixed shape, components by name, a run's identity."""
+"""What a run is made of: the typed schema of everything with a fixed shape.
+
+Each key has its rule beside it: range or choices, and a line of help. Validation, `--help`, `--cfg job` and
+docs/keys.md take them from here.
+"""
 
 import dataclasses
-import math
-import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from tlx.core.errors import RequestError, printable
+from tlx.config.dataset_schema import Dataset, common
+from tlx.config.key_rules import key
+from tlx.core.choose_by import RULES
+
+SELECTORS = ("all", "norm", "bias")  # of strategy
+SOLVERS = ("sgd",)  # of solvers
+DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
+_NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
 
 
 @dataclass
 class Backbone:
     """A network, its weights and the preprocessing that belongs to them."""
 
-    _target_: str = MISSING  # tlx.backbones.torchvision | timm | small_cnn
-    name: str = MISSING
-    weights: str = "imagenet"  # imagenet | none | a file | an earlier run's folder
-    url: str | None = None  # of the imagenet weights; the file's name ends in the first digits of its sha256
-    licence: str = "see the model's page"
-    input_size: int | None = None  # pixels; null: as the weights say
-    resize: str | None = "auto"  # pixels of the short side, or squash; auto: as the weights say
-    crop: str | None = "auto"  # pixels; null takes none
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    interpolation: str = "auto"
-    stages: dict[str, list[str]] | None = None  # name → submodules, input side first; null: found by running the model
-    classifier: str = "head"  # the stage where the classifier starts
-    arguments: dict[str, Any] = field(default_factory=dict)  # for the network's constructor
+    _target_: str = key(MISSING, help="what makes it: tlx.backbones.torchvision, timm or small_cnn")
+    name: str = key(MISSING, help="the model's name there")
+    weights: str = key("imagenet", help="imagenet, none, a file, or an earlier run's folder")
+    url: str | None = key(
+        None, help="where the imagenet weights are; the file's name ends in the first digits of its sha256"
+    )
+    licence: str = key("see the model's page", help="licence of the imagenet weights")
+    input_size: int | None = key(None, minimum=8, maximum=4096, help="pixels; null: as the weights say")
+    resize: str | None = key(
+        "auto",
+        form=r"auto|squash|[1-9]\d*",
+        words="a number of pixels, squash or auto",
+        help="pixels of the short side; squash: both sides, without a crop; auto: as the weights say",
+    )
+    crop: str | None = key(
+        "auto",
+        form=r"auto|[1-9]\d*",
+        words="a number of pixels, null or auto",
+        help="pixels of the square taken from the middle; null: none; auto: as the weights say",
+    )
+    mean: list[float] | None = key(
+        None, help="subtracted from each channel, with pixels from 0 to 1; null: as the weights say"
+    )
+    std: list[float] | None = key(None, help="each channel is divided by it; null: as the weights say")
+    interpolation: str = key(
+        "auto",
+        form=r"auto|nearest|bilinear|bicubic",
+        words="nearest, bilinear, bicubic or auto",
+        help="how pictures are resized; auto: as the weights say",
+    )
+    stages: dict[str, list[str]] | None = key(
+        None, help="each stage's name and its submodules, input side first; null: found by running the model"
+    )
+    classifier: str = key("head", help="the stage where the classifier starts")
+    arguments: dict[str, Any] = key(factory=dict, help="for the network's constructor")
 
 
 def names_weights(argument: str) -> bool:
@@ -41,94 +71,42 @@ def names_weights(argument: str) -> bool:
 class Head:
     """The new last layers, `[N, D]` → `[N, classes]`."""
 
-    append: bool = False  # retain the pretrained 1000-way layer and add to it
-    hidden: list[int] = field(default_factory=list)
-    dropout: float = 0.0
-
-
-@dataclass
-class Limit:
-    """At most so many images of a split; null: all."""
-
-    train: int | None = None
-    val: int | None = None
-    test: int | None = None
-
-
-@dataclass
-class Splits:
-    """Which folder, below the data set's own, each split is read from; null: the one whose name says so."""
-
-    train: str | None = None
-    val: str | None = None
-    test: str | None = None
-
-
-@dataclass
-class Dataset:
-    """What every data set has, whoever reads it; the reader's own keys are beside these in the YAML."""
-
-    val_fraction: float = 0.2  # of the training split, where the data set has no validation split
-    test_fraction: float = 0.2  # of everything, where the data set has no test split either
-    splits: Splits = field(default_factory=Splits)
-    limit: Limit = field(default_factory=Limit)
-    per_class: int | None = None  # few-shot: training images per class
-    folds: int | None = None  # cross-validation: how many folds the images are divided into
-    fold: int | None = None  # which of them this run holds out, from 0
-    on_error: str = "fail"  # fail | skip
-    range: list[float] | None = None  # [black, white] of images of more than 8 bits; null: by header, or measured
-    reader: dict[str, Any] = field(default_factory=dict)  # `_target_`, `name`, `root` and what else the reader takes
-
-    def __post_init__(self) -> None:
-        if self.range is not None and not (
-            len(self.range) == 2 and -math.inf < self.range[0] < self.range[1] < math.inf
-        ):
-            raise RequestError(
-                f"dataset.range={self.range}: must be two numbers, the values that become black and white, the lower "
-                "one first, as in dataset.range=[0, 4095]"
-            )
-        if (self.folds is None) != (self.fold is None):
-            given, other = ("fold", "folds") if self.folds is None else ("folds", "fold")
-            raise RequestError(
-                f"dataset.{given}={getattr(self, given)}: needs dataset.{other} beside it, as in dataset.folds=5 "
-                "dataset.fold=0"
-            )
-        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
-            raise RequestError(
-                f"dataset.fold={self.fold}: must be less than dataset.folds={self.folds}; the first is 0"
-            )
-
-
-def _common() -> dict[str, Any]:
-    """The keys of every data set, so that Hydra knows them."""
-    return {name: value for name, value in dataclasses.asdict(Dataset()).items() if name != "reader"}
+    append: bool = key(False, help="retain the pretrained 1000-way layer and add to it")
+    hidden: list[int] = key(factory=list, minimum=1, help="the width of each layer before the last")
+    dropout: float = key(
+        0.0, minimum=0, maximum=0.99, help="share of the inputs dropped in training, after each hidden layer"
+    )
 
 
 @dataclass
 class Augmentation:
     """Random views for training: torchvision transforms of the decoded `image`, or of its evaluation `view`."""
 
-    input: str = "view"
-    transforms: list[Any] = field(default_factory=list)
+    input: str = key(
+        "view", choices=("image", "view"), help="what the transforms get: the decoded image, or its evaluation view"
+    )
+    transforms: list[Any] = key(factory=list, help="in order, each by its _target_; sizes as shares, 256/224")
 
 
 @dataclass
 class Phase:
     """What learns, and by which solver. What is null comes from `training` and the groups."""
 
-    train_from: str = MISSING  # a stage, or head | classifier | last | all
-    train_to: str | None = None  # the last stage that learns; null: the end
-    learns: list[str] = field(default_factory=lambda: ["all"])  # all | norm | bias
-    statistics: str = "learning"  # which BatchNorm statistics adapt: learning | all | none
-    solver: str = "sgd"
-    optimizer: Any = None
-    schedule: Any = None
-    epochs: int | None = None
-    min_steps: int | None = None
-    lr: float | None = None
-    lr_decay: float = 1.0  # learning rate of a stage ÷ that of the stage after it
-    batch_size: int | None = None
-    patience: int | None = None
+    train_from: str = key(MISSING, help="the first stage that learns: its name, or head, classifier, last, all")
+    train_to: str | None = key(None, help="the last stage that learns; null: the end")
+    learns: list[str] = key(factory=lambda: ["all"], choices=SELECTORS, help="which parameters in these stages")
+    statistics: str = key("learning", choices=("learning", "all", "none"), help="whose BatchNorm statistics adapt")
+    solver: str = key("sgd", choices=SOLVERS, help="how the phase is trained")
+    optimizer: Any = key(None, help="its own: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
+    schedule: Any = key(None, help="its own, in the same way; null: the group's")
+    epochs: int | None = key(None, minimum=1, help="epochs of the phase; null: training.epochs")
+    min_steps: int | None = key(
+        None, minimum=0, maximum=1_000_000, help="steps of the optimizer at least; null: training.min_steps"
+    )
+    lr: float | None = key(None, above=0, help="learning rate; null: training.lr")
+    lr_decay: float = key(1.0, above=0, maximum=1, help="learning rate of a stage ÷ that of the stage after it")
+    batch_size: int | None = key(None, minimum=1, help="images in a batch; null: training.batch_size")
+    patience: int | None = key(None, minimum=1, help="epochs without a better one; null: training.patience")
 
 
 if TYPE_CHECKING:
@@ -141,115 +119,143 @@ else:
 class Strategy:
     """An ordered set of phases."""
 
-    phases: Phases = field(default_factory=dict)  # null, in YAML and on the command line, leaves a phase out
-    weights: str | None = None  # none: start from random weights, whatever the backbone says
+    phases: Phases = key(factory=dict, each=Phase, help="in order; null, also when typed, leaves a phase out")
+    weights: str | None = key(
+        None, choices=("none",), help="none: start from random weights, whatever the backbone says"
+    )
 
 
 @dataclass
 class Training:
     """What every phase inherits."""
 
-    epochs: int = 10
-    min_steps: int = 0  # of the optimizer in a phase: on few images it has as many more epochs
-    batch_size: int = 32
-    lr: float = 1e-3
-    lr_factor: float = 1.0  # on the learning rate of every phase
-    patience: int | None = None  # epochs without a better one (evaluation.choose_by) before a phase ends
-    label_smoothing: float = 0.0
-    class_weights: str | None = None  # null | balanced
-    clip_norm: float | None = None
-    accumulate: int = 1  # micro-batches in which a batch is computed
-    refit: bool = False  # once the epochs are chosen: as many again, from the start, on train and val images
+    epochs: int = key(10, minimum=1, help="epochs of each phase")
+    min_steps: int = key(
+        0,
+        minimum=0,
+        maximum=1_000_000,
+        help="steps of the optimizer in a phase: on few images it has as many more epochs",
+    )
+    batch_size: int = key(32, minimum=1, help="images in a batch")
+    lr: float = key(1e-3, above=0, help="learning rate")
+    lr_factor: float = key(1.0, above=0, help="factor on the learning rate of every phase")
+    patience: int | None = key(
+        None, minimum=1, help="epochs without a better one (evaluation.choose_by) before a phase ends; null: none"
+    )
+    label_smoothing: float = key(0.0, minimum=0, maximum=0.99, help="share of the label given to all classes")
+    class_weights: str | None = key(
+        None, choices=("balanced",), help="balanced: an image counts by how rare its class is; null: all alike"
+    )
+    clip_norm: float | None = key(None, above=0, help="the gradient's largest norm; null: as it is")
+    accumulate: int = key(1, minimum=1, help="micro-batches in which a batch is computed")
+    refit: bool = key(False, help="once the epochs are chosen: as many again, from the start, on train and val images")
 
 
 @dataclass
 class Features:
     """How the output of the frozen stages is cached."""
 
-    mode: str = "auto"  # auto | live | exact
-    views: int | None = None  # random views of each training image that are cached; null: new ones in each epoch
-    budget: int | None = None  # bytes in memory; null: a share of what is free
-    store: int = 20_000_000_000  # bytes cached across runs in <output>/features, oldest out first; 0: nothing
+    mode: str = key("auto", choices=("auto", "live", "exact"), help="live: no cache; exact: in fp32, nothing fused")
+    views: int | None = key(
+        None, minimum=1, help="random views of each training image that are cached; null: new ones in each epoch"
+    )
+    budget: int | None = key(None, minimum=0, help="bytes in memory; null: a share of what is free")
+    store: int = key(
+        20_000_000_000, minimum=0, help="bytes cached across runs in <output>/features, oldest out first; 0: none"
+    )
 
 
 @dataclass
 class Evaluation:
     """What chooses, and what is measured beyond the test set before and after training."""
 
-    # Of the validation images: by it the epoch, a search's trial, a sweep's configuration and the champion are chosen.
-    choose_by: str = "val_loss"  # val_loss | val_accuracy | val_macro_f1 | val_balanced_accuracy
-    after_each_phase: bool = False
-    samples: Any = None  # a data set's reader whose images are drawn into the run's folder and predicted
+    choose_by: str = key(
+        "val_loss",
+        choices=RULES,
+        help="figure of the validation images that chooses the epoch, a search's trial, a sweep's configuration",
+    )
+    after_each_phase: bool = key(False, help="measure the test set after each phase, too")
+    samples: Any = key(None, help="a data set's reader whose images are drawn into the run's folder and predicted")
 
 
 @dataclass
 class Runtime:
     """Where and how the run computes."""
 
-    device: str = "auto"  # auto | cpu | cuda | cuda:1 | mps
-    precision: str = "auto"  # auto | fp32 | bf16
-    threads: str = "auto"  # a number, or auto
-    workers: str = "auto"  # processes that read images; a number, or auto
-    devices: str = "1"  # ranks that share the run: a number, or auto (all GPUs)
-    offline: bool = False  # never touch the network
-    max_pixels: int = 100_000_000  # of an image; a larger one is not read
+    device: str = key("auto", form=DEVICES[0], words=DEVICES[1], help="auto: a GPU where there is one")
+    precision: str = key("auto", choices=("auto", "fp32", "bf16"), help="auto: bf16 where the device has units for it")
+    threads: str = key("auto", **_NUMBER, help="threads of the processor")
+    workers: str = key("auto", form=r"auto|\d+", words="auto or a number from 0", help="processes that read images")
+    devices: str = key("1", **_NUMBER, help="ranks that share the run; auto: all GPUs")
+    offline: bool = key(False, help="never touch the network")
+    max_pixels: int = key(100_000_000, minimum=1, help="pixels of an image; a larger one is not read")
 
 
 @dataclass
 class Tracking:
     """Where MLflow stores the run."""
 
-    enabled: bool = True
-    uri: str | None = None  # null: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db
-    experiment: str | None = None  # null: MLFLOW_EXPERIMENT_NAME, else tlx
-    model: bool = True  # log the saved model
-    register: str | None = None  # a name in the model registry
-    system_metrics: bool = True
+    enabled: bool = key(True, help="whether MLflow gets anything")
+    uri: str | None = key(None, help="null: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db")
+    experiment: str | None = key(None, help="null: MLFLOW_EXPERIMENT_NAME, else tlx")
+    model: bool = key(True, help="log the saved model")
+    register: str | None = key(
+        None,
+        form=r"\w[\w .-]*",
+        words="a name of letters, digits, spaces, dots, - and _",
+        help="the model's name in the registry; null: not registered",
+    )
+    system_metrics: bool = key(True, help="log the load of processor, memory and GPU")
 
 
 @dataclass
 class Sweep:
     """Runs that belong together (`-m`)."""
 
-    name: str | None = None  # its folder, and what a later launch goes on with; null: the time
+    name: str | None = key(
+        None,
+        form=r"[\w+-][\w .+-]*",
+        words="a folder's name: letters, digits, spaces, dots, +, - and _",
+        help="its folder, and what a later launch goes on with; null: the time",
+    )
 
 
 @dataclass
 class Source:
     """A task that the backbone learns from scratch before it is transferred; `none` has no data set."""
 
-    name: str = "none"
-    dataset: Any = field(default_factory=lambda: _common())  # `Dataset` once checked
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    strategy: Strategy = field(default_factory=Strategy)
-    optimizer: Any = None
-    schedule: Any = None
-    training: Training = field(default_factory=Training)
+    name: str = key("none", help="none: there is no such task")
+    dataset: Any = key(factory=lambda: common(), of=Dataset, help="as dataset")  # `Dataset` once checked
+    augmentation: Augmentation = key(factory=Augmentation, help="as augmentation")
+    strategy: Strategy = key(factory=Strategy, help="as strategy")
+    optimizer: Any = key(None, help="as optimizer")
+    schedule: Any = key(None, help="as schedule")
+    training: Training = key(factory=Training, help="as training")
 
 
 @dataclass
 class Config:
     """One run."""
 
-    seed: int = 0
-    seeds: int | None = None  # so many seeds from `seed` on, as a sweep
-    folds: int | None = None  # cross-validation in so many folds, as a sweep
-    output: str = "outputs"
-    resume: str = "never"  # auto | never: go on with an interrupted run of the same identity
-    sweep: Sweep = field(default_factory=Sweep)
-    backbone: Backbone = MISSING
-    head: Head = field(default_factory=Head)
-    dataset: Any = field(default_factory=lambda: _common())  # `Dataset` once checked
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    strategy: Strategy = MISSING
-    optimizer: Any = MISSING
-    schedule: Any = MISSING
-    source: Source = field(default_factory=Source)
-    training: Training = field(default_factory=Training)
-    features: Features = field(default_factory=Features)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    runtime: Runtime = field(default_factory=Runtime)
-    tracking: Tracking = field(default_factory=Tracking)
+    seed: int = key(0, minimum=0, maximum=2**32 - 1, help="of splits, new layers, the order of images and random views")
+    seeds: int | None = key(None, minimum=2, maximum=1000, help="so many seeds from `seed` on, as a sweep")
+    folds: int | None = key(None, minimum=2, maximum=1000, help="cross-validation in so many folds, as a sweep")
+    output: str = key("outputs", help="the folder of all runs")
+    resume: str = key("never", choices=("auto", "never"), help="auto: go on with an interrupted run that is the same")
+    sweep: Sweep = key(factory=Sweep, help="runs that belong together")
+    backbone: Backbone = key(MISSING, help="a network, its weights and its preprocessing")
+    head: Head = key(factory=Head, help="the new last layers")
+    dataset: Any = key(factory=lambda: common(), of=Dataset, help="images and labels")  # `Dataset` once checked
+    augmentation: Augmentation = key(factory=Augmentation, help="random views for training")
+    strategy: Strategy = key(MISSING, help="an ordered set of phases")
+    optimizer: Any = key(MISSING, help="by its _target_ and what that takes; the learning rate is training.lr")
+    schedule: Any = key(MISSING, help="of the learning rate, by its _target_")
+    source: Source = key(factory=Source, help="a task that is learned before, from scratch")
+    training: Training = key(factory=Training, help="what every phase inherits")
+    features: Features = key(factory=Features, help="how the output of the frozen stages is cached")
+    evaluation: Evaluation = key(factory=Evaluation, help="what chooses, and what is measured")
+    runtime: Runtime = key(factory=Runtime, help="where and how the run computes")
+    tracking: Tracking = key(factory=Tracking, help="where MLflow stores the run")
 
 
 def source_task(config: Config) -> Config | None:
@@ -269,13 +275,3 @@ def source_task(config: Config) -> Config | None:
 
 
 _SOURCE_PARTS = ("dataset", "augmentation", "strategy", "optimizer", "schedule", "training")
-
-
-def data_name(name: str, reader: str, root: str | None, *, published: bool = False) -> str:
-    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's.
-
-    `published`: it has an archive, and so a name of its own, wherever it lies (`cifar10`).
-    """
-    if root is None or published or name != reader.rpartition(".")[2]:
-        return name
-    return printable(os.path.basename(os.path.abspath(os.path.expanduser(root)))) or name

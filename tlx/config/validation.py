@@ -13,15 +13,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import tracking_uri
+from tlx.config.dataset_schema import Dataset
 from tlx.config.identity import flat
-from tlx.config.schema import Config, Dataset, Source, Strategy, names_weights
-from tlx.core.choose_by import RULES
+from tlx.config.key_rules import values
+from tlx.config.schema import Config, Source, Strategy, names_weights
 from tlx.core.errors import RequestError, empty, nearest
 
 ANCHORS = ("head", "classifier", "last", "all")
-SELECTORS = ("all", "norm", "bias")  # of strategy
-SOLVERS = ("sgd",)  # of solvers
-DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 
 
 def checked(node: Any) -> Config:
@@ -114,53 +112,6 @@ def _inherit(prefix: str, strategy: Strategy, whole: Any) -> None:
         phase.lr *= training.lr_factor
 
 
-# key pattern → (lowest, highest, whether the lowest itself is allowed)
-_RANGES: tuple[tuple[str, float, float | None, bool], ...] = (
-    (r"seed", 0, 2**32 - 1, True),
-    (r"(source\.)?dataset\.(val|test)_fraction", 0, 0.9, False),
-    (r"(source\.)?dataset\.(limit\.\w+|per_class)", 1, None, True),
-    (r"(source\.)?dataset\.folds", 2, None, True),
-    (r"(source\.)?dataset\.fold", 0, None, True),
-    (r"backbone\.input_size", 8, 4096, True),
-    (r"head\.dropout", 0, 0.99, True),
-    (r"(.*\.)?(epochs|batch_size|patience)", 1, None, True),
-    (r"(.*\.)?min_steps", 0, 1_000_000, True),
-    (r"(.*\.)?(lr|lr_factor)", 0, None, False),
-    (r".*\.lr_decay", 0, 1, False),
-    (r"(source\.)?training\.label_smoothing", 0, 0.99, True),
-    (r"(source\.)?training\.clip_norm", 0, None, False),
-    (r"(source\.)?training\.accumulate", 1, None, True),
-    (r"seeds|folds", 2, 1000, True),
-    (r"features\.budget", 0, None, True),
-    (r"features\.store", 0, None, True),
-    (r"features\.views", 1, None, True),
-    (r"runtime\.max_pixels", 1, None, True),
-)
-_CHOICES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"(source\.)?dataset\.on_error", ("fail", "skip")),
-    (r"(source\.)?augmentation\.input", ("image", "view")),
-    (r"(source\.)?training\.class_weights", ("balanced",)),
-    (r"(source\.)?strategy\.weights", ("none",)),
-    (r".*\.statistics", ("learning", "all", "none")),
-    (r".*\.solver", SOLVERS),
-    (r"features\.mode", ("auto", "live", "exact")),
-    (r"evaluation\.choose_by", RULES),
-    (r"resume", ("auto", "never")),
-    (r"runtime\.precision", ("auto", "fp32", "bf16")),
-)
-_PATTERNS: tuple[tuple[str, str, str], ...] = (
-    (r"runtime\.device", *DEVICES),
-    (r"runtime\.threads", r"auto|[1-9]\d*", "auto or a number from 1"),
-    (r"runtime\.workers", r"auto|\d+", "auto or a number from 0"),
-    (r"runtime\.devices", r"auto|[1-9]\d*", "auto or a number from 1"),
-    (r"sweep\.name", r"[\w+-][\w .+-]*", "a folder's name: letters, digits, spaces, dots, +, - and _"),
-    (r"tracking\.register", r"\w[\w .-]*", "a name of letters, digits, spaces, dots, - and _"),
-    (r"backbone\.resize", r"auto|squash|[1-9]\d*", "a number of pixels, squash or auto"),
-    (r"backbone\.crop", r"auto|[1-9]\d*", "a number of pixels, null or auto"),
-    (r"backbone\.interpolation", r"auto|nearest|bilinear|bicubic", "nearest, bilinear, bicubic or auto"),
-)
-
-
 # What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
 _FREE = r"(.*\.)?(arguments|optimizer|schedule|transforms|samples|reader)\..*"
 _PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights)s?"
@@ -177,24 +128,9 @@ def _problems(config: Config) -> Iterator[str]:
     for key, value in flat(dataclasses.asdict(config)):
         if re.fullmatch(r"(.*\.)?optimizer\.(lr|params)", key):
             yield f"{key}={value}: the learning rate is training.lr, or lr of a phase; leave it out of the optimizer"
-        if value is None or ".optimizer." in key or ".schedule." in key:
-            continue
-        for pattern, low, high, closed in _RANGES:
-            outside = re.fullmatch(pattern, key) and isinstance(value, int | float)
-            if (outside and not (low <= value if closed else low < value)) or (
-                outside and high is not None and value > high
-            ):
-                most = "" if high is None else f" and at most {high}"
-                yield f"{key}={value}: must be {'at least' if closed else 'more than'} {low}{most}"
-        for pattern, choices in _CHOICES:
-            if re.fullmatch(pattern, key) and value not in choices:
-                yield f"{key}={value}: must be {', '.join(choices)}{nearest(str(value), choices)}"
-        for pattern, form, words in _PATTERNS:
-            if re.fullmatch(pattern, key) and not re.fullmatch(form, str(value)):
-                yield f"{key}={value}: must be {words}"
-        if key.endswith(".learns"):
-            for selector in set(value) - set(SELECTORS):
-                yield f"{key}: {selector} is not one of {', '.join(SELECTORS)}{nearest(selector, SELECTORS)}"
+    for key, value, rule in values(config):
+        if problem := rule.problem(key, value):
+            yield problem
     if config.features.mode == "live" and config.features.views is not None:
         yield (
             f"features.views={config.features.views}: features.mode=live keeps none; leave out one of them, or take "
@@ -211,9 +147,6 @@ def _problems(config: Config) -> Iterator[str]:
                 f"backbone.arguments.{argument}={value}: is not passed on; backbone.weights says where weights come "
                 "from: imagenet, none, a file or a run's folder"
             )
-    for width in config.head.hidden:
-        if width < 1:
-            yield f"head.hidden: a layer's width must be at least 1, not {width}"
     if not config.strategy.phases:
         yield "strategy.phases: a strategy needs at least one phase"
 

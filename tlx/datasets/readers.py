@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx.config.schema import data_name
+from tlx.config.dataset_schema import data_name
 from tlx.core.errors import RequestError, empty, nearest, reason
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes

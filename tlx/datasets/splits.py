@@ -17,7 +17,7 @@ from tlx.datasets.content_digests import Decoded
 from tlx.datasets.images import Images, Labels, joined, read_all
 
 if TYPE_CHECKING:
-    from tlx.config.schema import Dataset
+    from tlx.config.dataset_schema import Dataset
 
 __all__ = ["Data", "Images", "Parts", "split", "whole"]
 

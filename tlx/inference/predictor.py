@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tlx.backbones.staged_network import Net
-from tlx.config.validation import DEVICES
+from tlx.config.schema import DEVICES
 from tlx.core.device import autocast, device_of, sent
 from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK, for_images, for_passes, side_by_side
