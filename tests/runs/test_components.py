@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tlx.cli.main import main
@@ -34,6 +35,13 @@ def flat(image: Any) -> Any:
     return image.flatten()
 
 
+class AnySize:
+    """A transform whose images are no batch."""
+
+    def __call__(self, image: Any) -> Any:
+        return image[:, : int(torch.randint(4, 32, ()))]
+
+
 def nothing() -> str:
     """A reader that gives something else than a data set."""
     return "images"
@@ -55,6 +63,11 @@ WRONG = {
     "augmentation.transforms=[{_target_:torchvision.transforms.v2.RandomCrop,size:999}]": "augmentation.transforms[0]: "
     "torchvision.transforms.v2.RandomCrop does not take size=999",
     f"augmentation.transforms=[{{{OWN}.flat}}]": "augmentation.transforms[0]: ",
+    "augmentation.transforms=[{_target_:torchvision.transforms.v2.RandomCrop,size:-5}]": "augmentation.transforms[0]: "
+    "torchvision.transforms.v2.RandomCrop size=-5 makes [3, ",
+    f"augmentation.transforms=[{{{OWN}.AnySize}}]": "augmentation.transforms: give views of different shapes, [3, ",
+    "augmentation.transforms=[{_target_:torchvision.transforms.v2.CenterCrop,size:2}]": "augmentation.transforms: give "
+    "views [3, 2, 2], which small_cnn cannot take (",
     "augmentation.transforms=[3]": "augmentation.transforms[0]=3: needs a _target_",
     "evaluation.samples={_target_:tlx.datasets.nope}": "evaluation.samples._target_=tlx.datasets.nope: cannot be found",
     "evaluation.samples={_target_:tlx.datasets.shapes}": "evaluation.samples: tlx.datasets.shapes failed: ",

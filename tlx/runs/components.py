@@ -21,8 +21,12 @@ from tlx.datasets.images import read_all
 from tlx.datasets.splits import Parts
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from tlx.datasets.images import Images
     from tlx.datasets.preprocessing import Preprocessing
+
+TRIED, DRAWN = 5, 4  # images of which random views are drawn before training, and views of each
 
 
 def made(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Any:
@@ -92,28 +96,61 @@ def transforms(config: Config, input_size: int) -> list[Any]:
     return [_transform(node, f"augmentation.transforms[{i}]", input_size) for i, node in enumerate(nodes)]
 
 
-def try_view(config: Config, images: "Images", preprocessing: "Preprocessing", made_of: Sequence[Any]) -> None:
-    """Draws one random view, as training will, of the first training image.
+def try_views(
+    config: Config, images: "Images", preprocessing: "Preprocessing", made_of: Sequence[Any], net: "nn.Module"
+) -> None:
+    """Draws random views, as training will, of some training images, and passes them through the network.
 
     Raises:
-        RequestError: a transform fails on it, or gives something else than an image.
+        RequestError: a transform fails, or gives something else than an image; views of different shapes, which are
+            no batch; or of a shape that the network does not take.
     """
     import torch
 
+    from tlx.datasets.preprocessing import as_batch
     from tlx.features.batches import Views
 
     if not made_of:
         return
     views = Views(images, preprocessing, made_of, config.augmentation.input, config.seed)
-    image = views.begun(torch.from_numpy(images.decode(0)).permute(2, 0, 1))
+    some = sorted({i * (len(images) - 1) // (TRIED - 1) for i in range(TRIED)})
+    begun = {i: views.begun(torch.from_numpy(images.decode(i)).permute(2, 0, 1)) for i in some}
+    drawn = {(i, epoch): image for i, image in begun.items() for epoch in range(DRAWN)}
     for number, node in enumerate(config.augmentation.transforms):
         views.transforms = [made_of[number]]
-        key = f"augmentation.transforms[{number}]"
-        before = list(image.shape)
-        image = made(key, node, partial(views.drawn, image, (0, 0)))
-        if not isinstance(image, torch.Tensor) or image.ndim != 3:
-            gives = list(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
-            raise RequestError(f"{key}: {node['_target_']} makes {gives} of an image {before}; it must give an image")
+        drawn = {
+            key: _drawn(f"augmentation.transforms[{number}]", node, partial(views.drawn, image, key), image)
+            for key, image in drawn.items()
+        }
+    shapes = list(dict.fromkeys(str(list(view.shape)) for view in drawn.values()))
+    if len(shapes) > 1:
+        raise RequestError(
+            f"augmentation.transforms: give views of different shapes, {' and '.join(shapes[:2])}; end with one of a "
+            "fixed size, as {_target_: torchvision.transforms.v2.Resize, size: [224/224, 224/224]}"
+        )
+    batch = as_batch(list(drawn.values())[:2])
+    try:
+        with torch.no_grad():
+            net(batch.to(next(net.parameters()).device))
+    except RuntimeError as error:
+        raise RequestError(
+            f"augmentation.transforms: give views {shapes[0]}, which {config.backbone.name} cannot take "
+            f"({reason(error)}); its own are [3, {preprocessing.input_size}, {preprocessing.input_size}]"
+        ) from error
+
+
+def _drawn(key: str, node: Mapping[str, Any], draw: Callable[[], Any], image: "Tensor") -> "Tensor":
+    """What a transform gives of an image. Raises as `made`, and where it is no image."""
+    import torch
+
+    view = made(key, node, draw)
+    if not isinstance(view, torch.Tensor) or view.ndim != 3 or not view.numel():
+        values = "".join(f" {name}={value}" for name, value in node.items() if name != "_target_")
+        gives = list(view.shape) if isinstance(view, torch.Tensor) else type(view).__name__
+        raise RequestError(
+            f"{key}: {node['_target_']}{values} makes {gives} of an image {list(image.shape)}; it must give an image"
+        )
+    return view
 
 
 def samples(config: Config) -> Parts | None:

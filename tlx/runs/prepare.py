@@ -95,7 +95,7 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         preprocessing = dataclasses.replace(preprocessing, range=span)
         components.try_out(config, preprocessing.input_size)
         transforms = components.transforms(config, preprocessing.input_size)
-        components.try_view(config, data.train, preprocessing, transforms)
+        components.try_views(config, data.train, preprocessing, transforms, net)
         samples = components.samples(config)
         plans = plans_of(config, net)
         phases = lengthened(config.strategy.phases, len(data.train))
