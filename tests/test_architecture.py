@@ -31,7 +31,10 @@ MAY_BE_HEAVY = (
     "tlx.pixels",
     "tlx.served",
     *(f"tlx.training.{name}" for name in ("cuda_graphs", "evaluation", "metrics", "optimizers", "phase_plan")),
-    *(f"tlx.training.{name}" for name in ("progress", "solvers", "trainer")),
+    *(
+        f"tlx.training.{name}"
+        for name in ("progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
+    ),
 )
 
 

@@ -25,9 +25,8 @@ from tlx.features.batches import Kept, Pixels, Through
 from tlx.features.feature_rows import Task, made_rows, outline
 from tlx.features.frozen_forward import Forward, rows_per_pass
 from tlx.features.graph_tracing import _Recorder
-from tlx.training import phase_plan
-from tlx.training.progress import Progress
-from tlx.training.solvers import sgd
+from tlx.training import phase_plan, trainer
+from tlx.training.solver_context import SolverContext
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 IMAGES = 52
@@ -116,7 +115,7 @@ def test_a_phase_waits_for_the_gpu_once_an_epoch(cut: int, where: torch.device, 
     phase_plan.prepare(net, plan)
     waits.learning = [p for p in net.parameters() if p.requires_grad]
     training = Training(accumulate=2, class_weights=None, clip_norm=1.0)
-    log = list(sgd(net, plan, there, there, phase, training, Progress(epochs=2), seed=0, precision="bf16"))
+    log = list(trainer.epochs(SolverContext(net, plan, there, phase, training, 2, precision="bf16"), there))
     assert len(log) == 2
     steps = 2 * 7  # micro-batches of an epoch
     epoch = ["backward"] * steps + waits[steps : steps + 3]

@@ -242,7 +242,7 @@ TRAINING = ("tlx.training.solvers:backward", 4)  # of three in an epoch
         ([("tlx.training.solvers:backward", 2)], 0, False),  # in the first
         ([TRAINING], 1, True),
         # Once more, while the best epoch is saved.
-        ([TRAINING, ("tlx.training.solvers:restore", 1)], 1, False),
+        ([TRAINING, ("tlx.training.snapshots:restore", 1)], 1, False),
         ([TRAINING, ("tlx.inference.saved_model:save_file", 1)], 1, False),
         ([TRAINING, ("tlx.inference.saved_model:_write", 1, "late")], 1, False),
         ([TRAINING, ("tlx.inference.saved_model:save", 1, "late")], 1, True),

@@ -13,9 +13,9 @@ from tlx.config.schema import Config, Phase
 from tlx.core.errors import RequestError
 from tlx.features.batches import Kept, Through
 from tlx.features.frozen_forward import Forward
-from tlx.training import phase_plan
-from tlx.training.progress import Progress
-from tlx.training.solvers import sgd
+from tlx.training import phase_plan, trainer
+from tlx.training.optimizers import solver_for
+from tlx.training.solver_context import SolverContext
 
 # The smallest input that each network's last pooling still takes, and a width to match where one can be chosen.
 SMALL = {
@@ -72,8 +72,7 @@ def test_frozen_means_bit_identical(
             features = net[: plan.cut].eval()(pixels)
         rows = Kept([features], labels)
         training = config.training
-        for _ in sgd(net, plan, rows, rows, phase, training, Progress(), seed=0, precision="fp32"):
-            pass
+        list(trainer.epochs(SolverContext(net, plan, rows, phase, training, 1), rows))
         after = net.state_dict()
         assert all(torch.equal(after[n], still[n]) for n in frozen), f"{phase_name}: something frozen moved"
         assert not all(torch.equal(after[n], moved[n]) for n in moved), f"{phase_name}: nothing learned"
@@ -154,10 +153,10 @@ def test_a_selection_that_nothing_answers_to_is_an_error() -> None:
 
 def test_a_selector_and_a_solver_are_known_before_torch_is() -> None:
     from tlx.config import schema
-    from tlx.training import solvers
 
     assert tuple(phase_plan.SELECTORS) == schema.SELECTORS
-    assert tuple(solvers.SOLVERS) == schema.SOLVERS
+    for name in schema.SOLVERS:
+        solver_for(name)
 
 
 def test_adapting_statistics_move_the_cut() -> None:

@@ -28,7 +28,9 @@ from tlx.runs.stopwatch import Clock
 from tlx.training import phase_plan, trainer
 from tlx.training.optimizers import optimizer_for
 from tlx.training.progress import Progress
-from tlx.training.solvers import backward, class_weights, sgd
+from tlx.training.solver_context import SolverContext
+from tlx.training.solvers import backward, class_weights
+from tlx.training.train_state import TrainState
 
 TINY = [
     *("dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"),
@@ -287,14 +289,14 @@ def linear_task(n: int = 33) -> tuple[nn.Sequential, Kept]:
 
 def fit(
     net: nn.Sequential, rows: Kept, training: Training | None = None, choose_by: str = "val_loss", **values: Any
-) -> tuple[list[Any], Progress]:
+) -> tuple[list[Any], TrainState]:
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
     phase = Phase(train_from="all", **{**settings, **values})
     plan = phase_plan.plan(net, "tune", phase, classifier="head")
     phase_plan.prepare(net, plan)
-    progress = Progress(epochs=phase.epochs or 0, choose_by=choose_by)
-    done = sgd(net, plan, rows, rows, phase, training or Training(), progress, seed=0, precision="fp32")
-    return list(done), progress
+    state = TrainState(epochs=phase.epochs or 0, choose_by=choose_by)
+    context = SolverContext(net, plan, rows, phase, training or Training(), phase.epochs or 0, Progress(state))
+    return list(trainer.epochs(context, rows)), state
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
@@ -365,11 +367,12 @@ def test_the_figure_that_chooses_decides_about_the_epoch_and_the_end(rule: str) 
 
 
 def test_the_time_left_counts_the_running_epoch_on_both_sides() -> None:
-    progress = Progress(epoch=1, epochs=10, batch=9, batches=10, seconds=100.0, since=time.perf_counter() - 90.0)
+    state = TrainState(epoch=1, epochs=10, seconds=100.0)
+    progress = Progress(state, batch=9, batches=10, since=time.perf_counter() - 90.0)
     assert progress.eta == pytest.approx(810, rel=0.01)
-    first = Progress(epoch=0, epochs=10, batch=5, batches=10, since=time.perf_counter() - 50.0)
+    first = Progress(TrainState(epochs=10), batch=5, batches=10, since=time.perf_counter() - 50.0)
     assert first.eta == pytest.approx(950, rel=0.01)
-    assert math.isnan(Progress(epochs=10).eta)
+    assert math.isnan(Progress(TrainState(epochs=10)).eta)
 
 
 def test_patience_ends_a_phase() -> None:

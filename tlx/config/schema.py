@@ -96,7 +96,7 @@ class Phase:
     train_to: str | None = key(None, help="the last stage that learns; null: the end")
     learns: list[str] = key(factory=lambda: ["all"], choices=SELECTORS, help="which parameters in these stages")
     statistics: str = key("learning", choices=("learning", "all", "none"), help="whose BatchNorm statistics adapt")
-    solver: str = key("sgd", choices=SOLVERS, help="how the phase is trained")
+    solver: Any = key("sgd", choices=SOLVERS, help="how the phase is trained; or its own, as the optimizer")
     optimizer: Any = key(None, help="its own: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
     schedule: Any = key(None, help="its own, in the same way; null: the group's")
     epochs: int | None = key(None, minimum=1, help="epochs of the phase; null: training.epochs")

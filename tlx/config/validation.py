@@ -16,7 +16,7 @@ from tlx.config import tracking_uri
 from tlx.config.dataset_schema import Dataset
 from tlx.config.identity import flat
 from tlx.config.key_rules import values
-from tlx.config.schema import Config, Source, Strategy, names_weights
+from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights
 from tlx.core.errors import RequestError, empty, nearest
 
 ANCHORS = ("head", "classifier", "last", "all")
@@ -106,6 +106,8 @@ def _inherit(prefix: str, strategy: Strategy, whole: Any) -> None:
             if not isinstance(getattr(phase, group), Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
                 raise RequestError(f"{key}={getattr(phase, group)}: write +{group}@{key}={getattr(phase, group)}")
+        if phase.solver == {"_target_": f"tlx.training.solvers.{SOLVERS[0]}"}:
+            phase.solver = SOLVERS[0]
         for value in ("epochs", "min_steps", "lr", "batch_size", "patience"):
             if getattr(phase, value) is None:
                 setattr(phase, value, getattr(training, value))
@@ -129,6 +131,9 @@ def _problems(config: Config) -> Iterator[str]:
         if re.fullmatch(r"(.*\.)?optimizer\.(lr|params)", key):
             yield f"{key}={value}: the learning rate is training.lr, or lr of a phase; leave it out of the optimizer"
     for key, value, rule in values(config):
+        # What a YAML names by `_target_`, in place of one of tlx's own names, is tried out when the run is prepared.
+        if isinstance(value, Mapping) and "_target_" in value:
+            continue
         if problem := rule.problem(key, value):
             yield problem
     if config.features.mode == "live" and config.features.views is not None:

@@ -33,18 +33,33 @@ log = logging.getLogger("tlx")
 
 
 class Progress(Protocol):
-    """Where a run stands: plain values that the trainer overwrites."""
+    """Where a run stands: plain values that are read from another thread."""
 
-    phase: str
     doing: str  # between epochs, in words
-    epoch: int  # done, over all phases
-    epochs: int  # planned
     batch: int
     batches: int
     loss: Any  # number or 0-d tensor, nats
-    val_accuracy: float
     images_per_second: float
-    best_epoch: int
+
+    @property
+    def phase(self) -> str:
+        """The name of the phase."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, over all phases."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs planned."""
+
+    @property
+    def val_accuracy(self) -> float:
+        """Of the last epoch, 0..1."""
+
+    @property
+    def best_epoch(self) -> int:
+        """The best one; 0: none yet."""
 
     @property
     def eta(self) -> float:

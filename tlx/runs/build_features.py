@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tlx.core.device import reader_processes
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
-def features_of(job: Job, before: "Features | None" = None) -> "Features":
+def features_of(
+    job: Job, before: "Features | None" = None, doing: Callable[[str], None] = lambda line: None
+) -> "Features":
     """The rows of a job's images, as they are and behind its frozen stages.
 
-    `before`: the run's own, if it has some; both use the same files, and one count of what was read.
+    `before`: the run's own, if it has some; both use the same files, and one count of what was read. `doing`: takes a
+    line about what is being computed, again and again while it is.
     """
     from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
@@ -48,6 +52,7 @@ def features_of(job: Job, before: "Features | None" = None) -> "Features":
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,
+        doing=doing,
     )
 
 

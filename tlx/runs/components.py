@@ -4,8 +4,10 @@ Whatever such a part raises becomes one line with its key, so that no run trains
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import inspect
+import itertools
 import math
 import os
 import re
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.config.instantiate import component
-from tlx.config.schema import Config
+from tlx.config.schema import Config, Phase, Training
 from tlx.core.errors import RequestError, reason
 from tlx.datasets.images import read_all
 from tlx.datasets.splits import Parts
@@ -78,12 +80,38 @@ def try_out(config: Config, input_size: int) -> None:
 
     for name, phase in config.strategy.phases.items():
         assert phase.epochs is not None
-        for group, attempt in (
-            ("optimizer", partial(a_step, phase.optimizer, phase.lr)),
-            ("schedule", partial(each_epoch, phase.schedule, phase.epochs)),
-        ):
+        attempts = {
+            "optimizer": partial(a_step, phase.optimizer, phase.lr),
+            "schedule": partial(each_epoch, phase.schedule, phase.epochs),
+        }
+        if isinstance(phase.solver, Mapping):
+            attempts["solver"] = partial(_an_epoch, phase, config.training)
+        for group, attempt in attempts.items():
             made(f"{group} of phase {name}", getattr(phase, group), attempt)
     transforms(config, input_size)
+
+
+def _an_epoch(phase: Phase, training: Training) -> None:
+    """Trains a layer on four rows for two epochs by the solver of a phase. Raises whatever the solver does."""
+    import torch
+    from torch import nn
+
+    from tlx.features.batches import Kept
+    from tlx.training.optimizers import solver_for
+    from tlx.training.phase_plan import plan, prepare
+    from tlx.training.solver_context import SolverContext
+
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Sequential()
+        net.add_module("head", nn.Linear(2, 2))
+        phase = dataclasses.replace(phase, train_from="head", train_to=None)
+        of = plan(net, "tried out", phase, classifier="head")
+        prepare(net, of)
+        rows = Kept([torch.randn(4, 2)], torch.tensor([0, 1, 0, 1]))
+        solver = solver_for(phase.solver)(SolverContext(net, of, rows, phase, training, 2))
+        for loss, lr in itertools.islice(solver, 2):
+            if not math.isfinite(loss) or not math.isfinite(lr):
+                raise ValueError(f"gives a loss of {loss} and a rate of {lr}")
 
 
 def transforms(config: Config, input_size: int) -> list[Any]:

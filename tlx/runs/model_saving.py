@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tlx.datasets.preprocessing import Preprocessing
     from tlx.inference.saved_model import Format
     from tlx.training.metrics import Scores
-    from tlx.training.progress import Progress
+    from tlx.training.train_state import TrainState
 
 
 def try_out(job: Job) -> None:
@@ -27,7 +27,7 @@ def try_out(job: Job) -> None:
     saved_model.try_out(*_content(job))
 
 
-def save(record: Record, job: Job, progress: "Progress") -> None:
+def save(record: Record, job: Job, state: "TrainState") -> None:
     """Writes the network as it is now, the best epoch's, into the run's folder; on the first rank alone."""
     from tlx.inference import saved_model
 
@@ -36,7 +36,7 @@ def save(record: Record, job: Job, progress: "Progress") -> None:
     config, data = job.config, job.data
     made_of = {"name": data.name, "fingerprint": data.fingerprint, "seed": config.seed}
     made_of |= {"test": data.test_fingerprint, "val": data.val_fingerprint}
-    facts = {"data": made_of, "identity": record.summary.identity, "epoch": progress.best_epoch}
+    facts = {"data": made_of, "identity": record.summary.identity, "epoch": state.best_epoch}
     if record.summary.refit:
         facts["refit"] = {key: record.summary.refit[key] for key in ("images", "epochs")}
     images = {"train": data.train.digests(), "val": data.val.digests()}
@@ -58,23 +58,23 @@ def describe(record: Record, scores: "Scores", images: int) -> None:
     saved_model.describe(record.folder / "model", {"metrics": metrics})
 
 
-def interrupted(record: Record, job: Job, progress: "Progress") -> str:
+def interrupted(record: Record, job: Job, state: "TrainState") -> str:
     """Saves the best epoch of an interrupted run; what its folder holds then, in words.
 
     A second interruption ends the saving; what is said is true all the same.
     """
-    from tlx.training.solvers import restore
+    from tlx.training.snapshots import restore
 
     if not record.rows:
         return "nothing was trained yet, and nothing is kept"
     measured = record.summary.test_accuracy is not None
     try:
         # Without a best epoch the checkpoint's tensors are not all there yet.
-        if progress.best_epoch and progress.best and not measured and _epoch(record) != progress.best_epoch:
-            restore(job.net, progress.best)
-            save(record, job, progress)
-        if any(row["epoch"] == progress.best_epoch for row in record.rows):
-            record.best(progress.best_epoch)
+        if state.best_epoch and state.best and not measured and _epoch(record) != state.best_epoch:
+            restore(job.net, state.best)
+            save(record, job, state)
+        if any(row["epoch"] == state.best_epoch for row in record.rows):
+            record.best(state.best_epoch)
         record.flush()
     except KeyboardInterrupt:
         pass
@@ -87,14 +87,14 @@ def interrupted(record: Record, job: Job, progress: "Progress") -> str:
     if epoch is not None:
         which = f"epoch {epoch}" if epoch else "an earlier epoch"
         model = f"and the model of {which}{'' if measured else ' (its test accuracy was not measured)'}"
-    return f"{len(record.rows)} of {progress.epochs} epochs are done; {record.folder} has them, {model}; {again}"
+    return f"{len(record.rows)} of {state.epochs} epochs are done; {record.folder} has them, {model}; {again}"
 
 
-def diverged(record: Record, error: Diverged, progress: "Progress") -> str:
+def diverged(record: Record, error: Diverged, state: "TrainState") -> str:
     """What is said of a run that ends because its loss is no number any more, after an epoch that was good."""
     accuracy = record.summary.test_accuracy
     figure = "" if accuracy is None else f" (test accuracy {accuracy:.1%})"
-    return f"{error}; the model of epoch {progress.best_epoch}{figure} is kept in {record.folder}"
+    return f"{error}; the model of epoch {state.best_epoch}{figure} is kept in {record.folder}"
 
 
 def _content(job: Job) -> tuple["Net", Backbone, Head, tuple[str, ...], "Preprocessing", "Format"]:

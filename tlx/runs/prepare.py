@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     """A configuration whose parts exist; nothing has been written, and nothing is wrong with the request."""
 

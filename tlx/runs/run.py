@@ -1,11 +1,12 @@
-"""One configuration, carried out: build, phases, save, measure. Used by the command line, a source task and a sweep."""
+"""One run: prepare, train, save, measure, record. Used by the command line, a source task and a sweep."""
 
 import contextlib
 import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from tlx.config import tracking_uri
 from tlx.config.identity import from_tree
-from tlx.config.schema import Config, Phase, source_task
+from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import Typed
 from tlx.core import folder_lock
 from tlx.core.atomic_files import unwritable
@@ -32,13 +33,17 @@ from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job, identify, network, prepare
 from tlx.runs.run_recorder import Record, Silent
 from tlx.runs.run_summary import Summary
+from tlx.runs.started_run import StartedRun
 from tlx.runs.stopwatch import Clock
+from tlx.runs.train_phases import train_phases
 from tlx.tracking import tracker as tracking
 from tlx.training import checkpoint
 from tlx.training.convergence import not_converged
 
 if TYPE_CHECKING:
-    from tlx.training.progress import Progress
+    from tlx.inference.predictor import Model
+    from tlx.training.metrics import Scores
+    from tlx.training.train_state import TrainState
 
 log = logging.getLogger("tlx")
 
@@ -75,113 +80,137 @@ def run(
         RequestError: the request cannot be carried out; nothing is left behind.
         KeyboardInterrupt: what was done until then is kept, and named in the message.
     """
-    clock, part = Clock(whole=within is None), within or Within()
-    writes = launch.writes()
+    clock, part, writes = Clock(whole=within is None), within or Within(), launch.writes()
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
     record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key, parent=part.parent)
     record.summary.requested = typed.requested() if typed else {}
-    name = name or _name(folder)
-    asked = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
-
-    def advice() -> str:
-        return f"to go on: python -m tlx resume {record.folder}" if record.opened else f"again: {command}"
-
+    name, said = name or _name(folder), typed if writes else None
+    to_others = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
     with (
         lines(quiet=part.quiet or not writes),
         record.ending(name),
-        launch.together(config.runtime, "tlx.runs.run:follow", asked, advice),
+        launch.together(config.runtime, "tlx.runs.run:follow", to_others, partial(_advice, record, command)),
     ):
         for line in tracking_uri.lines(config.tracking) if writes and within is None else ():
             log.info("%s", line)
-        for line in typed.warnings() if typed and writes else ():
+        for line in said.warnings() if said else ():
             log.warning("%s", line)
-        with process_group.first():
-            if job is None:
-                job = prepare(config, clock, typed if writes else None)
-                if writes and emulated(job.precision, job.device):
-                    log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
-            with clock.part("network"):
-                model_saving.try_out(job)
-        with clock.part("start" if config.source.dataset is None else "source"):
-            source = run_source(config, job, command, typed if writes else None)
-        from tlx.inference import predictor
-        from tlx.training import trainer
-        from tlx.training.progress import Progress
-        from tlx.training.solvers import restore
-
-        known = _known(job, source)
-        process_group.same("data or weights", known["identity"])
-        before = process_group.agreed(
-            run_state.claimed(record, config, job, known["identity"], resume) if writes else None
-        )
-        epochs = sum(phase.epochs or 0 for phase in job.phases.values())
-        progress = Progress(epochs=epochs, choose_by=config.evaluation.choose_by)
-        features, last = features_of(job), list(config.strategy.phases)[-1]
-        features.doing = lambda line: setattr(progress, "doing", line)
-        clock.counted("features", lambda: features.seconds)
-        record.served = features.served
-        record.before = before
-        with clock.part("tracking"):
-            record.open(name, config, job.plan, job.data, known)
-        record.folder = record.summary.folder = Path(process_group.agreed(str(record.folder)))
-        begin = refit.start(job)
-        if before is not None:
-            clock.add(before["seconds"])
-            checkpoint.load(record.folder, before, job.net, progress)
-            log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
-            if record.rows:
-                watch({**record.rows[-1], "epochs": progress.epochs})  # who was killed may not have seen it
-        if writes:
-            for images in (job.data.train, job.data.val, job.data.test):
-                job.decoded.add(images.digests(), dict(images.levels()))
-
+        job = _prepared(config, clock, job, said)
+        job, source = _after_source(config, clock, job, command, said)
+        started = _start(record, job, source, resume, name, watch)
         try:
-            with clock.part("other"), Display(progress, record.summary, job.plan) as display:
+            with clock.part("other"), Display(started.progress, record.summary, job.plan) as display:
+                started = dataclasses.replace(started, show=partial(_show, display, watch, started.state))
                 if record.summary.accuracy_before_training is None:
-                    look(record, job, features, "before", clock)
-                lost: Diverged | None = None
-                try:
-                    for phase, settings in () if refit.under_way(config, progress) else _left(job.phases, progress):
-                        rows = trainer.train(job.net, job.plans[phase], settings, features, config, progress)
-                        for row in clock.each("training", rows):
-                            with clock.part("saving"):
-                                record.row(row)
-                                record.keep(job.net if progress.epoch else None, progress)
-                            display.row(row)
-                            watch({**row, "epochs": progress.epochs})
-                        final = phase == last and not config.training.refit
-                        if config.evaluation.after_each_phase and not final and phase not in record.summary.after:
-                            look(record, job, features, phase, clock)
-                except Diverged as error:
-                    if not progress.best_epoch:
-                        raise
-                    restore(job.net, progress.best)
-                    lost = error
-                if config.training.refit and lost is None:
-                    job = refit.run(record, job, features, progress, begin, clock, display.row)
-                with clock.part("saving"):
-                    with process_group.first():
-                        model_saving.save(record, job, progress)
-                    # What is measured is what was saved: the network is built again from its files.
-                    saved = predictor.load(record.folder, str(job.device))
-                scores = look(record, *as_saved(job, saved, features), "after", clock)
-                model_saving.describe(record, scores, len(job.data.test))
-                if config.evaluation.after_each_phase and lost is None and not config.training.refit:
-                    record.look(last, scores, job.data.test, table=True)
-            if lost is None and (
-                line := not_converged(record.rows, job.phases, config.training.label_smoothing, len(job.data.classes))
-            ):
-                record.summary.not_converged = line
-                log.info("%s", line)
-            with clock.part("pictures"):
-                draw_samples(record, job, saved)
-            record.close(scores, job.data.test, progress, "finished" if lost is None else "diverged")
+                    look(record, job, started.features, "before", clock)
+                learned, lost = train_phases(started)
+                model, scores = _save_and_measure(started, learned, lost)
+            _close(started, learned, model, scores, lost)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(model_saving.interrupted(record, job, progress)) from error
+            raise KeyboardInterrupt(model_saving.interrupted(record, job, started.state)) from error
         if lost is not None:
-            raise Diverged(model_saving.diverged(record, lost, progress)) from lost
+            raise Diverged(model_saving.diverged(record, lost, started.state)) from lost
     return record.summary
+
+
+def _prepared(config: Config, clock: Clock, job: Job | None, typed: Typed | None) -> Job:
+    """What `prepare` makes of the configuration, where that is not done; a model of it can be saved and opened."""
+    with process_group.first():
+        if job is None:
+            job = prepare(config, clock, typed)
+            if launch.writes() and emulated(job.precision, job.device):
+                log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
+        with clock.part("network"):
+            model_saving.try_out(job)
+    return job
+
+
+def _after_source(config: Config, clock: Clock, job: Job, command: str, typed: Typed | None) -> tuple[Job, Path | None]:
+    """The job with the backbone that has learned the source task, and the task's folder; without one the job itself."""
+    with clock.part("start" if config.source.dataset is None else "source"):
+        folder = run_source(config, command, typed)
+        if folder is None:
+            return job, None
+        backbone = dataclasses.replace(config.backbone, weights=str(folder))
+        net, preprocessing = network(config, backbone, len(job.data.classes), job.device)
+        preprocessing = dataclasses.replace(preprocessing, range=job.preprocessing.range)
+        return dataclasses.replace(job, net=net, preprocessing=preprocessing), folder
+
+
+def _start(
+    record: Record,
+    job: Job,
+    source: Path | None,
+    resume: bool,
+    name: str,
+    watch: Callable[[Mapping[str, Any]], None],
+) -> StartedRun:
+    """Makes the run's folder, or goes on with that of an interrupted run, its network and its training state."""
+    from tlx.training.progress import Progress
+    from tlx.training.train_state import TrainState
+
+    config, clock, known = job.config, record.clock, _known(job, source)
+    process_group.same("data or weights", known["identity"])
+    claimed = run_state.claimed(record, config, job, known["identity"], resume) if record.writes else None
+    before = process_group.agreed(claimed)
+    epochs = sum(phase.epochs or 0 for phase in job.phases.values())
+    progress = Progress(TrainState(epochs=epochs, choose_by=config.evaluation.choose_by))
+    features = features_of(job, doing=progress.say)
+    clock.counted("features", lambda: features.seconds)
+    with clock.part("tracking"):
+        record.open(name, config, job.plan, job.data, known, before, features.served)
+    record.folder = record.summary.folder = Path(process_group.agreed(str(record.folder)))
+    untrained = refit.start(job)
+    if before is not None:
+        clock.add(before["seconds"])
+        checkpoint.load(record.folder, before, job.net, progress.state)
+        log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
+        if record.rows:
+            watch({**record.rows[-1], "epochs": progress.epochs})  # who was killed may not have seen it
+    if record.writes:
+        for images in (job.data.train, job.data.val, job.data.test):
+            job.decoded.add(images.digests(), dict(images.levels()))
+    return StartedRun(job, features, progress, record, clock, watch, untrained)
+
+
+def _show(
+    display: Display, watch: Callable[[Mapping[str, Any]], None], state: "TrainState", row: Mapping[str, Any]
+) -> None:
+    display.row(row)
+    watch({**row, "epochs": state.epochs})
+
+
+def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> tuple["Model", "Scores"]:
+    """Saves the network as it is now. What is measured is what was saved: it is built again from its files."""
+    from tlx.inference import predictor
+
+    record, config = run.record, learned.config
+    with run.clock.part("saving"):
+        with process_group.first():
+            model_saving.save(record, learned, run.state)
+        model = predictor.load(record.folder, str(learned.device))
+    scores = look(record, *as_saved(learned, model, run.features), "after", run.clock)
+    model_saving.describe(record, scores, len(learned.data.test))
+    if config.evaluation.after_each_phase and lost is None and not config.training.refit:
+        record.look(list(learned.phases)[-1], scores, learned.data.test, table=True)
+    return model, scores
+
+
+def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost: Diverged | None) -> None:
+    """Writes what is left of the run's folder: pictures and the summary."""
+    record, data, smoothing = run.record, learned.data, learned.config.training.label_smoothing
+    if lost is None and (line := not_converged(record.rows, learned.phases, smoothing, len(data.classes))):
+        record.summary.not_converged = line
+        log.info("%s", line)
+    with run.clock.part("pictures"):
+        draw_samples(record, learned, model)
+    record.close(scores, data.test, run.state, "finished" if lost is None else "diverged")
+
+
+def _advice(record: Record, command: str) -> str:
+    """What to do when a rank has died."""
+    return f"to go on: python -m tlx resume {record.folder}" if record.opened else f"again: {command}"
 
 
 def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> None:
@@ -191,17 +220,8 @@ def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> 
     run(from_tree(tree), Path(folder), command=command, resume=resume)
 
 
-def _left(phases: Mapping[str, Phase], progress: "Progress") -> Iterator[tuple[str, Phase]]:
-    """The phases that are not through, in order, from the one in which the run stands."""
-    names = list(phases)
-    if progress.phase and progress.phase not in names:
-        raise RequestError(f"{checkpoint.FILE}: damaged (phase {progress.phase}); remove it to start the run anew")
-    start = names.index(progress.phase) if progress.phase else 0
-    return ((name, phases[name]) for name in names[start:])
-
-
-def run_source(config: Config, job: Job, command: str, typed: Typed | None = None) -> Path | None:
-    """Trains the backbone on the source task, or finds that done, and puts it under the job; the run's folder."""
+def run_source(config: Config, command: str, typed: Typed | None = None) -> Path | None:
+    """Trains the backbone on the source task, or finds that done; the folder of that run, None without a source."""
     task = source_task(config)
     if task is None:
         return None
@@ -234,9 +254,6 @@ def run_source(config: Config, job: Job, command: str, typed: Typed | None = Non
                 except Diverged as error:
                     raise Diverged(f"source task {config.source.name}: {error}") from error
             log.info("source task %s: done, now the transfer", config.source.name)
-    backbone = dataclasses.replace(config.backbone, weights=str(folder))
-    job.net, preprocessing = network(config, backbone, len(job.data.classes), job.device)
-    job.preprocessing = dataclasses.replace(preprocessing, range=job.preprocessing.range)
     return folder
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tlx.inference.predictor import Prediction
     from tlx.tracking.tracker import Status
     from tlx.training.metrics import Scores
-    from tlx.training.progress import Progress
+    from tlx.training.train_state import TrainState
 
 # Of the summary, by a checkpoint.
 KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features", "refit"}
@@ -74,7 +74,6 @@ class Record:
         self.rows: list[dict[str, Any]] = []
         self.opened, self.log_model = False, True
         self.register: str | None = None
-        self.before: dict[str, Any] | None = None  # what the checkpoint said, of a run that goes on
         self.state: dict[str, Any] = {}  # what every checkpoint says
         self.served: Counter[str] = Counter()  # of this process: the `rows` that were cached, and those `read`
         self._served: Mapping[str, int] = {}  # of the run before it was interrupted
@@ -92,15 +91,26 @@ class Record:
         if not self.within_sweep:
             self._within.enter_context(alone(folder))
         self.folder = self.summary.folder = folder
-        self.before = read(folder)
-        return self.before
+        return read(folder)
 
-    def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
+    def open(
+        self,
+        name: str,
+        config: Config,
+        plan: list[dict[str, Any]],
+        data: Data,
+        known: Mapping[str, Any],
+        before: dict[str, Any] | None,
+        served: Counter[str],
+    ) -> None:
         """Makes the folder and the MLflow run, or goes on with those of an interrupted run.
 
-        `known`: values of the summary that are there before training.
+        Args:
+            known: values of the summary that are there before training.
+            before: what the checkpoint said, of a run that goes on.
+            served: the feature cache's count of the rows of this process; it grows.
         """
-        before = self.before
+        self.served = served
         if before is None:
             self.folder = self.summary.folder = new_folder(self.folder, reuse=self.within_sweep)
             if not self.within_sweep:
@@ -173,12 +183,12 @@ class Record:
             if why:
                 log.info("what MLflow has not got is in the folder; to send it: python -m tlx sync %s", self.folder)
 
-    def keep(self, net: "nn.Module | None" = None, progress: "Progress | None" = None) -> None:
+    def keep(self, net: "nn.Module | None" = None, state: "TrainState | None" = None) -> None:
         """Writes the checkpoint: where the run stands, between two epochs."""
         self._count()
         found = {name: getattr(self.summary, name) for name in KEPT}
         self._keeper.keep(
-            {**self.state, "rows": self.rows, "summary": found, "seconds": self.clock.total()}, net, progress
+            {**self.state, "rows": self.rows, "summary": found, "seconds": self.clock.total()}, net, state
         )
 
     def _count(self) -> None:
@@ -241,13 +251,13 @@ class Record:
         self._metrics("val", mlflow_log.val_metrics(figures))
         self.tracker.metrics(figures, self.summary.epochs)
 
-    def close(self, scores: "Scores", images: Images, progress: "Progress", status: str = "finished") -> None:
+    def close(self, scores: "Scores", images: Images, state: "TrainState", status: str = "finished") -> None:
         """Keeps the pictures, the model and the summary of a run that is through.
 
         `status`: only a model of a `finished` run goes into the registry.
         """
         summary = self.summary
-        self.best(progress.best_epoch)
+        self.best(state.best_epoch)
         summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
         with self.clock.part("pictures"):
             self._pictures(scores, images)
@@ -407,14 +417,23 @@ class Silent(Record):
 
     writes = False
 
-    def open(self, name: str, config: Config, plan: list[dict[str, Any]], data: Data, known: Mapping[str, Any]) -> None:
+    def open(
+        self,
+        name: str,
+        config: Config,
+        plan: list[dict[str, Any]],
+        data: Data,
+        known: Mapping[str, Any],
+        before: dict[str, Any] | None,
+        served: Counter[str],
+    ) -> None:
         self.opened = True
-        self.rows = list(self.before["rows"]) if self.before else []
-        kept = {key: self.before["summary"][key] for key in KEPT & self.before["summary"].keys()} if self.before else {}
+        self.rows = list(before["rows"]) if before else []
+        kept = {key: before["summary"][key] for key in KEPT & before["summary"].keys()} if before else {}
         for key, value in {**known, **kept}.items():
             setattr(self.summary, key, value)
 
-    def keep(self, net: "nn.Module | None" = None, progress: "Progress | None" = None) -> None: ...
+    def keep(self, net: "nn.Module | None" = None, state: "TrainState | None" = None) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -427,7 +446,7 @@ class Silent(Record):
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None: ...
 
-    def close(self, scores: "Scores", images: Images, progress: "Progress", status: str = "finished") -> None: ...
+    def close(self, scores: "Scores", images: Images, state: "TrainState", status: str = "finished") -> None: ...
 
     @contextmanager
     def ending(self, name: str) -> Iterator[None]:

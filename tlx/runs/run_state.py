@@ -54,7 +54,8 @@ def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
         if not Path(done["source"]).is_dir():  # what it began with is no more to be seen
             return
         backbone = dataclasses.replace(config.backbone, weights=done["source"])
-        job.net, _ = network(here, backbone, len(job.data.classes), job.device)
+        net, _ = network(here, backbone, len(job.data.classes), job.device)
+        job = dataclasses.replace(job, net=net)
     ran = torch.device(done["device"] if done["device"] in ("cpu", "mps") else "cuda")
     job = dataclasses.replace(job, config=config, device=ran, precision=done["precision"])
     if identify(job) != done["identity"]:

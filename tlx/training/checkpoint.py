@@ -1,7 +1,7 @@
 """Where an unfinished run stands, on disk: one file in its folder, written after epochs, removed when all is done.
 
 Tensors and JSON only (safetensors, the JSON in its header), so that opening one executes nothing; written whole or not
-at all. What it holds is all there is: `solvers.Progress` says why no random state is needed.
+at all. What it holds is all there is: `TrainState` says why no random state is needed.
 """
 
 import json
@@ -18,7 +18,7 @@ from tlx.core.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tlx.training.progress import Progress
+    from tlx.training.train_state import TrainState
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
@@ -42,23 +42,21 @@ class Keeper:
         self._size = 0  # bytes of the last one
         self.epoch = 0  # how far the file goes
 
-    def keep(
-        self, state: Mapping[str, Any], net: "nn.Module | None" = None, progress: "Progress | None" = None
-    ) -> None:
-        """Writes `state` (JSON), the tensors that training has moved, the best of them and the optimizer's.
+    def keep(self, run: Mapping[str, Any], net: "nn.Module | None" = None, state: "TrainState | None" = None) -> None:
+        """Writes `run` (JSON) and the training state, with the tensors that it has moved, the best and the optimizer's.
 
         Raises:
             RequestError: the disk is full, or the folder cannot be written.
         """
         began = time.perf_counter()
-        early = progress is not None and began < self._next
+        early = state is not None and began < self._next
         if early and self._size > _SMALL:
             return
         tensors, content = dict[str, "Tensor"](), dict[str, Any]()
-        if net is not None and progress is not None:
-            tensors, content = _packed(net, progress)
+        if net is not None and state is not None:
+            tensors, content = _packed(net, state)
             self._size = sum(tensor.nbytes for tensor in tensors.values())
-        self._waiting = tensors, {"version": VERSION, "tlx": __version__, **state, **content}
+        self._waiting = tensors, {"version": VERSION, "tlx": __version__, **run, **content}
         if not early:
             self.flush()
             self._next = time.perf_counter() + _PACE * (time.perf_counter() - began)
@@ -119,8 +117,8 @@ def read(folder: Path) -> dict[str, Any]:
     return whole
 
 
-def load(folder: Path, state: Mapping[str, Any], net: "nn.Module", progress: "Progress") -> None:
-    """Puts the tensors of the checkpoint in `folder`, of which `read` gave the state, into `net` and `progress`.
+def load(folder: Path, run: Mapping[str, Any], net: "nn.Module", state: "TrainState") -> None:
+    """Puts the checkpoint in `folder`, of which `read` gave `run`, into `net` and `state`.
 
     Raises:
         RequestError: it does not fit the network.
@@ -129,45 +127,45 @@ def load(folder: Path, state: Mapping[str, Any], net: "nn.Module", progress: "Pr
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if "progress" not in state:  # nothing was trained yet
+    if "progress" not in run:  # nothing was trained yet
         return
     path = folder / FILE
     try:
         tensors = load_file(path)
         own = net.state_dict()
         with torch.no_grad():
-            for name in state["moved"]:
+            for name in run["moved"]:
                 if own[name].shape != tensors[f"net/{name}"].shape:
                     raise ValueError(f"{name} is of another shape")
                 own[name].copy_(tensors[f"net/{name}"])
-        known = state["progress"]
+        known = run["progress"]
         if "best_loss" in known:  # of a version that chose by it alone
             known = {**known, "best_score": -known["best_loss"]}
         for name in _PLAIN:
-            setattr(progress, name, known[name])
-        progress.moved = set(state["moved"])
-        progress.best = {n: tensors.get(f"best/{n}", own[n]).to(own[n].device).clone() for n in state["best"]}
-        progress.optimizer_state = _joined(state["optimizer"], tensors)
+            setattr(state, name, known[name])
+        state.moved = set(run["moved"])
+        state.best = {n: tensors.get(f"best/{n}", own[n]).to(own[n].device).clone() for n in run["best"]}
+        state.optimizer_state = None if run["optimizer"] is None else _joined(run["optimizer"], tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(
             f"{path}: does not fit the network ({' '.join(str(error).split())}); remove it to start the run anew"
         ) from error
 
 
-def _packed(net: "nn.Module", progress: "Progress") -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+def _packed(net: "nn.Module", state: "TrainState") -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     own, tensors = net.state_dict(), dict[str, "Tensor"]()
-    for name in sorted(progress.moved):
+    for name in sorted(state.moved):
         tensors[f"net/{name}"] = own[name]
-    if progress.best_epoch != progress.epoch:  # else the best is what is there
-        tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
-    assert progress.optimizer is not None
-    optimizer = _split(progress.optimizer.state_dict(), tensors)
+    if state.best_epoch != state.epoch:  # else the best is what is there
+        tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    # A solver without an optimizer has no state of its own.
+    optimizer = None if state.optimizer is None else _split(state.optimizer.state_dict(), tensors)
     # Copies: two names may share one memory, which the format refuses, and channels_last is none of its layouts.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = {
-        "progress": {name: getattr(progress, name) for name in _PLAIN},
-        "moved": sorted(progress.moved),
-        "best": sorted(progress.best),
+        "progress": {name: getattr(state, name) for name in _PLAIN},
+        "moved": sorted(state.moved),
+        "best": sorted(state.best),
         "optimizer": optimizer,
     }
     return tensors, content

@@ -1,4 +1,4 @@
-"""Optimizers and schedules that YAML files name."""
+"""Optimizers, schedules and solvers that YAML files name."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError, reason
+from tlx.training.solver_context import Solver
 
 
 def optimizer_for(node: Mapping[str, Any], parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -43,3 +44,8 @@ def go_on(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 def schedule_for(node: Mapping[str, Any]) -> Callable[[float, int], float]:
     """The schedule that a YAML names by `_target_`: (epochs done, of how many) → factor."""
     return component(node, "schedule")
+
+
+def solver_for(node: str | Mapping[str, Any]) -> Solver:
+    """The solver that a YAML names by `_target_`, or one of tlx's own by its name."""
+    return component({"_target_": f"tlx.training.solvers.{node}"} if isinstance(node, str) else node, "solver")

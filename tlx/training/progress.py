@@ -1,50 +1,68 @@
-"""Where a run stands between two epochs."""
+"""Where a run stands at any moment, for a display; nothing of it is needed to go on with the run."""
 
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from tlx.core.choose_by import DEFAULT
+from tlx.training.train_state import TrainState
 
 
 @dataclass
 class Progress:
-    """Where a run stands: what a display may look at while it goes on, and all that a checkpoint needs between epochs.
+    """What a display reads from another thread: the training state between epochs, and what happens within one.
 
-    No state of training lives elsewhere. Random draws need none: each epoch begins by seeding every generator from
-    (seed, phase, epoch), an image's views come from (seed, epoch, index); a schedule is a function of the epoch, and
-    bf16 needs no loss scale.
+    Attributes:
+        state: only read.
+        doing: what is done between epochs, in words.
+        batch, batches: of the running epoch.
+        loss: of the last batch, nats.
+        images_per_second: in the last epoch.
+        since: when the running epoch began, by time.perf_counter.
     """
 
-    phase: str = ""
-    doing: str = ""  # what is done between epochs, in words
-    within: int = 0  # epochs done in this phase
-    waited: int = 0  # of these, those since the best
-    epoch: int = 0  # done, over all phases
-    epochs: int = 0  # planned, over all phases
-    choose_by: str = DEFAULT  # the figure of the validation images that chooses the epoch
+    state: TrainState = field(default_factory=TrainState)
+    doing: str = ""
     batch: int = 0
     batches: int = 0
-    loss: Tensor | float = math.nan  # of the last batch, nats
-    val_accuracy: float = math.nan
+    loss: Tensor | float = math.nan
     images_per_second: float = math.nan
-    seconds: float = 0.0  # spent in epochs that are done
-    since: float = 0.0  # when the running epoch began, by time.perf_counter
-    best_epoch: int = 0  # over all phases; 0: none yet
-    best_score: float = -math.inf  # of that epoch, by `choose_by` (`choice.score`)
-    best: dict[str, Tensor] = field(default_factory=dict)  # what can change in the phase, as it was then
-    moved: set[str] = field(default_factory=set)  # the names of all tensors that any phase so far can have changed
-    optimizer: torch.optim.Optimizer | None = None  # of this phase
-    optimizer_state: dict[str, Any] | None = None  # what a checkpoint had; taken by the phase that goes on
+    since: float = 0.0
+
+    @property
+    def phase(self) -> str:
+        """The name of the phase that has begun."""
+        return self.state.phase
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done, over all phases."""
+        return self.state.epoch
+
+    @property
+    def epochs(self) -> int:
+        """Epochs planned, over all phases."""
+        return self.state.epochs
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch so far, over all phases; 0: none yet."""
+        return self.state.best_epoch
+
+    @property
+    def val_accuracy(self) -> float:
+        """Of the last epoch, 0..1."""
+        return self.state.val_accuracy
 
     @property
     def eta(self) -> float:
-        """Seconds left, by the mean of what is done."""
+        """Seconds left, by the mean of what is done; NaN where nothing is."""
         running = self.batch / self.batches if self.batches else 0.0
-        spent = self.seconds + (time.perf_counter() - self.since if running else 0.0)
-        done = self.epoch + running
-        return spent / done * max(self.epochs - done, 0) if done and spent else math.nan
+        spent = self.state.seconds + (time.perf_counter() - self.since if running else 0.0)
+        done = self.state.epoch + running
+        return spent / done * max(self.state.epochs - done, 0) if done and spent else math.nan
+
+    def say(self, doing: str) -> None:
+        """What is done between epochs; "" when it is done."""
+        self.doing = doing

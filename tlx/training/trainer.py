@@ -1,15 +1,27 @@
-"""Phases in order: plan, frozen features, solver, and the best epoch put back."""
+"""A phase of a run: plan, frozen features, the solver's epochs, validation, and the best epoch put back."""
 
 import math
+import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 from torch import nn
 
 from tlx.config.schema import Config, Phase
+from tlx.core.choose_by import score
+from tlx.core.errors import Diverged
+from tlx.core.seeding import seed_all
+from tlx.distributed import process_group
+from tlx.features.batches import Rows
 from tlx.features.feature_cache import Features
-from tlx.training.phase_plan import Plan, prepare
+from tlx.training.evaluation import logits, validation
+from tlx.training.optimizers import solver_for
+from tlx.training.phase_plan import Plan, prepare, set_mode
 from tlx.training.progress import Progress
-from tlx.training.solvers import SOLVERS, Row, restore, snapshot
+from tlx.training.snapshots import restore, snapshot
+from tlx.training.solver_context import SolverContext, Trained
+
+Row = dict[str, Any]
 
 
 def train(
@@ -24,23 +36,95 @@ def train(
 ) -> Iterator[Row]:
     """Trains one phase and yields a row an epoch; when it is through, `net` is as it was in its best epoch.
 
+    The caller may stop between two rows: `progress.state.best` has the best epoch so far. With the state of a
+    checkpoint and the network as it was then, the phase goes on where it stood.
+
     `last`: the epoch of the phase, from 1, after which it ends whatever it has reached. Then no image is held out,
     nothing is chosen, and `net` is as it is after that epoch.
 
-    The caller may stop between two rows: `progress.best` has the best epoch so far. With the `progress` of a checkpoint
-    and the network as it was then, the phase goes on where it stood.
+    Yields and raises as `epochs`.
     """
+    state = progress.state
     prepare(net, plan)
-    if progress.phase != plan.phase:
-        # Until the phase has an epoch of its own, the best is what it starts from: the caller may stop in the first.
-        progress.best, progress.best_score = snapshot(net, plan), -math.inf
-        progress.phase, progress.within, progress.waited = plan.phase, 0, 0
-        progress.moved |= progress.best.keys()
+    if state.phase != plan.phase:
+        state.begin(plan.phase, snapshot(net, plan))
     fit = features.rows(net, plan.cut, "train", training=True)
     held_out = features.rows(net, plan.cut, "val") if last is None else None
-    solver = SOLVERS[phase.solver]
-    yield from solver(
-        net, plan, fit, held_out, phase, config.training, progress, seed=config.seed, precision=features.precision,
-        last=last,
-    )  # fmt: skip
-    restore(net, progress.best)
+    planned = cast(int, phase.epochs) if last is None else last
+    yield from epochs(
+        SolverContext(net, plan, fit, phase, config.training, planned, progress, config.seed, features.precision),
+        held_out,
+    )
+    restore(net, state.best)
+
+
+def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
+    """Trains by the phase's solver, validates each epoch and keeps the best one; a row an epoch.
+
+    Args:
+        context: its state and progress are kept up to date; epochs that are done are not trained again.
+        held_out: the validation images' rows as they come out of `net[:plan.cut]`. None: nothing is chosen, the last
+            epoch is the one whose tensors are in `state.best`.
+
+    Yields:
+        A row an epoch: phase, epoch (from 1, over all phases), train_loss and, where images are held out, val_loss
+        (nats), val_accuracy and the figure that chooses (0..1), lr (of the head), images_per_second, seconds.
+
+    Raises:
+        Diverged: the loss became infinite or not a number.
+    """
+    net, plan, state, progress = context.net, context.plan, context.state, context.progress
+    patience = math.inf if held_out is None or context.phase.patience is None else context.phase.patience
+    solver = solver_for(context.phase.solver)(context)
+    while state.within < context.epochs and state.waited < patience:
+        began = progress.since = time.perf_counter()
+        progress.batch = 0
+        seed_all(context.seed, plan.phase, state.within)
+        set_mode(net, plan)
+        trained = next(solver, None)
+        if trained is None:  # it has converged
+            break
+        rate = len(context.fit.y) / (time.perf_counter() - began)
+        figures = _validated(context, held_out)
+        train_loss, figures = process_group.agreed((trained.train_loss, figures))  # every rank decides alike
+        seconds = time.perf_counter() - began
+        state.epoch, state.seconds = state.epoch + 1, state.seconds + seconds
+        state.val_accuracy = figures.get("val_accuracy", math.nan)
+        progress.batch, progress.images_per_second = 0, rate
+        if not math.isfinite(train_loss) or not math.isfinite(figures.get("val_loss", 0.0)):
+            raise _diverged(context, Trained(train_loss, trained.lr), figures)
+        state.within, state.waited = state.within + 1, state.waited + 1
+        if held_out is None:
+            state.best = snapshot(net, plan)
+        elif (found := score(figures, state.choose_by)) > state.best_score:
+            best = snapshot(net, plan)
+            # Together: who interrupts this finds the epoch and its tensors, or those before.
+            state.best, state.best_score, state.best_epoch, state.waited = best, found, state.epoch, 0
+        yield {
+            "phase": plan.phase,
+            "epoch": state.epoch,
+            "train_loss": train_loss,
+            **figures,
+            "lr": trained.lr,
+            "images_per_second": rate,
+            "seconds": seconds,
+        }
+    state.epochs -= context.epochs - state.within  # those that patience saved
+
+
+def _validated(context: SolverContext, held_out: Rows | None) -> dict[str, float]:
+    if held_out is None:
+        return {}
+    return validation(logits(context.tail, held_out, context.precision), held_out.y, context.state.choose_by)
+
+
+def _diverged(context: SolverContext, trained: Trained, figures: dict[str, float]) -> Diverged:
+    """What to say, and to change."""
+    phase, peak = context.plan.phase, cast(float, context.phase.lr)
+    rate = "" if trained.lr == peak else f" at a learning rate of {trained.lr:.3g}"
+    validated = f" (validation {figures['val_loss']})" if figures else ""
+    clip = "" if context.training.clip_norm is not None else ", or training.clip_norm=1"
+    return Diverged(
+        f"phase {phase}, epoch {context.state.epoch}: the loss is {trained.train_loss}{validated}{rate}; "
+        f"take a lower learning rate than {peak:g} (as strategy.phases.{phase}.lr={peak / 10:.3g}){clip}"
+    )

@@ -1,0 +1,44 @@
+"""A run that has started: what its steps share, from the first look at the test set to the last epoch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlx.runs.prepare import Job
+from tlx.runs.run_recorder import Record
+from tlx.runs.stopwatch import Clock
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlx.features.feature_cache import Features
+    from tlx.training.progress import Progress
+    from tlx.training.train_state import TrainState
+
+
+@dataclass(frozen=True)
+class StartedRun:
+    """A run whose folder is there.
+
+    Attributes:
+        job: what was prepared.
+        features: of its images.
+        progress: what its display reads.
+        record: what writes its folder.
+        clock: what counts its time.
+        show: is called with each epoch's row.
+        untrained: what the phases can change, as it was before training, where a refit will need it.
+    """
+
+    job: Job
+    features: "Features"
+    progress: "Progress"
+    record: Record
+    clock: Clock
+    show: Callable[[Mapping[str, Any]], None]
+    untrained: "Mapping[str, Tensor]"
+
+    @property
+    def state(self) -> "TrainState":
+        """Where its training stands."""
+        return self.progress.state

@@ -1,0 +1,60 @@
+"""The training of a run: its phases, and where it is asked for the refit, each epoch recorded and shown."""
+
+from collections.abc import Iterator, Mapping
+
+from tlx.config.schema import Phase
+from tlx.core.errors import Diverged, RequestError
+from tlx.runs import refit
+from tlx.runs.final_evaluation import look
+from tlx.runs.prepare import Job
+from tlx.runs.started_run import StartedRun
+from tlx.training import checkpoint
+
+__all__ = ["train_phases"]
+
+
+def train_phases(run: StartedRun) -> tuple[Job, Diverged | None]:
+    """Trains what is left of a run; its network is then as the model is saved.
+
+    Returns the job with the images that the model has learned from, and what ended the training before its end: then
+    the network is as it was in its best epoch.
+
+    Raises:
+        Diverged: in the first epoch; there is no model.
+    """
+    from tlx.training.snapshots import restore
+
+    try:
+        if not refit.under_way(run.job.config, run.state):
+            _choose(run)
+    except Diverged as error:
+        if not run.state.best_epoch:
+            raise
+        restore(run.job.net, run.state.best)
+        return run.job, error
+    return (refit.run(run) if run.job.config.training.refit else run.job), None
+
+
+def _choose(run: StartedRun) -> None:
+    """The phases with validation, from the one in which the run stands."""
+    from tlx.training import trainer
+
+    job, config, record, clock = run.job, run.job.config, run.record, run.clock
+    for name, phase in _left(job.phases, run.state.phase):
+        rows = trainer.train(job.net, job.plans[name], phase, run.features, config, run.progress)
+        for row in clock.each("training", rows):
+            with clock.part("saving"):
+                record.row(row)
+                record.keep(job.net, run.state)
+            run.show(row)
+        final = name == list(job.phases)[-1] and not config.training.refit
+        if config.evaluation.after_each_phase and not final and name not in record.summary.after:
+            look(record, job, run.features, name, clock)
+
+
+def _left(phases: Mapping[str, Phase], begun: str) -> Iterator[tuple[str, Phase]]:
+    """The phases that are not through, in order; `begun`: the last one that has begun, "" where none has."""
+    names = list(phases)
+    if begun and begun not in names:
+        raise RequestError(f"{checkpoint.FILE}: damaged (phase {begun}); remove it to start the run anew")
+    return ((name, phases[name]) for name in names[names.index(begun) if begun else 0 :])

@@ -1,0 +1,62 @@
+"""What a solver gets and what it yields. A solver is a function that a YAML names by `_target_`; see `solvers.sgd`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from tlx.config.schema import Phase, Training
+from tlx.features.batches import Rows
+from tlx.training.phase_plan import Plan
+from tlx.training.progress import Progress
+from tlx.training.train_state import TrainState
+
+
+@dataclass(frozen=True)
+class SolverContext:
+    """A phase to be trained.
+
+    Attributes:
+        net: all stages. What learns requires gradients already; nothing else may change.
+        plan: what learns, and the cut.
+        fit: the training images' rows as they come out of `net[:plan.cut]`.
+        phase: with its optimizer, schedule, rate and batch size.
+        training: what all phases share.
+        epochs: how many to train at most; the schedule is that of `phase.epochs`.
+        progress: its `batch`, `batches` and `loss` are shown while an epoch goes on.
+        seed: of the run. The trainer seeds all generators before each epoch.
+        precision: the format of evaluation.
+    """
+
+    net: nn.Sequential
+    plan: Plan
+    fit: Rows
+    phase: Phase
+    training: Training
+    epochs: int
+    progress: Progress = field(default_factory=Progress)
+    seed: int = 0
+    precision: str = "fp32"
+
+    @property
+    def state(self) -> TrainState:
+        """The training state: read `within` (epochs done: the first to train) and `optimizer_state` (of a checkpoint;
+        set to None where it is used), write `optimizer`."""
+        return self.progress.state
+
+    @property
+    def tail(self) -> nn.Sequential:
+        """The stages behind the cut."""
+        return self.net[self.plan.cut :]
+
+
+class Trained(NamedTuple):
+    """An epoch of a solver: the mean training loss (nats) and the learning rate of the head in its last step."""
+
+    train_loss: float
+    lr: float
+
+
+# Trains the tail in place and yields after each epoch. It may end before `context.epochs`, where it has converged.
+Solver = Callable[[SolverContext], Iterator[Trained]]
