@@ -298,6 +298,9 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(person: Person) -> 
     assert (said.code, person.files()) == (0, set())
     assert "would be downloaded: resnet18-f37072fd.pth from https://" in said.out
     assert re.search(r"phase tune: layer4 input, [\d,]+ bytes an image", said.out)
+    assert re.search(
+        r"layer4 input, val: \d+ images, [\d.]+ .iB, computed once from the images and cached in ", said.out
+    )
     assert re.search(r"layer4 +8,393,728 +8,393,728 +0\.0001", said.out)
     said = person.types("--dry-run", "experiment=shapes_transfer")
     assert said.out.index("the source task shapes comes first") < said.out.index("then the transfer")

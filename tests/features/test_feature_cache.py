@@ -27,6 +27,7 @@ from tlx.datasets.images import Images, Stacked
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import Kept, Pixels, Rows
 from tlx.features.feature_cache import Features
+from tlx.features.feature_plan import PlannedRows
 from tlx.features.feature_rows import Mapped, Outline
 from tlx.runs.build_features import features_of
 from tlx.runs.components import written
@@ -232,6 +233,58 @@ def test_what_a_phase_has_changed_is_not_stored(tmp_path: Path) -> None:
         list(trainer.train(tuned.job.net, tuned.job.plans[name], phase, tuned.features, tuned.job.config, Progress()))
     assert tuned.features.store is not None
     assert tuned.features.store.entries() == []
+
+
+# What is planned is what is done.
+
+
+@pytest.mark.parametrize(
+    "features", [{}, {"store": 0}, {"budget": 0}, {"budget": 0, "store": 0}, {"budget": 3000}, {"mode": "live"}]
+)
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip"])
+def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
+    tmp_path: Path, augmentation: str, features: dict[str, Any]
+) -> None:
+    run = Run(tmp_path, "strategy=gradual", f"augmentation={augmentation}", **features)
+    cut = max(run.features.cuts)
+    for part, training in (("train", True), ("val", False)):
+        plan = run.features.plan(run.job.net, cut, part, training=training)
+        assert plan == run.features.plan(run.job.net, cut, part, training=training)
+        assert [rows.cut for rows in plan.chain] == sorted(run.features.cuts, reverse=True)
+        assert not run.features._kept or part == "val"
+        run.rows(part, cut, training=training)
+        pixels = run.features._pixels(part, training)
+        for rows in plan.chain:
+            kept = run.features._found(pixels, rows.cut, rows.content)
+            if rows.place in ("", "files"):
+                assert (kept is not None) == (rows.place == "files")
+                assert kept is None or all(isinstance(view, Mapped) for view in kept.views)
+            else:
+                assert kept is not None
+                assert sum(view.nbytes for view in kept.views if isinstance(view, Tensor)) == rows.bytes
+        if plan.chain[0].place:
+            (made,) = run.features.plan(run.job.net, cut, part, training=training).chain
+            assert (made.place, made.stage) == ("made", plan.chain[0].stage)
+    assert run.features.store is not None
+    stored = {entry.space for entry in run.features.store.entries()}
+    assert stored <= {rows.namespace for part in ("train", "val") for rows in _planned(tmp_path, features, part)}
+
+
+def _planned(folder: Path, features: dict[str, Any], part: str) -> tuple[PlannedRows, ...]:
+    run = Run(folder, "strategy=gradual", **features)
+    return run.features.plan(run.job.net, max(run.features.cuts), part).chain
+
+
+def test_rows_of_what_a_phase_has_changed_are_planned_anew_and_not_for_later_runs(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    cut = run.job.plans["probe"].cut
+    run.rows()
+    with torch.no_grad():
+        next(run.job.net[:cut].parameters()).add_(1)
+    (before, *_) = run.features.plan(run.job.net, cut, "train").chain
+    assert (before.made, before.namespace) == (False, "")
+    run.rows()
+    assert run.features.plan(run.job.net, cut, "train").chain[0].made
 
 
 # Views.

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -20,14 +21,13 @@ from tlx.core.device import device_name, free_bytes
 from tlx.distributed import process_group
 from tlx.features.batches import Kept, Pixels, Rows, Through
 from tlx.features.disk_cache import Store, mib
+from tlx.features.feature_plan import FILES, NOWHERE, FeaturePlan, Memory, PlannedRows, decided
 from tlx.features.feature_rows import Known, Mapped, Outline, Task, outline
 from tlx.features.frozen_forward import Forward, recipe
 from tlx.features.sharded_features import made_together
 from tlx.features.weight_fingerprint import fingerprint
 
 FORMAT = 4  # of the rows that are kept across runs: one more for every change of what a forward pass computes
-_SHARE = 0.5  # of the memory that is free
-_MOST = 0.9  # of it, whatever the budget
 
 
 @dataclass
@@ -71,7 +71,6 @@ class Features:
     _untrained: dict[int, str] = field(default_factory=dict)
     _outlines: dict[int, Outline] = field(default_factory=dict)
     _live: set[tuple[int, int]] = field(default_factory=set)
-    _promised: int = 0  # bytes of rows that are being made: memory is taken only as they are written
 
     def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
@@ -79,13 +78,28 @@ class Features:
         Where nothing random precedes the cut, or views are kept, they are computed once for each content of
         `net[:cut]`; where they do not fit, or are random, the frozen part runs for each batch.
         """
+        net[:cut].eval()
+        pixels = self._pixels(part, training)
+        for slot, (content, _) in list(self._kept.items()):
+            if slot[0] == id(pixels) and slot[1] <= cut and content != fingerprint(net[: slot[1]]):
+                del self._kept[slot]  # these stages have learned since
+        plan = self.plan(net, cut, part, training=training)
+        if cut and not plan.chain[0].views:
+            self._say_live(plan.chain[0], pixels)
+        return self._rows(net, plan.chain, pixels)
+
+    def plan(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> FeaturePlan:
+        """What `rows` would do now: which rows are cached, where, and what they are computed from.
+
+        Nothing is computed but the shape of a row, from one image.
+        """
         for known in {*self.cuts, cut} - self._untrained.keys():
             self._untrained[known] = fingerprint(net[:known])
-        pixels = self.random if training and self.random is not None else self.parts[part]
+        chain = [cut, *sorted((c for c in self.cuts if c < cut), reverse=True)]
+        pixels = self._pixels(part, training)
         views = 0 if self.mode == "live" else 1 if pixels is not self.random else self.views or 0
-        if cut and not views:
-            self._say_live(net, cut, part, pixels)
-        return self._rows(net, cut, part, pixels, views)
+        wanted = [self._wanted(net, c, part, pixels, views) for c in chain]
+        return decided(wanted, self._memories(), self.budget)
 
     def train_on(self, pixels: Pixels, random: Pixels | None) -> None:
         """From now on these are the training images (`random`: their random views); rows of those before are let go."""
@@ -94,31 +108,75 @@ class Features:
         self._kept = {slot: kept for slot, kept in self._kept.items() if slot[0] not in gone}
         self._live = {slot for slot in self._live if slot[0] not in gone}
 
-    def _rows(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> Rows:
-        prefix = net[:cut].eval()
-        content, slot = fingerprint(prefix), (id(pixels), cut)
-        if views and slot in self._kept and self._kept[slot][0] == content:
-            return self._kept[slot][1]
-        self._kept.pop(slot, None)
+    def _pixels(self, part: str, training: bool) -> Pixels:
+        return self.parts[part] if self.random is None or not training else self.random
 
-        def live() -> Rows:
-            below = max((c for c in self.cuts if c < cut), default=0)
-            # Pixels that are not kept for a phase of their own are decoded as the frozen part takes them.
-            source = self._rows(net, below, part, pixels, views) if below in self.cuts and below < cut else pixels
-            return Through(self._forward(net, below, cut, content), source) if cut else source
+    def _wanted(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> PlannedRows:
+        if cut not in self._outlines:
+            precision = "fp32" if self.mode == "exact" else self.precision
+            size = pixels.views.preprocessing.input_size
+            self._outlines[cut] = outline(net, cut, size, precision, self.device)
+        n, row_bytes, content = len(pixels.y), self._outlines[cut].row_bytes, fingerprint(net[:cut])
+        # What a phase has changed belongs to this run alone; pixels are as soon made as read.
+        fresh = views and cut and self._untrained[cut] == content
+        store = self.store if fresh and self.store is not None and self.store.limit else None
+        return PlannedRows(
+            cut,
+            stage=next(name for i, (name, _) in enumerate(net.named_children()) if i == cut),
+            content=content,
+            split=part,
+            images=n,
+            views=views,
+            row_bytes=row_bytes,
+            namespace=self._space(net, cut, pixels, content) if store is not None else "",
+            fits_disk=store is not None and store.takes(views * n, row_bytes),
+            made=self._found(pixels, cut, content) is not None,
+        )
 
-        kept = self._keep(net, cut, part, pixels, views, content, live) if views else None
+    def _found(self, pixels: Pixels, cut: int, content: str) -> Kept | None:
+        """Rows that are there already."""
+        known, kept = self._kept.get((id(pixels), cut), ("", None))
+        return kept if known == content else None
+
+    def _memories(self) -> list[Memory]:
+        """Of the device, and of the computer that it is in: the same figures on all ranks, which decide alike."""
+        tensors = [rows for _, kept in self._kept.values() for rows in kept.views if isinstance(rows, Tensor)]
+        found = []
+        for device in dict.fromkeys((self.device, torch.device("cpu"))):
+            there = sum(rows.nbytes for rows in tensors if rows.device.type == device.type)
+            found.append((device.type, free_bytes(device), there, process_group.copies(device)))
+        return [Memory(*one) for one in process_group.agreed(found)]
+
+    def _rows(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Rows:
+        """The first of the chain, as planned; what it is computed from, only as far as that is needed."""
+        wanted = chain[0]
+        if (kept := self._found(pixels, wanted.cut, wanted.content)) is not None:
+            return kept
+        if wanted.place != NOWHERE:
+            kept = self._make(net, chain, pixels)
+        elif wanted.views:
+            limit = mib(self.store.limit) if self.store is not None and wanted.namespace else ""
+            files = f", nor in files of features.store ({limit})" if limit else ""
+            self.say(
+                f"features: {wanted.title}, {wanted.size}: do not fit in {mib(wanted.free)}{files}, computed as needed"
+            )
         if kept is None:
-            return live()
-        self._kept[slot] = (content, kept)
+            return self._computed(net, chain, pixels)
+        self._kept[id(pixels), wanted.cut] = (wanted.content, kept)
         return kept
 
-    def _say_live(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels) -> None:
+    def _computed(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Rows:
+        """The first of the chain, computed for each batch from the one after it."""
+        source = self._rows(net, chain[1:], pixels) if chain[1:] else pixels
+        cut, below = chain[0].cut, chain[1].cut if chain[1:] else 0
+        return Through(self._forward(net, below, cut, chain[0].content), source) if cut else source
+
+    def _say_live(self, wanted: PlannedRows, pixels: Pixels) -> None:
         """Once for each stage and part: the frozen part will run again and again."""
-        if (id(pixels), cut) not in self._live:
-            self._live.add((id(pixels), cut))
+        if (id(pixels), wanted.cut) not in self._live:
+            self._live.add((id(pixels), wanted.cut))
             keeps = "" if self.mode == "live" else " (random views; features.views=K keeps K of each image)"
-            self.say(f"features: {_stage(net, cut)} input, {part}, computed anew for each batch{keeps}")
+            self.say(f"features: {wanted.title}, computed anew for each batch{keeps}")
 
     def _forward(self, net: nn.Sequential, below: int, cut: int, content: str) -> Forward:
         if self._forwards.get((below, cut), ("",))[0] != content:
@@ -126,55 +184,29 @@ class Features:
             self._forwards[below, cut] = (content, forward)
         return self._forwards[below, cut][1]
 
-    def _keep(
-        self,
-        net: nn.Sequential,
-        cut: int,
-        part: str,
-        pixels: Pixels,
-        views: int,
-        content: str,
-        live: Callable[[], Rows],
-    ) -> Kept | None:
+    def _make(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Kept | None:
+        """The first of the chain, cached; None where what was free is not any more."""
+        wanted, shape = chain[0], self._outlines[chain[0].cut]
         began, before = time.perf_counter(), self.seconds
-        if cut not in self._outlines:
-            precision = "fp32" if self.mode == "exact" else self.precision
-            size = pixels.views.preprocessing.input_size
-            self._outlines[cut] = outline(net, cut, size, precision, self.device)
-        shape = self._outlines[cut]
-        n = len(pixels.y)
-        needed = views * n * shape.row_bytes
-        # What a phase has changed belongs to this run alone; pixels are as soon made as read.
-        fresh = self._untrained[cut] == content
-        store = self.store if self.store is not None and self.store.limit and cut and fresh else None
-        where, free = self._where(needed)
-        kind = process_group.agreed(None if where is None else where.type)
-        where = None if kind is None else self.device if kind == self.device.type else torch.device(kind)
-        stage = _stage(net, cut)
-        what = f"features: {stage} input, {part}, {n:,} images{f' × {views} views' if views > 1 else ''}, {mib(needed)}"
-        if where is None and (store is None or not store.takes(views * n, shape.row_bytes)):
-            files = "" if store is None else f", nor in files of features.store ({mib(store.limit)})"
-            self.say(f"{what}: do not fit in {mib(free)}{files}, computed as needed")
-            return None
-        done = 0
+        what, done = f"features: {wanted.title}, {wanted.size}", 0
 
         def step(rows: int) -> None:
             nonlocal done
             done += rows
             rate = done / (time.perf_counter() - began)
-            self.doing(f"features: {stage} input, {part}, {done:,} of {views * n:,} images, {rate:.0f} images/s")
+            self.doing(f"features: {wanted.title}, {done:,} of {wanted.rows:,} images, {rate:.0f} images/s")
 
-        space = self._space(net, cut, pixels, content) if store else ""
-        about = {**self.about, "stage": stage, "format": shape.format, "size": "×".join(map(str, shape.size))}
+        where = None if wanted.place == FILES else self._device(wanted.place)
+        store = self.store if wanted.namespace else None
+        size = "×".join(map(str, shape.size))
+        about = {**self.about, "stage": wanted.stage, "format": shape.format, "size": size}
         made, found = list[Tensor | Mapped](), list[Known]()
-        promised = 0 if where is None else needed
-        self._promised += promised
         try:
-            for view in range(views):
-                task = Task(pixels, view, shape, live, step)
-                rows, known = made_together(task, store, space, about, where)
+            for view in range(wanted.views):
+                task = Task(pixels, view, shape, partial(self._computed, net, chain, pixels), step)
+                rows, known = made_together(task, store, wanted.namespace, about, where)
                 if rows is None:
-                    self.say(f"{what}: do not fit in {mib(free)}, computed as needed")
+                    self.say(f"{what}: do not fit in {mib(wanted.free)}, computed as needed")
                     return None
                 made.append(rows)
                 found.append(known)
@@ -185,32 +217,17 @@ class Features:
             self.say(f"{what}: the memory that was free is taken, computed as needed")
             return None
         finally:
-            self._promised -= promised
             self.doing("")
-        self.served.update(rows=views * n, read=sum(known.earlier for known in found))
+        self.served.update(rows=wanted.rows, read=sum(known.earlier for known in found))
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within
-        reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), views * n)
-        place = "" if where is not None else f": more than {mib(free)} of memory, read from files"
+        reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), wanted.rows)
+        place = "" if where is not None else f": more than {mib(wanted.free)} of memory, read from files"
         self.say(f"{what}{reused}, {took:.1f} s{place}")
         return Kept(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
 
-    def _where(self, needed: int) -> tuple[torch.device | None, int]:
-        """The device whose memory takes so many bytes (of each rank), or None; and what the largest has to give."""
-        kept = [rows for _, each in self._kept.values() for rows in each.views if isinstance(rows, Tensor)]
-        spent, most = sum(rows.nbytes for rows in kept) + self._promised, 0
-        for device in dict.fromkeys((self.device, torch.device("cpu"))):
-            copies = process_group.copies(device)
-            there = sum(rows.nbytes for rows in kept if rows.device.type == device.type) * copies
-            left = free_bytes(device) - self._promised * copies
-            free = int((left + there) * _SHARE) - there  # half of what was free before anything was kept
-            if self.budget is not None:
-                free = min(self.budget - spent * copies, int(_MOST * left))
-            free = max(free, 0) // copies
-            if needed <= free:
-                return device, free
-            most = max(most, free)
-        return None, most
+    def _device(self, kind: str) -> torch.device:
+        return self.device if kind == self.device.type else torch.device(kind)
 
     def _space(self, net: nn.Sequential, cut: int, pixels: Pixels, content: str) -> str:
         """A digest of everything that a row depends on but the image and its view."""
@@ -228,10 +245,6 @@ def _reused(earlier: int, copies: int, n: int) -> str:
     words = ", from an earlier run" if earlier == n else f", {earlier:,} of them from earlier runs" if earlier else ""
     of_this = "of them copies of other images of this run"
     return words + (f", {'all' if copies == n else f'{copies:,}'} {of_this}" if copies else "")
-
-
-def _stage(net: nn.Sequential, cut: int) -> str:
-    return next(name for i, (name, _) in enumerate(net.named_children()) if i == cut)
 
 
 def _version(package: str) -> str:

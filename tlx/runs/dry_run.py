@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from typing import TYPE_CHECKING
 
 from tlx.backbones import pretrained_weights
 from tlx.config.schema import Config, source_task
@@ -9,9 +10,15 @@ from tlx.config.unread_keys import Typed
 from tlx.core.device import EMULATED, device_of, emulated, precision_of
 from tlx.datasets.exact_copies import copies
 from tlx.reporting.run_display import counted, doubts, plan_lines
+from tlx.runs.build_features import features_of
 from tlx.runs.model_saving import try_out
 from tlx.runs.prepare import network, plans_of, prepare
 from tlx.runs.stopwatch import Clock
+
+if TYPE_CHECKING:
+    from tlx.backbones.staged_network import Net
+    from tlx.features.feature_cache import Features
+    from tlx.training.phase_plan import Plan
 
 log = logging.getLogger("tlx")
 
@@ -40,6 +47,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     if emulated(precision, device) and task is None:
         lines.append(f"runtime.precision=bf16: {EMULATED}; use runtime.precision=auto")
     images = {"train": 0, "val": 0, "test": 0}
+    cached = dict[str, list[str]]()
     if downloads[1]:
         net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
         plans = plans_of(config, net)
@@ -49,6 +57,8 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
         job = prepare(config, Clock(), typed)
         try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
+        features = features_of(job)
+        cached = {name: _cached(features, net, plan) for name, plan in plans.items()}
         shown = job.plan
         sets = {split: getattr(job.data, split) for split in images}
         images = {split: len(found) for split, found in sets.items()}
@@ -63,5 +73,12 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
         anew = "" if "train" in kept else "; those that train are made anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
+        lines += cached.get(name, [])
         lines += plan_lines(phase)
     return lines
+
+
+def _cached(features: "Features", net: "Net", plan: "Plan") -> list[str]:
+    """A line for each split that a phase reads: whether its rows are cached, where, and what they come from."""
+    plans = [features.plan(net, plan.cut, split, training=split == "train") for split in ("train", "val")]
+    return [f"  {next(found.lines())}" for found in plans]
