@@ -18,7 +18,7 @@ from bench import claims
 from tlx.cli import compare
 from tlx.cli.main import main
 from tlx.comparison import comparison, crossed_effects, outputs, paired_tests
-from tlx.comparison.comparison import flips, lead
+from tlx.comparison.flips import flips, lead
 from tlx.comparison.html_page import SHOWN
 from tlx.comparison.text_table import points
 from tlx.core import statistics

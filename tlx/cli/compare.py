@@ -9,7 +9,8 @@ from pathlib import Path
 from tlx.cli.run_argument import output_option, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.comparison import text_table
-from tlx.comparison.comparison import compared, flips, lead
+from tlx.comparison.comparison import compared
+from tlx.comparison.flips import flips, lead
 from tlx.comparison.outputs import KINDS, show, write
 from tlx.comparison.paired_tests import one
 from tlx.core.errors import RequestError

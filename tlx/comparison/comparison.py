@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tlx.comparison.crossed_effects import Values, of_other_images, of_the_same_images, share_interval
+from tlx.comparison.crossed_effects import of_other_images, of_the_same_images, share_interval
+from tlx.comparison.flips import lead
 from tlx.comparison.paired_tests import Difference, difference
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError
@@ -128,21 +129,6 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Flip:
-    """A test image that two configurations do not have right equally often, in their matched runs.
-
-    `first`, `second`: runs that have it right, of `of` each. `said`: what either's first matched run says.
-    """
-
-    file: str
-    label: str
-    first: int
-    second: int
-    of: int
-    said: tuple[str, str]
-
-
-@dataclass(frozen=True)
 class Ranked:
     """Configurations in the order in which validation chooses them; `left_out` and `rule` as in `Comparison`."""
 
@@ -214,29 +200,6 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         label if found.count(label) == 1 else f"{label} ({group[0].folder.name})"
         for label, group in zip(found, groups, strict=True)
     ]
-
-
-def lead(first: Run, second: Run) -> Values:
-    """For each test image: 1 where the first run alone is right, -1 the second alone, 0 neither."""
-    return np.subtract(first.answers.correct, second.answers.correct, dtype=np.float64)
-
-
-def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
-    """The images that the two sides of the matched runs do not have right equally often, the clearest first.
-
-    Runs with other test images than the first pair's have no place in it.
-    """
-    pairs = [pair for pair in matched if pair[0].same_images(matched[0][0])]
-    first, second = (np.sum([pair[side].answers.correct for pair in pairs], axis=0, dtype=int) for side in (0, 1))
-    one, other = (run.answers for run in matched[0])
-    found = [
-        Flip(
-            one.files[i], one.labels[i], int(first[i]), int(second[i]), len(pairs),
-            (one.predictions[i], other.predictions[i]),
-        )
-        for i in np.flatnonzero(first != second).tolist()
-    ]  # fmt: skip
-    return sorted(found, key=lambda flip: -abs(flip.first - flip.second))
 
 
 def _rule(runs: Sequence[Run]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlx.comparison.comparison import SAME, Comparison, Flip, Pair, flips
+from tlx.comparison.comparison import SAME, Comparison, Pair
+from tlx.comparison.flips import Flip, flips
 from tlx.comparison.text_table import cells, chosen, head, left_out, notes, p_value, points
 from tlx.core.choose_by import shown
 from tlx.core.errors import printable

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tlx.comparison.comparison import Comparison, Configuration, Flip, Pair
+from tlx.comparison.comparison import Comparison, Configuration, Pair
+from tlx.comparison.flips import Flip
 from tlx.comparison.paired_tests import Difference
 from tlx.core.choose_by import shown
 from tlx.core.csv_cells import Table
