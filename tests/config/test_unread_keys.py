@@ -21,10 +21,11 @@ from tlx.config.compose import choices, compose, without_hydra
 from tlx.config.identity import ASIDE, flat, key
 from tlx.config.schema import Config, Phase
 from tlx.config.validation import checked
+from tlx.core.device import device_of
 from tlx.core.errors import Pruned, RequestError
 from tlx.datasets import splits
 from tlx.runs import prepare, run
-from tlx.sweeps import sweep_plan
+from tlx.sweeps import sweep, sweep_plan
 
 STRATEGIES = sorted(choices("strategy"))
 TINY = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4", "training.epochs=1"]
@@ -325,6 +326,7 @@ IDLE = {
     "runtime.threads=2: jobs of a sweep that differ in these alone give the same result; keep one of them",
     "features.store=0,1000 seed=0,1": "features.store=0, features.store=1000: jobs of a sweep that differ in these",
     "training.lr=1e-3,1.0e-3": "training.lr=1e-3,1.0e-3: 0.001 is given twice",
+    "training.epochs=5 training.patience=5,9": "training.patience=5, training.patience=9: jobs of a sweep that differ",
     "backbone.licence=a,b": "backbone.licence=a, backbone.licence=b: jobs of a sweep that differ in these alone",
 }
 
@@ -334,6 +336,21 @@ def test_a_sweep_refuses_values_without_an_effect_and_jobs_that_are_equal(words:
     with pytest.raises(RequestError) as raised:
         sweep_plan.plan(re.split(r" (?=[\w.+]+=)", words), None)
     assert str(raised.value).startswith(IDLE[words])
+
+
+def test_jobs_that_are_equal_on_this_machine_are_refused_by_name(tmp_path: Path) -> None:
+    here = device_of("auto").type
+    auto = f"runtime.device={here}, runtime.device=auto: jobs of a sweep that differ in these alone give the same"
+    for values, line in (
+        (f"runtime.device={here},auto", auto),
+        ("runtime.device=cpu,cuda:99", "runtime.device=cuda:99: "),
+    ):
+        jobs, _ = sweep_plan.plan([*TINY, f"output={tmp_path}", values], None)
+        with pytest.raises(RequestError) as raised:
+            sweep.check_data(jobs)
+        assert str(raised.value).startswith(line)
+    jobs, _ = sweep_plan.plan(["training.patience=5,6", "training.epochs=6"], None)
+    assert len(jobs) == 2, "a patience that can be used up is a choice"
 
 
 def test_what_one_job_of_a_sweep_reads_the_others_may_share(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from tlx.core.errors import RequestError, said
 from tlx.datasets.splits import Parts, split, unread
 from tlx.runs.output_layout import new_folder
 from tlx.sweeps import sweep_job, sweep_manifest
-from tlx.sweeps.sweep_plan import Planned
+from tlx.sweeps.sweep_plan import Planned, all_differ
 from tlx.tracking import tracker as tracking
 from tlx.tracking.network_disk import fit_for_many
 
@@ -191,9 +191,23 @@ def check_data(jobs: Sequence[Planned]) -> None:
 
 
 def _try_out(jobs: Sequence[Planned]) -> None:
-    """Makes whatever the configurations name, each once. Raises `RequestError` for what cannot be made."""
+    """Makes whatever the configurations name, each once, for jobs that run on this machine.
+
+    Raises:
+        RequestError: something cannot be made, or jobs differ only in what is the same on this machine.
+    """
+    from tlx.core.device import device_of, precision_of
     from tlx.runs import components
 
+    resolved = []
+    for job in jobs:
+        runtime = job.config.runtime
+        device = device_of(runtime.device)
+        exact = job.config.features.mode == "exact"
+        precision = "fp32" if exact else precision_of(runtime.precision, device)
+        runtime = dataclasses.replace(runtime, device=device.type, precision=precision)
+        resolved.append((dataclasses.replace(job.config, runtime=runtime), job.overrides))
+    all_differ(resolved)
     named = {}
     for config in (job.config for job in jobs):
         phases = [(phase.optimizer, phase.schedule, phase.epochs) for phase in config.strategy.phases.values()]

@@ -1,5 +1,6 @@
 """The jobs of a sweep: every combination of a command line once, with what it is known by."""
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -67,7 +68,7 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     every = [one for one, *_ in jobs]
     typed = [Typed(one, unread(node, several=True), varied(one, every)) for one, node, *_ in jobs]
     refuse(typed)
-    _all_differ([(key(config), one) for one, _, _, config in jobs])
+    all_differ([(config, one) for one, _, _, config in jobs])
     found: dict[str, Planned] = {}
     for (one, node, mine, config), said in zip(jobs, typed, strict=True):
         known_by = key(config)
@@ -127,12 +128,13 @@ def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
     return made
 
 
-def _all_differ(jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Whether no two jobs, each a key and what was typed for it, would give the same result.
+def all_differ(requested: Sequence[tuple[Config, Sequence[str]]]) -> None:
+    """Whether no two jobs, each a configuration and what was typed for it, would give the same result.
 
     Raises:
         RequestError: some would; the line names the values in which they differ.
     """
+    jobs = [(key(_without_idle_patience(config)), typed) for config, typed in requested]
     for known_by, _ in jobs:
         same = [typed for other, typed in jobs if other == known_by]
         names = dict.fromkeys(shown(override) for typed in same for override in varied(typed, same))
@@ -143,6 +145,22 @@ def _all_differ(jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
         if len(same) > 1:
             given = shown(" ".join(varied(same[0], [typed for _, typed in jobs])))
             raise RequestError(f"{given or 'the sweep'}: two jobs are the same; give each value once")
+
+
+def _without_idle_patience(config: Config) -> Config:
+    """The configuration without a patience that no phase of its length can use up."""
+    phases = {
+        name: dataclasses.replace(phase, patience=None)
+        if phase.patience and phase.epochs and phase.patience >= phase.epochs and not phase.min_steps
+        else phase
+        for name, phase in config.strategy.phases.items()
+    }
+    idle = all(phase.patience is None for phase in phases.values())  # then nothing reads what they inherit
+    return dataclasses.replace(
+        config,
+        strategy=dataclasses.replace(config.strategy, phases=phases),
+        training=dataclasses.replace(config.training, patience=None) if idle else config.training,
+    )
 
 
 def _place(node: DictConfig, known_by: str, number: int | None = None) -> str:
