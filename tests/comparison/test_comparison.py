@@ -724,7 +724,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
         "one picture for each image that is there, whatever pairs it is in"
     )
     assert text.count("<figure>") == 2 * SHOWN
-    assert all(f"<td class=words>{folder}</td>" in text for folder in folders), "each run has its folder"
+    assert all(f'<td class="words">{folder}</td>' in text for folder in folders), "each run has its folder"
     assert f"has 40 images right more often, {SHOWN} of them shown" in text
     assert text.count("not distinguishable") >= 2
 

@@ -1,17 +1,15 @@
 """Predictions as one page of pictures, with nothing beside it: for thousands of images, sorted by class."""
 
-import base64
-import html
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tlx.core.errors import printable
+from tlx.reporting.html_pages import data_url, written
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,33 +22,6 @@ SIDE = 112  # pixels of a picture on the page
 QUALITY = 75  # of its JPEG
 PAGE = 200  # pictures that are opened together: a browser draws only what is open
 
-# Nothing is fetched and nothing runs, whatever a file's name holds.
-HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Predictions</title>
-<style>
-:root { color-scheme: light dark; font: 14px/1.4 system-ui, sans-serif; }
-body { margin: 1.5rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
-h2 { margin: 2rem 0 .5rem; }
-summary { cursor: pointer; margin: .5rem 0; }
-.page { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; }
-figure { margin: 0; min-width: 0; }
-img { display: block; }
-figcaption, td { font-size: 12px; overflow-wrap: anywhere; }
-figcaption span { display: block; }
-.file { opacity: .7; }
-td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
-</style>
-</head>
-<body>
-<h1>Predictions</h1>
-"""
-
 
 @dataclass(frozen=True)
 class _Entry:
@@ -62,6 +33,16 @@ class _Entry:
     top: tuple[tuple[str, float], ...]
     place: int
     size: int
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands below it."""
+        return [f"{name} {share:.1%}" for name, share in self.top]
+
+    @property
+    def name(self) -> str:
+        """The file's, without its folder."""
+        return self.file.replace("\\", "/").rpartition("/")[2]
 
 
 class Gallery:
@@ -105,35 +86,29 @@ class Gallery:
         names = [*self.classes, *sorted({entry.prediction for entry in self.entries} - set(self.classes))]
         sections = {name: [entry for entry in self.entries if entry.prediction == name] for name in names}
         sections = {name: entries for name, entries in sections.items() if entries}
-        links = [f'<a href="#c{i}">{_text(name)} ({len(of):,})</a>' for i, (name, of) in enumerate(sections.items())]
-        links += [f'<a href="#errors">not read ({len(self.errors):,})</a>'] if self.errors else []
-        self.stream.write(HEAD)
-        self.stream.write(f"<p>{len(self.entries) + len(self.errors):,} images</p>\n<nav>{' '.join(links)}</nav>\n")
-        for number, (name, entries) in enumerate(sections.items()):
-            self.stream.write(f'<h2 id="c{number}">{_text(name)}</h2>\n')
+        for entries in sections.values():
             entries.sort(key=lambda entry: -entry.probability)
-            for start in range(0, len(entries), PAGE):
-                self._page(entries, start)
-        if self.errors:
-            rows = "\n".join(f"<tr><td>{_text(file)}</td><td>{_text(error)}</td></tr>" for file, error in self.errors)
-            self.stream.write(f'<h2 id="errors">Could not be read</h2>\n<table>\n{rows}\n</table>\n')
-        self.stream.write("</body>\n</html>\n")
+        content = {
+            "images": f"{len(self.entries) + len(self.errors):,}",
+            "sections": [
+                {"name": name, "count": f"{len(entries):,}", "pages": list(_pages(entries))}
+                for name, entries in sections.items()
+            ],
+            "errors": self.errors,
+            "picture": self._picture,
+            "side": SIDE,
+        }
+        for piece in written("predictions.html", **content):
+            self.stream.write(piece)
 
-    def _page(self, entries: Sequence[_Entry], start: int) -> None:
+    def _picture(self, entry: _Entry) -> str:
+        """The address of an entry's picture, read where it waits: all of them need not fit into memory."""
+        self.pictures.seek(entry.place)
+        return data_url(self.pictures.read(entry.size), "jpeg")
+
+
+def _pages(entries: Sequence[_Entry]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(entries), PAGE):
         some = entries[start : start + PAGE]
-        words = f"{start + 1:,} to {start + len(some):,}: {some[0].probability:.1%} to {some[-1].probability:.1%}"
-        self.stream.write(f"<details{'' if start else ' open'}><summary>{words}</summary>\n<div class=page>\n")
-        for entry in some:
-            self.pictures.seek(entry.place)
-            data = base64.b64encode(self.pictures.read(entry.size)).decode()
-            best = "".join(f"<span>{_text(name)} {share:.1%}</span>" for name, share in entry.top)
-            name = _text(entry.file.replace("\\", "/").rpartition("/")[2])
-            self.stream.write(
-                f'<figure><img width={SIDE} height={SIDE} alt="" src="data:image/jpeg;base64,{data}">'
-                f'<figcaption>{best}<span class=file title="{_text(entry.file)}">{name}</span></figcaption></figure>\n'
-            )
-        self.stream.write("</div>\n</details>\n")
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text))
+        sure = f"{some[0].probability:.1%} to {some[-1].probability:.1%}"
+        yield {"words": f"{start + 1:,} to {start + len(some):,}: {sure}", "entries": some}
