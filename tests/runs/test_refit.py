@@ -77,14 +77,9 @@ def test_it_is_in_the_plan_and_the_table(capsys: pytest.CaptureFixture[str]) -> 
     [([], False), (["augmentation=flip", "features.views=2", "evaluation.after_each_phase=true"], True)],
 )
 def test_a_refit_that_was_interrupted_becomes_what_it_would_have_been(more: list[str], ends: bool) -> None:
-    def found(folder: Path) -> dict[str, Any]:
-        whole = outcome(folder)
-        whole["summary"].pop("features")  # the rows that were read: some of them twice
-        return whole
-
     typed = words("gradual", "training.refit=true", *more)
     whole = run_overrides(typed)
-    expected, chosen = found(whole.folder), 3 * 3 * -(-whole.images["train"] // 8)
+    expected, chosen = outcome(whole.folder), 3 * 3 * -(-whole.images["train"] // 8)
     steps = -(-whole.refit["images"] // 8)
     last = steps * sum(whole.refit["epochs"].values()) - 1
     for step in (0, last) if ends else (steps * whole.refit["epochs"]["head"] + 1,):
@@ -92,7 +87,7 @@ def test_a_refit_that_was_interrupted_becomes_what_it_would_have_been(more: list
         assert described(folder)["epoch"] == whole.best_epoch
         assert "refit" not in described(folder), "until it is through, the chosen model is there"
         assert main(["resume", str(folder)]) == 0
-        assert found(folder) == expected, step
+        assert outcome(folder) == expected, step
 
 
 def test_rows_that_the_choice_has_cached_are_not_computed_again() -> None:

@@ -60,10 +60,11 @@ def words(strategy: str, *more: str) -> list[str]:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that two runs of one configuration have in common: every number but the times, every weight and answer."""
+    """All that two runs of one configuration have in common: every figure, weight and prediction."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
-    timed = ("images_per_second", "seconds", "mlflow_run_id", "command")
+    # Times, what was typed, and how many feature rows were there already: a run that goes on finds its own.
+    timed = ("images_per_second", "seconds", "mlflow_run_id", "command", "requested", "features")
     return {
         "rows": [{k: v for k, v in row.items() if k not in timed} for row in rows],
         "summary": {k: v for k, v in summary.items() if k not in timed},
