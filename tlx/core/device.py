@@ -169,11 +169,8 @@ def free_memory() -> int:
 
 def _available() -> int:
     """Bytes of memory that the system has to give."""
-    try:
-        import psutil
-    except ImportError:  # a machine with no more than what computes; Linux says it in a file
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        return 1024 * int(facts["MemAvailable"].split()[0])
+    import psutil
+
     return int(psutil.virtual_memory().available)
 
 

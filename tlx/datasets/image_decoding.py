@@ -23,7 +23,7 @@ from tlx.datasets.pixel_levels import Levels, Range, deep, eight_bit, levels, lo
 
 try:
     import simplejpeg
-except ImportError:  # a machine with no more than what computes: Pillow has the same pixels, more slowly
+except ImportError:  # not built for every machine: Pillow has the same pixels, more slowly
     simplejpeg = None
 
 Pixels = NDArray[np.uint8]

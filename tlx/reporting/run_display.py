@@ -17,14 +17,10 @@ from typing import Any, Protocol
 from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
 from tlx.core.metric import of_summary
+from tlx.reporting import rich_console
 from tlx.reporting.log_lines import HANDLER, lines
 from tlx.reporting.notebook_line import NotebookLine, in_notebook
 from tlx.reporting.text_table import aligned, duration, near
-
-try:
-    from tlx.reporting import rich_console
-except ImportError:  # a machine with no more than what computes: plain lines
-    rich_console = None  # type: ignore[assignment]
 
 LONG = 3  # so many frozen stages in a row are one line of the plan
 SHOWN = 0.01  # of a run's time, from which a part of it is named
@@ -100,7 +96,7 @@ class Display:
 
     def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
         self.progress, self.summary, self.plan = progress, summary, plan
-        self._live = NotebookLine(self._now) if in_notebook() else rich_console and rich_console.LiveLine(self._now)
+        self._live = NotebookLine(self._now) if in_notebook() else rich_console.LiveLine(self._now)
         self._within = ExitStack()
 
     def __enter__(self) -> "Display":
@@ -108,7 +104,7 @@ class Display:
         self._within.enter_context(HANDLER.through(self.say))
         for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
             log.info("%s", line)
-        if self._live and self._live.shown and HANDLER.level == logging.INFO:
+        if self._live.shown and HANDLER.level == logging.INFO:
             self._within.enter_context(self._live)
         return self
 
@@ -123,7 +119,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line that stays, above the live one; never wrapped where it is not a terminal."""
-        if self._live and self._live.shown:
+        if self._live.shown:
             self._live.say(line)
         else:
             print(line, file=sys.stderr, flush=True)
@@ -228,7 +224,7 @@ def closing(summary: Found, file: Any = None) -> None:
         figures = [f"{of[key]:.3f}" if of["images"] else "-" for key in ("precision", "recall", "f1")]
         classes.append((printable(name), f"{of['images']:.0f}", *figures))
     note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
-    if rich_console and rich_console.tables(facts, classes, note, file or sys.stdout):
+    if rich_console.tables(facts, classes, note, file or sys.stdout):
         return
     lines = aligned(facts, left=2)
     if len(classes) > 1:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -386,9 +385,6 @@ class Record:
 
         from tlx.reporting import run_plots
 
-        if find_spec("matplotlib") is None:
-            log.warning("matplotlib is not installed: no pictures are drawn")
-            return
         classes, labels = self.summary.classes, images.labels.tolist()
         shown = run_plots.choose(labels, scores.predictions, scores.probabilities)
 
