@@ -20,8 +20,9 @@ from tlx.cli.main import main
 from tlx.config import compose
 from tlx.config.schema import Tracking
 from tlx.config.validation import checked
-from tlx.runs import mlflow_log
+from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
+from tlx.tracking.folder_content import parameters
 from tlx.tracking.mlflow_worker.mlflow_store import EXPERIMENT, VIEW
 from tlx.tracking.mlflow_worker.moved_store import follow
 
@@ -69,7 +70,7 @@ def complete(store: MlflowClient, folder: Path) -> dict[str, Any]:
     assert metrics["best_val_loss"] == [(2, rows[summary["best_epoch"] - 1]["val_loss"])]
     assert run.data.params["backbone.name"] == "small_cnn"
     assert run.data.tags["tlx.identity"] == summary["identity"]
-    assert run.data.tags["tlx.run"] == mlflow_log.facts(folder)["key"]
+    assert run.data.tags["tlx.run"] == run_facts.facts(folder)["key"]
     assert "Test accuracy" in run.data.tags["mlflow.note.content"]
     assert len(run.inputs.dataset_inputs) == 1
     assert {file.path for file in store.list_artifacts(run.info.run_id)} == ARTIFACTS
@@ -90,7 +91,7 @@ def test_artifacts_that_cannot_be_written_cost_no_metric_and_are_sent_later(
     log = (run / "tlx.log").read_text()
     assert log.count("cannot take artifacts") == 1
     assert log.count(f"python -m tlx sync {run}") == 1
-    assert mlflow_log.facts(run)["sent"] is False
+    assert run_facts.facts(run)["sent"] is False
     assert main(["sync", "all", "--output", str(output)]) == 1  # as long as they cannot be written
     assert "not sent" in capfd.readouterr().err
     (output / "mlartifacts").unlink()
@@ -165,8 +166,10 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
         shutil.copytree(old, new)
     with caplog.at_level(logging.INFO):
         tracker = tracking.open(Tracking(system_metrics=False), new)
-        tracker.start("after", {}, {})
-        tracker.artifact(new / "day" / "run" / "plan.json")
+        (new / "day" / "after").mkdir()
+        (new / "day" / "after" / "plan.json").write_text("[]")
+        run_facts.remember(new / "day" / "after", key="after")
+        tracker.start(new / "day" / "after")
         assert tracker.finish() == ""
     assert [message for message in caplog.messages if f"in {old}/mlartifacts and are in {new}/mlartifacts;" in message]
     if how == "copied":
@@ -207,7 +210,7 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
 )
 def test_what_phases_inherit_is_logged_as_they_used_it(typed: list[str], lr: str, epochs: str) -> None:
     config = checked(compose.without_hydra(compose.compose(typed)))
-    params = tracking.flat(mlflow_log.parameters(dataclasses.asdict(config)))
+    params = parameters(dataclasses.asdict(config))
     used = [float(phase.lr or 0) for phase in config.strategy.phases.values()]
     assert [float(one) for one in params["training.lr"].split(", ")] == pytest.approx(list(dict.fromkeys(used)))
     assert [float(one) for one in params["training.lr"].split(", ")] == pytest.approx([float(n) for n in lr.split(",")])

@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from tlx.config.compose import compose
-from tlx.config.identity import flat
 from tlx.config.multirun import jobs
 from tlx.core.errors import RequestError
+from tlx.core.trees import flat
 from tlx.sweeps.sweep_plan import plan
 
 READ = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher._target_"}

@@ -18,11 +18,12 @@ from tlx.backbones.factories import build as network
 from tlx.cli.main import main
 from tlx.config import schema, unread_keys
 from tlx.config.compose import choices, compose, without_hydra
-from tlx.config.identity import ASIDE, flat, key
+from tlx.config.identity import ASIDE, key
 from tlx.config.schema import Config, Phase
 from tlx.config.validation import checked
 from tlx.core.device import device_of
 from tlx.core.errors import Pruned, RequestError
+from tlx.core.trees import flat
 from tlx.datasets import splits
 from tlx.runs import prepare, run
 from tlx.sweeps import sweep, sweep_plan

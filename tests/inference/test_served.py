@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from math import comb
 from pathlib import Path
@@ -26,12 +28,14 @@ from PIL import Image
 import tlx
 from tests.backbones.test_factories import configured
 from tests.conftest import ROOT
+from tests.tracking.folders import begun, says
 from tests.tracking.test_tracking import client, free_port, until
 from tlx.backbones import factories
 from tlx.config.schema import Head, Tracking
 from tlx.core import statistics
 from tlx.inference import saved_model
 from tlx.inference.mlflow_pyfunc import MAX_BYTES, Served
+from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
 from tlx.tracking.mlflow_worker import model_registry
 
@@ -78,17 +82,15 @@ def weightless(
         {"epoch": 2, "val_loss": loss, "val_accuracy": 1 - loss},
     ]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    (run / "summary.json").write_text(json.dumps({"best_epoch": 2, "choose_by": rule}))
+    begun(run, key=uuid.uuid4().hex, status="finished", best_epoch=2, epochs=2, choose_by=rule)
     return run
 
 
 def log(output: Path, run: Path, register: str | None) -> str:
     """What a run that is through tells MLflow; its id."""
-    tracker = tracking.open(Tracking(system_metrics=False), output)
-    tracker.start(run.name, {}, {})
-    for file in ("predictions.csv", "metrics.jsonl", "summary.json"):
-        tracker.artifact(run / file)
-    tracker.model(run, register)
+    run_facts.remember(run, key=uuid.uuid4().hex)
+    tracker = tracking.open(Tracking(system_metrics=False, register=register), output)
+    tracker.start(run)
     tracker.finish()
     return tracker.run_id
 
@@ -438,10 +440,7 @@ def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_not
 
 def test_a_champion_that_says_too_little_or_one_that_others_named(output: Path, tmp_path: Path) -> None:
     run = answered(weightless(tmp_path / "run"), [True])
-    tracker = tracking.open(Tracking(system_metrics=False), output)
-    tracker.start("no files", {}, {})
-    tracker.model(run, "bare")
-    tracker.finish()
+    shutil.rmtree(output / "mlartifacts" / log(output, run, "bare"))
     better = answered(weightless(tmp_path / "better", loss=0.1), [True])
     log(output, better, "bare")
     why = "val_loss of both is not known, there is nothing to compare"
@@ -460,16 +459,14 @@ def test_a_champion_of_an_earlier_version_is_compared_where_all_its_data_is_the_
 ) -> None:
     """Its model does not say which images it was chosen by, its summary not by which figure."""
     old, new = weightless(tmp_path / "old", val=""), weightless(tmp_path / "new", loss=0.1)
-    (old / "summary.json").write_text(json.dumps({"best_epoch": 2}))
+    (old / "summary.json").write_text(json.dumps({"status": "finished", "best_epoch": 2, "epochs": 2}))
     (old / "predictions.csv").write_text("")
     for run in (old, new):
-        tracker = tracking.open(Tracking(system_metrics=False), output)
-        tracker.start(run.name, {}, {})
-        tracker.dataset("photos", "f" * 64 + "v", "/data", {"train": 1}, ["ant", "bee"])
-        for file in ("metrics.jsonl", "summary.json"):
-            tracker.artifact(run / file)
-        tracker.model(answered(run, [True]), "older")
-        tracker.finish()
+        run_facts.remember(run, data={"name": "photos", "digest": "f" * 64 + "v", "source": "/data"})
+        says(run, images={"train": 1}, classes=["ant", "bee"])
+        run_id = log(output, answered(run, [True]), "older")
+        if run == old:
+            (output / "mlartifacts" / run_id / "artifacts" / "predictions.csv").unlink()
     champion, said = verdicts(output, "older")
     assert (champion, said) == (
         "2",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tlx.core.errors import RequestError
 from tlx.reporting import run_plots
+from tlx.tracking.run_card import card
 
 LONG = [
     "Quercus robur subsp. pedunculiflora (Pedunculate oak)",
@@ -134,14 +135,11 @@ def test_the_card_says_what_was_found_and_how_to_get_it_again() -> None:
         "classes": ["ants", "bees"], "best_epoch": 7, "epochs": 10, "device": "cpu", "precision": "bf16",
         "command": "python -m tlx dataset=ants_bees",
     }  # fmt: skip
-    card = run_plots.card(summary)
-    assert "**Test accuracy 94.8%** (95 % interval 90.0% to 97.0%), 36.6% before training\n" in card
-    assert "- images: 195 train, 49 val, 153 test\n- classes: 2: ants, bees\n- best epoch: 7 of 10\n" in card
-    assert card.endswith("```\npython -m tlx dataset=ants_bees\n```\n")
+    said = card(summary)
+    assert "**Test accuracy 94.8%** (95 % interval 90.0% to 97.0%), 36.6% before training\n" in said
+    assert "- images: 195 train, 49 val, 153 test\n- classes: 2: ants, bees\n- best epoch: 7 of 10\n" in said
+    assert said.endswith("```\npython -m tlx dataset=ants_bees\n```\n")
 
 
 def test_the_card_of_a_run_that_failed_says_why() -> None:
-    assert (
-        run_plots.card({"status": "failed", "error": "the loss is not a number"})
-        == "failed: the loss is not a number\n"
-    )
+    assert card({"status": "failed", "error": "the loss is not a number"}) == "failed: the loss is not a number\n"

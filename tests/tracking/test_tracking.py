@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import queue
 import signal
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -21,10 +19,11 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from tests.conftest import ROOT
+from tests.tracking.folders import CONFIG, begun, epochs, says
 from tlx.config.schema import Tracking
 from tlx.core.errors import RequestError
+from tlx.tracking import folder_content, run_facts
 from tlx.tracking import tracker as tracking
-from tlx.tracking.mlflow_worker.__main__ import gathered
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -38,6 +37,7 @@ def script(body: str, cwd: Path) -> "subprocess.Popen[str]":
     """A process of its own that has a tracker `t` whose store lies in its folder."""
     head = "from pathlib import Path\nfrom tlx.config.schema import Tracking\n"
     head += "from tlx.tracking import tracker as tracking\n"
+    head += "from tests.tracking.folders import begun, epochs, says\n"
     head += "t = tracking.open(Tracking(), Path.cwd())\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -111,84 +111,120 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
     with FileLock(
         output / ".mlflow.db.lock"
     ):  # the database cannot come into being: whoever waits for it waits for ever
-        params = {"training": {"lr": 1e-3, "patience": None}, "classes": ["a", "b"], "long": "x" * 9000}
-        tracker.start("resnet18 · shapes", params, {"tlx.identity": "abc", "tlx.command": "python -m tlx"})
-        tracker.dataset("shapes", "0123456789abcdef" * 4, "drawn", {"train": 144, "test": 90}, ["circle", "square"])
+        folder = begun(
+            output / "day" / "resnet18 · shapes", "abc", CONFIG, identity="id", command="python -m tlx",
+            images={"train": 144, "test": 90}, classes=["circle", "square"], accuracy_before_training=0.25,
+        )  # fmt: skip
+        data = {"name": "shapes", "digest": "0123456789abcdef" * 4, "source": "drawn"}
+        run_facts.remember(folder, data=data)
+        tracker.start(folder)
         for epoch in (1, 2, 3):
-            tracker.metrics({"phase": "probe", "train_loss": 1 / epoch, "val_loss": float("nan"), "lr": 1e-3}, epoch)
-        (output / "run" / "model").mkdir(parents=True)
-        (output / "run" / "model" / "model.json").write_text("{}")
-        (output / "run" / "curves.png").write_bytes(b"png")
-        tracker.artifact(output / "run" / "curves.png", "plots")
-        (output / "run" / "samples").mkdir()
-        (output / "run" / "samples" / "0.png").write_bytes(b"png")
-        tracker.artifact(output / "run" / "samples")
-        tracker.model(output / "run")
-        tracker.note("**97 %**")
+            row = {"phase": "probe", "train_loss": 1 / epoch, "val_loss": float("nan"), "val_accuracy": 0.5}
+            epochs(folder, [{**row, "lr": 1e-3, "seconds": 0.0, "epoch": epoch}])
+            tracker.changed()
+        (folder / "model").mkdir()
+        (folder / "model" / "model.json").write_text("{}")
+        (folder / "curves.png").write_bytes(b"png")
+        (folder / "samples").mkdir()
+        (folder / "samples" / "0.png").write_bytes(b"png")
         assert not (output / "mlflow.db").exists()
     run_id = tracker.run_id
-    time.sleep(3)  # for a sample of the machine's load
-    tracker.finish()
+    until(lambda: "system/cpu_utilization_percentage" in client(output).get_run(run_id).data.metrics)
+    says(
+        folder, status="finished", test_accuracy=0.97, test_accuracy_interval=[0.9, 1.0], epochs=3, best_epoch=2,
+        metrics=[{"name": "f1", "split": "test", "value": 0.75}],
+    )  # fmt: skip
+    assert tracker.finish() == ""
 
     found = client(output)
     run = found.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "resnet18 · shapes"
     assert found.get_experiment(run.info.experiment_id).name == "tlx"
-    assert run.data.params.keys() == {"training.lr", "classes", "long"}
+    assert run.data.params.keys() == {
+        *("backbone.name", "seed", "evaluation.choose_by", "training.lr", "training.long"),
+        "strategy.phases.probe.lr",
+    }
     assert run.data.params["training.lr"] == "0.001"
-    assert run.data.params["long"] == "x" * (tracking.PARAM_LENGTH - 2) + " …"
+    assert run.data.params["training.long"] == "x" * (folder_content.PARAM_LENGTH - 2) + " …"
     losses = found.get_metric_history(run_id, "train_loss")
     assert [(m.step, m.value) for m in losses] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert all(run.info.start_time <= m.timestamp <= run.info.end_time for m in losses)
     assert "phase" not in run.data.metrics
     assert "system/cpu_utilization_percentage" in run.data.metrics
     tags = run.data.tags
-    assert (tags["tlx.identity"], tags["tlx.command"]) == ("abc", "python -m tlx")
-    assert tags["mlflow.note.content"] == "**97 %**"
+    assert (tags["tlx.run"], tags["tlx.identity"], tags["tlx.command"]) == ("abc", "id", "python -m tlx")
+    assert tags["mlflow.note.content"].startswith("**Test accuracy 97.0%**")
+    assert (run.data.metrics["accuracy_before_training"], run.data.metrics["test_f1"]) == (0.25, 0.75)
+    assert (run.data.metrics["best_epoch"], run.data.metrics["best_val_accuracy"]) == (2, 0.5)
     assert tags["mlflow.user"]
-    data = run.inputs.dataset_inputs[0].dataset
-    assert (data.name, data.digest) == ("shapes", "0123456789ab")
-    assert json.loads(data.profile)["digest"] == "0123456789abcdef" * 4
-    assert json.loads(data.profile)["train"] == 144
-    assert {a.path for a in found.list_artifacts(run_id)} == {"plots", "samples"}
+    used = run.inputs.dataset_inputs[0].dataset
+    assert (used.name, used.digest) == ("shapes", "0123456789ab")
+    assert json.loads(used.profile)["digest"] == "0123456789abcdef" * 4
+    assert json.loads(used.profile)["train"] == 144
+    files = {"config.yaml", "metrics.jsonl", "plots", "samples", "summary.json"}
+    assert {a.path for a in found.list_artifacts(run_id)} == files
     assert [found.get_logged_model(m.model_id).status for m in run.outputs.model_outputs] == ["READY"]
     assert [a.path for a in found.list_artifacts(run_id, "samples")] == ["samples/0.png"]
     assert (output / "mlartifacts" / run_id / "artifacts" / "plots" / "curves.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [("FAILED", "RuntimeError: the loss is not a number"), ("KILLED", "Ctrl-C")]
+    ("status", "known", "error"),
+    [
+        ("failed", "FAILED", "RuntimeError: the loss is not a number"),
+        ("diverged", "FAILED", "the loss is not a number"),
+        ("interrupted", "KILLED", "Ctrl-C"),
+        ("pruned", "KILLED", "not worth it"),
+    ],
 )
-def test_a_run_that_does_not_finish_says_so_and_why(output: Path, status: tracking.Status, error: str) -> None:
+def test_a_run_that_does_not_finish_says_so_and_why(output: Path, status: str, known: str, error: str) -> None:
     tracker = tracking.open(Tracking(), output)
-    tracker.start("bad", {}, {})
-    tracker.finish(status, error)
-    tracker.finish("FINISHED")  # what is closed stays closed
+    folder = begun(output / "day" / status)
+    tracker.start(folder)
+    says(folder, status=status, error=error)
+    tracker.finish()
+    says(folder, status="finished", error="")
+    tracker.finish()  # what is closed stays closed
     run = client(output).get_run(tracker.run_id)
-    assert (run.info.status, run.data.tags["tlx.error"]) == (status, error)
+    assert (run.info.status, run.data.tags["tlx.error"]) == (known, error)
     assert mlflow.active_run() is None
 
 
-def test_a_child_hangs_under_its_parent_without_waiting_for_it(output: Path) -> None:
+def test_why_a_run_ended_whose_summary_could_not_be_written(output: Path) -> None:
+    tracker = tracking.open(Tracking(), output)
+    tracker.start(begun(output / "day" / "full disk"))
+    assert tracker.finish("no space left") == ""
+    run = client(output).get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["tlx.error"]) == ("KILLED", "no space left")
+
+
+def test_a_job_hangs_under_its_sweep_without_waiting_for_it(output: Path) -> None:
     parent, child = tracking.open(Tracking(), output), tracking.open(Tracking(), output)
-    parent.start("sweep", {}, {})
-    child.start("job", {}, {}, parent=parent)
-    other = tracking.open(Tracking(), output)
-    other.start("job 2", {}, {}, parent=parent.run_id)
-    for tracker in (other, child, parent):
-        tracker.finish()
-    assert client(output).get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
-    assert client(output).get_run(other.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+    sweep = output / "sweeps" / "lr"
+    sweep.mkdir(parents=True)
+    book = {"mlflow_key": "lr-key", "jobs": {"a": {}}, "command": "python -m tlx -m", "status": "running"}
+    (sweep / "sweep.json").write_text(json.dumps(book))
+    parent.start(sweep, shared=True)
+    child.start(begun(sweep / "job", "lr-key/1"))
+    (sweep / "sweep.json").write_text(json.dumps({**book, "status": "finished", "metrics": [[{"mean/a": 0.5}, 2]]}))
+    for tracker in (child, parent):
+        assert tracker.finish() == ""
+    found = client(output)
+    assert found.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+    whole = found.get_run(parent.run_id)
+    assert (whole.info.status, whole.data.tags["tlx.jobs"], whole.data.metrics) == ("FINISHED", "1", {"mean/a": 0.5})
+    assert [a.path for a in found.list_artifacts(parent.run_id)] == ["sweep.json"]
 
 
 def test_an_experiment_that_was_deleted_comes_back_and_mlflow_is_not_imported_for_it(output: Path) -> None:
     tracker = tracking.open(Tracking(experiment="gone"), output)
-    tracker.start("first", {}, {})
+    tracker.start(begun(output / "day" / "first"))
     tracker.finish()
     found = client(output)
     found.delete_experiment(found.get_run(tracker.run_id).info.experiment_id)
-    body = "t = tracking.open(Tracking(experiment='gone'), Path.cwd())\nt.start('second', {}, {})\nt.finish()\n"
+    body = "t = tracking.open(Tracking(experiment='gone'), Path.cwd())\n"
+    body += "t.start(begun(Path('day/second'), status='finished'))\nt.finish()\n"
     body += "import sys\nprint(t.run_id, [m for m in ('mlflow', 'pandas') if m in sys.modules])"
     said, errors = script(body, output).communicate()
     assert errors == ""
@@ -198,7 +234,7 @@ def test_an_experiment_that_was_deleted_comes_back_and_mlflow_is_not_imported_fo
 
 
 def test_processes_that_create_one_database_at_once_all_arrive(tmp_path: Path) -> None:
-    jobs = [script(f"t.start('job {i}', {{}}, {{}})\nt.finish()", tmp_path) for i in range(3)]
+    jobs = [script(f"t.start(begun(Path('job {i}'), status='finished'))\nt.finish()", tmp_path) for i in range(3)]
     assert [job.communicate() for job in jobs] == [("", "")] * 3
     found = client(tmp_path)
     (experiment,) = (e for e in found.search_experiments() if e.name == "tlx")
@@ -207,7 +243,7 @@ def test_processes_that_create_one_database_at_once_all_arrive(tmp_path: Path) -
 
 
 def test_a_process_that_is_shot_leaves_no_run_running(output: Path) -> None:
-    job = script("t.start('shot', {}, {})\nprint(t.run_id, flush=True)\nimport time\ntime.sleep(999)", output)
+    job = script("t.start(begun(Path('shot')))\nprint(t.run_id, flush=True)\nimport time\ntime.sleep(999)", output)
     assert job.stdout is not None
     run_id = job.stdout.readline().strip()
     job.kill()
@@ -222,13 +258,15 @@ def test_a_process_that_is_shot_leaves_no_run_running(output: Path) -> None:
 def test_ctrl_c_reaches_the_run_and_not_its_tracker(output: Path) -> None:
     body = """
 import time
-t.start('interrupted', {}, {})
+folder = begun(Path('interrupted'))
+t.start(folder)
 try:
     print(t.run_id, flush=True)
     time.sleep(999)
 except KeyboardInterrupt:
-    t.metrics({'last': 1.0}, 1)
-    t.finish('KILLED', 'interrupted')
+    epochs(folder, [{'epoch': 1, 'last': 1.0}])
+    says(folder, status='interrupted', error='interrupted')
+    t.finish()
 """
     job = script(body, output)
     assert job.stdout is not None
@@ -255,8 +293,8 @@ from tlx.tracking import tracker as tracking
 from tlx.config.schema import Tracking
 from tlx.core.errors import RequestError
 t = tracking.open(Tracking(enabled=False), Path.cwd())
-t.start("quiet", {}, {}); t.dataset("d", "0", "s", {}, []); t.metrics({"a": 1}, 1); t.artifact(Path("x")); t.note("")
-t.finish("FINISHED")
+t.start(Path("quiet")); t.changed()
+t.finish()
 print(repr(t.run_id))
 try:
     tracking.open(Tracking(), Path.cwd())
@@ -273,28 +311,29 @@ except RequestError as error:
 
 
 def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
-    tracker = tracking.open(Tracking(uri=server.uri), tmp_path)
-    tracker.start("on the server", {"lr": 1e-3}, {"tlx.identity": "abc"})
-    tracker.dataset("shapes", "f" * 64, "drawn", {"train": 144}, ["circle"])
-    tracker.metrics({"val_accuracy": 0.5}, 1)
-    (tmp_path / "summary.json").write_text('{"best_epoch": 1}')
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "val_loss": 0.5}\n')
-    tracker.artifact(tmp_path / "summary.json")
-    tracker.artifact(tmp_path / "metrics.jsonl")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text('{"data": {"test": "ffff", "val": "eeee"}}')
-    (tmp_path / "predictions.csv").write_text("sample,file,label,prediction,probability,correct\n")
-    tracker.artifact(tmp_path / "predictions.csv")
-    tracker.model(tmp_path, "shapes")
-    tracker.model(tmp_path, "shapes")
-    tracker.finish()
+    names = []
+    for name in ("first", "second"):
+        tracker = tracking.open(Tracking(uri=server.uri, register="shapes"), tmp_path)
+        folder = begun(
+            tmp_path / name, name, CONFIG, status="finished", images={"train": 144}, classes=["circle"], best_epoch=1, epochs=1
+        )
+        run_facts.remember(folder, data={"name": "shapes", "digest": "f" * 64, "source": "drawn"})
+        epochs(folder, [{"epoch": 1, "val_loss": 0.5, "val_accuracy": 0.5}])
+        (folder / "model").mkdir()
+        model = {"data": {"test": "ffff", "val": "eeee"}, "weights": name}
+        (folder / "model" / "model.json").write_text(json.dumps(model))
+        (folder / "predictions.csv").write_text("sample,file,label,prediction,probability,correct\n")
+        tracker.start(folder)
+        assert tracker.finish() == ""
+        names.append(tracker.run_id)
     found = MlflowClient(server.uri)
-    run = found.get_run(tracker.run_id)
+    run = found.get_run(names[0])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val_accuracy"] == 0.5
-    assert run.data.params == {"lr": "0.001"}
+    assert run.data.params["training.lr"] == "0.001"
     assert run.inputs.dataset_inputs[0].dataset.name == "shapes"
-    assert [a.path for a in found.list_artifacts(tracker.run_id)] == [
+    assert [a.path for a in found.list_artifacts(run.info.run_id)] == [
+        "config.yaml",
         "metrics.jsonl",
         "predictions.csv",
         "summary.json",
@@ -304,7 +343,7 @@ def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
     why = "not better by validation (val_loss 0.5000 against 0.5000); beside it: its test predictions are gone"
     assert second.tags["tlx.champion"] == f"version 1 stays champion: {why}"
     model = found.get_logged_model(champion.source.removeprefix("models:/"))
-    assert (model.status, model.source_run_id) == ("READY", tracker.run_id)
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
     assert {a.path for a in found.list_logged_model_artifacts(model.model_id)} >= {"MLmodel", "model"}
     assert (server.folder / "artifacts").is_dir()
     assert not (tmp_path / "mlflow.db").exists()
@@ -316,18 +355,15 @@ def test_a_server_whose_artifacts_cannot_be_stored_gets_everything_else(
     """The client has no driver or no credentials for the place that the server names."""
     MlflowClient(server.uri).create_experiment("bucket", artifact_location="s3://no-such-bucket/x")
     tracker = tracking.open(Tracking(uri=server.uri, experiment="bucket", system_metrics=False), tmp_path)
-    tracker.start("on the server", {"lr": 1e-3}, {})
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text('{"data": {"test": "ffff"}}')
-    (tmp_path / "summary.json").write_text("{}")
-    tracker.artifact(tmp_path / "summary.json")
-    tracker.metrics({"val_accuracy": 0.5}, 1)
-    tracker.model(tmp_path, "bucket")
-    tracker.note("97 %")
+    folder = begun(tmp_path / "bucket", "bucket", CONFIG, status="finished")
+    (folder / "model").mkdir()
+    (folder / "model" / "model.json").write_text('{"data": {"test": "ffff"}}')
+    epochs(folder, [{"epoch": 1, "val_accuracy": 0.5}])
+    tracker.start(folder)
     assert tracker.finish() != ""
     run = MlflowClient(server.uri).get_run(tracker.run_id)
-    assert (run.info.status, run.data.metrics, run.data.params) == ("FINISHED", {"val_accuracy": 0.5}, {"lr": "0.001"})
-    assert run.data.tags["mlflow.note.content"] == "97 %"
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"val_accuracy": 0.5})
+    assert run.data.params["training.lr"] == "0.001"
     (warning,) = caplog.messages
     assert f"MLflow ({server.uri}) cannot take artifacts of the run" in warning
 
@@ -337,23 +373,27 @@ def test_a_server_that_dies_costs_one_warning_and_one_that_returns_gets_everythi
 ) -> None:
     lost = tracking.open(Tracking(uri=server.uri), tmp_path)
     late = tracking.open(Tracking(uri=server.uri), tmp_path)
-    lost.start("lost", {}, {})
-    late.start("late", {}, {})
-    lost.metrics({"a": 1.0}, 1)
-    late.metrics({"a": 1.0}, 1)
+    folders = [begun(tmp_path / name) for name in ("lost", "late")]
+    for tracker, folder in zip((lost, late), folders, strict=True):
+        tracker.start(folder)
+        epochs(folder, [{"epoch": 1, "a": 1.0}])
+        tracker.changed()
     assert lost.run_id
     assert late.run_id
     server.kill()
     with caplog.at_level(logging.WARNING):
         for epoch in range(2, 6):
-            lost.metrics({"a": float(epoch)}, epoch)
+            epochs(folders[0], [{"epoch": epoch, "a": float(epoch)}])
+            lost.changed()
         lost.finish()  # returns though nobody listens
     (warning,) = caplog.messages
     assert f"MLflow ({server.uri}) failed, the run goes on without it" in warning
     for epoch in range(2, 6):
-        late.metrics({"a": float(epoch)}, epoch)
+        epochs(folders[1], [{"epoch": epoch, "a": float(epoch)}])
+        late.changed()
     server.start()
-    late.finish()
+    says(folders[1], status="finished")
+    assert late.finish() == ""
     found = MlflowClient(server.uri)
     assert [m.step for m in found.get_metric_history(late.run_id, "a")] == [1, 2, 3, 4, 5]
     assert found.get_run(late.run_id).info.status == "FINISHED"
@@ -402,8 +442,8 @@ def test_a_path_that_a_database_url_cannot_hold_is_refused(tmp_path: Path) -> No
 def test_a_store_that_cannot_be_opened_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mlflow.db").mkdir()
     tracker = tracking.open(Tracking(), tmp_path)
-    tracker.start("nowhere", {"a": 1}, {})
-    tracker.metrics({"a": 1.0}, 1)
+    tracker.start(begun(tmp_path / "nowhere"))
+    tracker.changed()
     tracker.finish()
     assert tracker.run_id == ""
     (warning,) = caplog.messages
@@ -418,7 +458,7 @@ def test_parameters_are_flat_short_and_say_something() -> None:
         "a key!": True,
         "tracking": {"uri": "http://me:secret@host:5000"},
     }
-    assert tracking.flat(tree) == {
+    assert folder_content.dotted(tree) == {
         "backbone.name": "resnet18",
         "backbone.mean": "[0.5, 0.5]",
         "strategy.phases.tune.lr": "0.0001",
@@ -426,19 +466,6 @@ def test_parameters_are_flat_short_and_say_something() -> None:
         "a key_": "True",
         "tracking.uri": "http://me:***@host:5000",
     }
-    assert all(len(value) <= tracking.PARAM_LENGTH for value in tracking.flat({"a": "ü" * 10_000}).values())
-
-
-def test_metrics_that_come_together_are_written_together() -> None:
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    def metrics(run: int, step: int) -> dict[str, Any]:
-        return {"op": "metrics", "run": run, "values": {"loss": 1.0 / step}, "step": step, "time": 1000 * step}
-
-    for step in (2, 3):
-        messages.put(metrics(1, step))
-    messages.put(metrics(2, 1))
-    message, after = gathered(metrics(1, 1), messages)
-    assert message == {"op": "metrics", "run": 1, "rows": [({"loss": 1.0 / n}, n, 1000 * n) for n in (1, 2, 3)]}
-    assert after == [metrics(2, 1)]  # of another run, in its turn
-    assert gathered(after[0], messages) == ({"op": "metrics", "run": 2, "rows": [({"loss": 1.0}, 1, 1000)]}, [])
+    assert all(
+        len(value) <= folder_content.PARAM_LENGTH for value in folder_content.dotted({"a": "ü" * 10_000}).values()
+    )

@@ -13,7 +13,7 @@ from contextlib import closing
 
 from tlx.cli.next_command import show_use
 from tlx.cli.subcommand import Subcommand
-from tlx.core.errors import RequestError
+from tlx.core.errors import RequestError, said
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = N
         try:
             failed = search.run()
         except BaseException as error:
-            search.whole.tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            search.whole.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", said(error))
             print(f"{search.standing()}; the same command goes on", file=sys.stderr)
             raise
         code = search.close(failed)

@@ -4,6 +4,7 @@ What MLflow has stays as it is: a run is found by its key, a metric has one valu
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,17 +24,17 @@ from tlx.core import folder_lock
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, said
 from tlx.reporting.log_lines import lines
-from tlx.runs import mlflow_log
 from tlx.runs.run_reader import content, is_run
 from tlx.sweeps import sweep_manifest, sweep_summary
 from tlx.sweeps.named_runs import runs_named, sweep_named
+from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
 
 if TYPE_CHECKING:
-    from tlx.tracking.tracker import Tracker
+    pass
 
-STATUS: dict[str, tracking.Status] = {"finished": "FINISHED", "failed": "FAILED"}  # of others: KILLED
 KEYS = ("tracking.uri", "tracking.experiment")
+ENDED_EARLY = "the process ended early"
 
 
 class Sent(NamedTuple):
@@ -118,8 +119,8 @@ def _unsent(output: Path) -> Iterator[Path]:
         if sweep_manifest.read(folder).get("mlflow_sent") is False:
             yield folder
     for pattern in ("*/*", "sweeps/*/*"):
-        for file in sorted(output.glob(f"{pattern}/{mlflow_log.FILE}")):
-            if mlflow_log.facts(file.parent).get("sent") is False:
+        for file in sorted(output.glob(f"{pattern}/{run_facts.FILE}")):
+            if run_facts.facts(file.parent).get("sent") is False:
                 yield file.parent
 
 
@@ -166,100 +167,44 @@ def send(folder: Path, settings: Tracking, output: Path) -> Sent:
     beside = next((above for above in folder.absolute().parents if (above / "mlflow.db").is_file()), output)
     tracker = tracking.open(settings, beside)
     if (folder / sweep_manifest.FILE).is_file():
-        why = _sweep(folder, tracker)
+        _complete_sweep(folder)
+        tracker.start(folder, shared=True)
+        why = tracker.finish(ENDED_EARLY)
+        (folder / run_facts.LOCK).unlink(missing_ok=True)
         sweep_manifest.write(folder, {"mlflow_sent": not why, "mlflow_run_id": tracker.run_id})
         return Sent(tracker.uri, why, tracker.run_id)
     with folder_lock.alone(folder):
-        why = _run(folder, tracker, settings)
-        mlflow_log.remember(folder, sent=not why, reason=why, run_id=tracker.run_id, key=_key(folder))
+        known = run_facts.facts(folder)
+        run_facts.remember(folder, key=_key(folder), began=known.get("began", folder.stat().st_mtime))
+        tracker.start(folder)
+        why = tracker.finish(ENDED_EARLY)
+        run_facts.remember(folder, sent=not why, reason=why, run_id=tracker.run_id)
         summary = folder / "summary.json"
         if summary.is_file() and tracker.run_id:
             with atomic(summary) as path:
                 whole = {**content(summary, dict), "mlflow_run_id": tracker.run_id}
                 path.write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-    for lock in (folder_lock.LOCK, mlflow_log.LOCK):
+    for lock in (folder_lock.LOCK, run_facts.LOCK):
         (folder / lock).unlink(missing_ok=True)
     return Sent(tracker.uri, why, tracker.run_id, tuple(tracker.said))
 
 
-def _run(folder: Path, tracker: "Tracker", settings: Tracking) -> str:
-    known, tree = mlflow_log.facts(folder), _tree(folder / "config.yaml")
-    summary = content(folder / "summary.json", dict) if (folder / "summary.json").is_file() else {}
-    rows, began = _rows(folder / "metrics.jsonl"), float(known.get("began", folder.stat().st_mtime))
-    status = STATUS.get(str(summary.get("status")), "KILLED")
-    tags = {"tlx.identity": str(summary.get("identity", "")), "tlx.command": str(summary.get("command", ""))}
-    tracker.start(
-        str(known.get("name", folder.name)),
-        mlflow_log.parameters(tree) if tree else {},
-        {name: value for name, value in tags.items() if value},
-        key=_key(folder),
-        again=str(summary.get("mlflow_run_id", "")),
-        lock=folder / mlflow_log.LOCK,
-        at=began,
-    )
-    if "data" in known and summary:
-        tracker.dataset(**known["data"], counts=summary["images"], classes=summary["classes"])
-    _figures(tracker, summary, rows, began)
-    _files(folder, tracker)
-    if status == "FINISHED" and settings.model:
-        tracker.model(folder, settings.register)
-    if summary:
-        from tlx.reporting.run_plots import card
-
-        tracker.note(card(summary))
-    ended = float(known.get("ended", (folder / "config.yaml").stat().st_mtime if tree else began))
-    return tracker.finish(status, summary.get("error") or ("" if summary else "the process ended early"), at=ended)
-
-
-def _figures(tracker: "Tracker", summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], began: float) -> None:
-    """All metrics, under the names and steps that the run itself gives them."""
-    if summary.get("accuracy_before_training") is not None:
-        tracker.metrics({"accuracy_before_training": summary["accuracy_before_training"]}, 0, at=began)
-    at = began
-    for row in rows:
-        at += float(row.get("seconds", 0.0))
-        mlflow_log.epoch(tracker, row, at)
-    for phase, found in summary.get("after", {}).items():
-        last = max((row["epoch"] for row in rows if row["phase"] == phase), default=len(rows))
-        tracker.metrics({f"test_accuracy_after_{phase}": found["test_accuracy"]}, last, at=at)
-    if summary.get("test_accuracy") is not None:
-        tracker.metrics(mlflow_log.test_figures(summary), summary["epochs"], at=at)
-    if summary.get("best_epoch") is not None:
-        tracker.metrics(mlflow_log.best_figures(rows, summary["best_epoch"]), summary["epochs"], at=at)
-
-
-def _files(folder: Path, tracker: "Tracker") -> None:
-    """All artifacts of a run's or a sweep's folder; jobs, the model and what is unfinished are none."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in mlflow_log.NO_ARTIFACTS:
-            continue
-        if path.is_file():
-            tracker.artifact(path, mlflow_log.place(path) if is_run(folder) else "")
-        elif path.name != "model" and is_run(folder):
-            tracker.artifact(path)
-
-
-def _sweep(folder: Path, tracker: "Tracker") -> str:
+def _complete_sweep(folder: Path) -> None:
+    """Adds to the file of a sweep that was killed, or is of an earlier version, what its finished jobs found."""
     book = sweep_manifest.read(folder)
-    tags = {"tlx.command": book.get("command", ""), "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
-    tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=folder / mlflow_log.LOCK, shared=True)
-    jobs = [folder / job["folder"] for job in book["jobs"].values()]
-    status: tracking.Status = "FINISHED"
+    known: dict[str, Any] = {}
     if not (folder / "study.db").exists():
-        try:
-            for figures, step in sweep_summary.figures(comparison.compared(jobs)):
-                tracker.metrics(figures, step)
-        except RequestError:  # nothing of it is finished
-            status = "FAILED"
-    _files(folder, tracker)
-    why = tracker.finish(status)
-    (folder / mlflow_log.LOCK).unlink(missing_ok=True)
-    return why
+        jobs = [folder / job["folder"] for job in book["jobs"].values()]
+        with contextlib.suppress(RequestError):  # nothing of it is finished
+            known["metrics"] = list(sweep_summary.figures(comparison.compared(jobs)))
+    if "status" not in book:
+        known["status"] = "finished" if "metrics" in known or (folder / "study.db").exists() else "failed"
+    sweep_manifest.write(folder, known)
 
 
 def _key(folder: Path) -> str:
     """The run's name for good; of a run from before it was written down, a digest of its configuration and folder."""
-    known = mlflow_log.facts(folder).get("key")
+    known = run_facts.facts(folder).get("key")
     config = folder / "config.yaml"
     return str(known) if known else sha256(folder.name.encode() + config.read_bytes()).hexdigest()[:32]
 
@@ -277,12 +222,3 @@ def _tree(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RequestError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     return tree if isinstance(tree, dict) else {}
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise RequestError(f"{file}: cannot be read: {error}") from error

@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlx.config import schema as tlx_config
 from tlx.config.hydra_launchers import KNOWN, missing
-from tlx.config.identity import flat
 from tlx.config.schema import Phase
 from tlx.core.errors import RequestError, nearest
+from tlx.core.trees import flat
 
 GROUPS = (
     "backbone", "head", "dataset", "augmentation", "strategy",

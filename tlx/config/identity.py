@@ -5,20 +5,16 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tlx.config.dataset_schema import Dataset, Splits
 from tlx.config.schema import Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
-
-if TYPE_CHECKING:
-    pass
+from tlx.core.trees import flat
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`key was X, is Y` for every leaf in which two configurations differ."""
-    from tlx.config.identity import flat
-
     one, two = dict(flat(before)), dict(flat(now))
     return [
         f"{key} was {one.get(key)}, is {two.get(key)}" for key in sorted({*one, *two}) if one.get(key) != two.get(key)
@@ -131,12 +127,3 @@ def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
 
 def _digest(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, as (dotted key, value)."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from tlx.config.identity import flat
+from tlx.core.trees import flat
 
 # Keys that hold text whatever it looks like: a folder may be called 2024 or null-set.
 _TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment|splits\.\w+)")

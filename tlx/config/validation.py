@@ -14,10 +14,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import tracking_uri
 from tlx.config.dataset_schema import Dataset
-from tlx.config.identity import flat
 from tlx.config.key_rules import values
 from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights
 from tlx.core.errors import RequestError, empty, nearest
+from tlx.core.trees import flat
 
 ANCHORS = ("head", "classifier", "last", "all")
 

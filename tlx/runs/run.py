@@ -31,8 +31,9 @@ from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job, identify, network, prepare
-from tlx.runs.run_recorder import Record, Silent
+from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
+from tlx.runs.silent_record import Silent
 from tlx.runs.started_run import StartedRun
 from tlx.runs.stopwatch import Clock
 from tlx.runs.train_phases import train_phases
@@ -52,8 +53,7 @@ class Within(NamedTuple):
     """What a run is a part of: a sweep, or the run whose source task it is. Its folder is there, and nobody else works
     in it."""
 
-    key: str = ""  # its MLflow run's name for good
-    parent: "str | tracking.Tracker | None" = None  # its MLflow run's parent
+    key: str = ""  # its MLflow run's name for good; a sweep's job begins with the sweep's
     quiet: bool = False  # other runs go on beside it, and the screen is not its own
 
 
@@ -83,7 +83,7 @@ def run(
     clock, part, writes = Clock(whole=within is None), within or Within(), launch.writes()
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
-    record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key, parent=part.parent)
+    record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key)
     record.summary.requested = typed.requested() if typed else {}
     name, said = name or _name(folder), typed if writes else None
     to_others = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}

@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tlx.config.identity import ASIDE, flat, without_added
+from tlx.config.identity import ASIDE, without_added
 from tlx.core import csv_cells
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError, precomposed, reason
 from tlx.core.metric import of_summary
+from tlx.core.trees import flat
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")

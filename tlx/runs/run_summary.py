@@ -1,10 +1,12 @@
 """What a run found, as `summary.json` has it, and the folder that it lies in."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlx.core.choose_by import better
 from tlx.core.data_frames import frame
 from tlx.core.metric import Metric
 
@@ -54,6 +56,24 @@ class Summary:
     # `train_loss` of each epoch, nats.
     refit: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the folder of the source task's run
+
+    def measured(self, split: str, metrics: Sequence[Metric]) -> None:
+        """Has the figures of a split, in place of those that are there."""
+        others = [one for one in self.metrics if one["split"] != split]
+        self.metrics = [*others, *(metric.to_dict() for metric in metrics)]
+
+    def best(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> None:
+        """Has the epoch whose model is saved, one of `rows`, and its figures of the validation images."""
+        row = next(row for row in rows if row["epoch"] == epoch)
+        found = {name: row[name] for name in row if name.startswith("val_")}
+        self.best_epoch, self.val_accuracy, self.val_loss = epoch, found["val_accuracy"], found["val_loss"]
+        self.measured(
+            "val",
+            [
+                Metric(name.removeprefix("val_"), "val", value, higher_is_better=better(1, 0, name))
+                for name, value in found.items()
+            ],
+        )
 
     def to_frame(self) -> "DataFrame":
         """The figures as a table: `name, split, value, low, high, higher_is_better`, a row each."""

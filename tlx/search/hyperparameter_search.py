@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tlx.config.command_line import command
-from tlx.config.identity import flat, key, results
+from tlx.config.identity import key, results
 from tlx.config.unread_keys import refuse
 from tlx.core.atomic_files import unwritable
 from tlx.core.choose_by import score, shown
 from tlx.core.errors import Diverged, Pruned, RequestError, said
+from tlx.core.trees import flat
 from tlx.reporting.run_display import epoch_line
 from tlx.reporting.text_table import duration
 from tlx.runs import output_layout
@@ -93,10 +94,9 @@ class Search:
             best = trial_report.show(found, self.axes, folder, self.study.choose_by)
             print(f"again: {command([*self.fixed, *self._point(best.values)], self.config_dir)}")
         with sweep_summary.failing("the search's table and picture", unwritten):
-            for file in trial_report.write(found, self.axes, folder, self.study.choose_by):
-                self.whole.tracker.artifact(file)
+            trial_report.write(found, self.axes, folder, self.study.choose_by)
         good = finished and not failed and not unwritten
-        self.whole.end("FINISHED" if good else "FAILED")
+        self.whole.end("finished" if good else "failed")
         return 0 if good else 1
 
     def standing(self) -> str:
@@ -121,7 +121,7 @@ class Search:
             self.study.report(trial, _rows(folder), row["epochs"])
 
         self.whole.add(planned)
-        part = job.Within(f"{self.whole.book()['mlflow_key']}/{planned.key[:16]}", self.whole.tracker, quiet=True)
+        part = job.Within(f"{self.whole.book()['mlflow_key']}/{planned.key[:16]}", quiet=True)
         status, failure = "finished", None
         try:
             if run_state.finished(folder) is None and not _pruned(folder):
@@ -142,7 +142,7 @@ class Search:
         if status == "finished":
             best = trial_report.ranked(self.study.found())[0]
             known = {f"best_{name}": best.facts[name] for name in dict.fromkeys(("val_accuracy", rule))}
-            self.whole.tracker.metrics(known, trial.number)
+            self.whole.measured(known, trial.number)
             compared = "the best so far" if best.number == trial.number else f"best so far: trial {best.number}"
             figures = ", ".join(f"{name} {shown(facts[name], name)}" for name in dict.fromkeys((rule, "val_accuracy")))
             said_of = f"{figures}, {duration(facts['seconds'])}"

@@ -7,7 +7,7 @@ command, typed again after a crash, finds what is finished, goes on with what wa
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tlx.datasets.splits import Parts, split, unread
 from tlx.runs.output_layout import new_folder
 from tlx.sweeps import sweep_job, sweep_manifest
 from tlx.sweeps.sweep_plan import Planned, all_differ
+from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
 from tlx.tracking.network_disk import fit_for_many
 
@@ -44,14 +45,14 @@ class Sweep:
         if not left:
             return
         inside = left[0].launcher == "basic"
+        if not inside:  # other processes find the sweep's MLflow run by its key: it must be there before theirs
+            _ = self.tracker.run_id
         job = partial(
             sweep_job.task,
             jobs={
                 j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **sweep_manifest.told(j)}
                 for i, j in enumerate(self.jobs)
             },
-            # A run in this process need not wait until MLflow has answered.
-            parent=self.tracker if inside else self.tracker.run_id,
             key=self.book()["mlflow_key"],
             beside=min(left[0].beside, len(left)),
             quiet=not inside,
@@ -127,7 +128,7 @@ class Sweep:
         """The content of the sweep's own file."""
         return sweep_manifest.read(self.folder)
 
-    def close(self, status: tracking.Status, *, table: bool = True) -> list[str]:
+    def close(self, status: str, *, table: bool = True) -> list[str]:
         """Writes (and, with `table`, prints) what all finished jobs found; the sweep's MLflow run ends.
 
         Returns what of this failed, in lines.
@@ -136,19 +137,24 @@ class Sweep:
 
         failed = []
         if self.finished():
-            failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], self.tracker, table=table)
+            failed = sweep_summary.sum_up(self.folder, self.book()["jobs"], table=table)
         self.end(status)
         return failed
 
-    def end(self, status: tracking.Status) -> None:
-        """Ends the sweep's MLflow run."""
-        self.tracker.artifact(self.folder / sweep_manifest.FILE)
-        why = self.tracker.finish(status)
+    def measured(self, figures: Mapping[str, float], step: int) -> None:
+        """Adds to the figures of the sweep's MLflow run."""
+        sweep_manifest.write(self.folder, {"metrics": [*self.book().get("metrics", []), [figures, step]]})
+        self.tracker.changed()
+
+    def end(self, status: str, error: str = "") -> None:
+        """Ends the sweep's MLflow run; `status`: finished, failed or interrupted, `error`: why."""
+        sweep_manifest.write(self.folder, {"status": status, "error": error})
+        why = self.tracker.finish()
         if self.tracker.uri:
             sweep_manifest.write(self.folder, {"mlflow_run_id": self.tracker.run_id, "mlflow_sent": not why})
         if why:
             print(f"to send MLflow what it has not got: python -m tlx sync {self.folder}", file=sys.stderr)
-        (self.folder / ".mlflow.lock").unlink(missing_ok=True)
+        (self.folder / run_facts.LOCK).unlink(missing_ok=True)
 
 
 def check_data(jobs: Sequence[Planned]) -> None:
@@ -256,10 +262,9 @@ def open_sweep(
         known = sweep_manifest.read(folder)["jobs"] if (folder / sweep_manifest.FILE).is_file() else {}
         sweep_manifest.no_clash(folder, known, new)
     unsent = {"mlflow_sent": False} if tracker.uri else {}
-    book = sweep_manifest.write(folder, {"name": folder.name, "command": told, **unsent}, new)
-    tags = {"tlx.command": told, "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
-    lock = folder / ".mlflow.lock"
-    tracker.start(folder.name, {}, tags, key=book["mlflow_key"], lock=lock, shared=True)
+    state = {"name": folder.name, "command": told, "status": "running", "error": "", **unsent}
+    sweep_manifest.write(folder, state, new)
+    tracker.start(folder, shared=True)
     return Sweep(folder, folder.name, jobs, config_dir, tracker)
 
 

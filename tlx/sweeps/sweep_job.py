@@ -15,7 +15,6 @@ from tlx.config.validation import checked
 from tlx.core import folder_lock
 from tlx.core.device import device_of, free_bytes
 from tlx.core.errors import said
-from tlx.tracking import tracker as tracking
 
 
 def task(
@@ -23,7 +22,6 @@ def task(
     *,
     folder: Path | None = None,
     jobs: Mapping[str, Mapping[str, Any]],
-    parent: str | tracking.Tracker,
     key: str,
     beside: int,
     quiet: bool,
@@ -55,7 +53,7 @@ def task(
                 (folder / folder_lock.LOCK).unlink(missing_ok=True)
                 print(f"{head}: finished by another process", file=sys.stderr)
                 return {"error": "", "skipped": True}
-            part = run.Within(f"{key}/{known['key'][:16]}", parent, quiet)
+            part = run.Within(f"{key}/{known['key'][:16]}", quiet)
             summary = run.run(
                 config, folder, command=known["command"], name=known["name"], within=part, resume=True,
                 typed=known["typed"],

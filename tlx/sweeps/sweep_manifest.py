@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from tlx.config.identity import flat, results
+from tlx.config.identity import results
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, shown
+from tlx.core.trees import flat
 
 if TYPE_CHECKING:
     from tlx.sweeps.sweep_plan import Planned

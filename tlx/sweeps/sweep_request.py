@@ -47,14 +47,14 @@ def run_sweep(overrides: list[str], config_dir: str | None = None, *, table: boo
     try:
         whole.launch()
         failed = whole.failed()
-        unsaid = whole.close("FAILED" if failed else "FINISHED", table=table)
+        unsaid = whole.close("failed" if failed else "finished", table=table)
     except KeyboardInterrupt:
         again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
         print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
-        whole.tracker.finish("KILLED")
+        whole.end("interrupted")
         raise
     except Exception as error:
-        whole.tracker.finish("FAILED", said(error))
+        whole.end("failed", said(error))
         raise
     print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished, in {whole.folder}", file=sys.stderr)
     for reason in dict.fromkeys(reason for _, reason in failed):

@@ -12,12 +12,10 @@ from tlx.comparison import comparison as comparison_module
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import printable, said
 from tlx.reporting.text_table import aligned
-from tlx.tracking import tracker as tracking
+from tlx.sweeps import sweep_manifest
 
 
-def sum_up(
-    folder: Path, jobs: Mapping[str, Mapping[str, Any]], tracker: tracking.Tracker, *, table: bool = True
-) -> list[str]:
+def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool = True) -> list[str]:
     """Prints (with `table`), writes and logs the comparison of all jobs that finished; what failed of it, a line each.
 
     `jobs`: as the sweep's own file has them. Where there is no comparison, the runs' own results are printed.
@@ -51,10 +49,8 @@ def sum_up(
             whole = content()
             with atomic(file) as path:
                 path.write_bytes(whole)
-            tracker.artifact(file)
     with failing("MLflow's figures of the sweep", failed):
-        for known, step in figures(found):
-            tracker.metrics(known, step)
+        sweep_manifest.write(folder, {"metrics": list(figures(found))})
     return failed
 
 

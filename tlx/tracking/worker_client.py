@@ -68,6 +68,11 @@ class Pipe:
         """Whether it lives, and was started by this process and not by one that this was forked from."""
         return self.pid == os.getpid() and not self._gone
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether it has opened a run, or belongs to a process that this one was forked from."""
+        return self.pid != os.getpid() or any(self._ids.values())
+
     def new_key(self, uri: str) -> int:
         """A number for a run that is written to `uri`."""
         with self._lock:
@@ -171,7 +176,7 @@ class Pipe:
         """Says once that nothing more is written."""
         if not self._gone:
             self._gone = f"the process that writes to MLflow: {shown(why)}"
-            log.warning("the run goes on without MLflow: %s", self._gone)
+            log.warning("%s", self._gone)
 
     def close(self) -> None:
         """Ends the process: when everything is written it has nothing to do any more."""

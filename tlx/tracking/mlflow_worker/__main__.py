@@ -21,30 +21,24 @@ from typing import Any
 from tlx.tracking.mlflow_worker import model_registry
 from tlx.tracking.mlflow_worker.mlflow_store import Store
 from tlx.tracking.mlflow_worker.moved_store import follow
-from tlx.tracking.mlflow_worker.run_writer import Left, Recorded
+from tlx.tracking.mlflow_worker.run_lock import Left
+from tlx.tracking.mlflow_worker.run_writer import Recorded
 from tlx.tracking.mlflow_worker.system_load import Load
 
 Message = dict[str, Any]
-LINGER = 0.2  # seconds for which metrics wait for more of them
+LINGER = 0.2  # seconds for which what has changed waits for more: an epoch may take less than the writing of one
+IDLE = 0.5  # seconds between two looks at what is due
 ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
-UNREADABLE = "a message could not be read: MLflow does not have all of this run; python -m tlx sync sends it"
-# What each message holds beside `op` and `run`; `start` also has `artifacts`, `login`, `parent` and `lock`, or null.
+# What each message holds beside `op` and `run`; `open` also has `artifacts`, `login` and `register`, or null.
 SHAPES: dict[str, dict[str, type]] = {
-    "start": {
-        **dict.fromkeys(("uri", "experiment", "name", "key"), str),
-        "params": dict,
-        "tags": dict,
-        "shared": bool,
-        "system_metrics": bool,
+    "open": {
+        **dict.fromkeys(("folder", "uri", "experiment"), str),
+        "source": dict,
+        **dict.fromkeys(("model", "shared", "system_metrics"), bool),
         "time": int,
     },
-    "dataset": {"name": str, "digest": str, "source": str, "counts": dict, "classes": list},
-    "metrics": {"values": dict, "step": int, "time": int},
-    "artifact": {"path": str, "folder": str},
-    "model": {"path": str},
-    "register": {"folder": str, "name": str},
-    "tags": {"tags": dict},
-    "finish": {"status": str, "error": str, "time": int},
+    "changed": {},
+    "finish": {"error": str},
 }
 
 
@@ -68,22 +62,6 @@ def understood(line: bytes) -> Message:
     return message
 
 
-def gathered(first: Message, messages: "queue.SimpleQueue[Message]") -> tuple[Message, list[Message]]:
-    """The metrics of `first` and of those like it that come within `LINGER`, as one message; and what came after them.
-
-    The epochs of a small tail take less than the writing of one.
-    """
-    alike, until = [first], time.monotonic() + LINGER
-    after: list[Message] = []
-    with contextlib.suppress(queue.Empty):
-        while not after:
-            message = messages.get(timeout=max(0.0, until - time.monotonic()))
-            same = (message["op"], message.get("run")) == ("metrics", first["run"])
-            (alike if same else after).append(message)
-    rows = [(message["values"], message["step"], message["time"]) for message in alike]
-    return {"op": "metrics", "run": first["run"], "rows": rows}, after
-
-
 class Process:
     """Messages in, answers out, and the runs that are open."""
 
@@ -96,9 +74,8 @@ class Process:
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.stores: dict[str, Store] = {}
         self.runs: dict[int, Recorded] = {}
-        self.ids: dict[int, str] = {}
+        self.changed: dict[int, float] = {}  # runs with something new in their folders, and since when
         self.ended = threading.Event()  # nothing more will be asked
-        self.why = ORPHANED  # what is said of runs that are open then
         self.since: float | None = None  # when the message under way was taken up
 
     def say(self, message: Message) -> None:
@@ -108,7 +85,6 @@ class Process:
 
     def broken(self, error: Exception) -> None:
         """Nothing that comes can be relied on any more."""
-        self.why = UNREADABLE
         self.say({"broken": f"a message could not be read ({type(error).__name__}: {' '.join(str(error).split())})"})
 
     def read(self) -> None:
@@ -133,41 +109,52 @@ class Process:
         self.messages.put({"op": "end"})
 
     def take(self, message: Message) -> None:
-        """Writes one message."""
+        """Does what a message says."""
         key = message["run"]
-        if message["op"] == "start":
+        if message["op"] == "open":
             login = message.get("login")
             known = json.dumps([message["uri"], login])
             if known not in self.stores:
                 self.stores[known] = Store(message["uri"], message.get("artifacts"), login, follow)
             store = self.stores[known]
-            self.runs[key] = Recorded(key, store, model_registry, Load, self.say, self.ids, self.ended.is_set)
-        if key in self.runs:
-            try:
-                self.runs[key].take(message)
-            except Left:
-                self.runs.pop(key).leave()
-                return
-            if message["op"] == "finish":
+            self.runs[key] = Recorded(message, store, model_registry, Load, self.say, self.ended.is_set)
+            self.write(key)
+        elif key in self.runs and message["op"] == "changed":
+            self.changed.setdefault(key, time.monotonic())
+        elif key in self.runs:
+            self.write(key, message["error"])
+            if key in self.runs:
                 run = self.runs.pop(key)
-                run.leave()
-                self.say({"run": key, "finished": run.left()})
+                run.lock.leave()
+                self.say({"run": key, "finished": run.left})
+
+    def write(self, key: int, end: str | None = None) -> None:
+        """Writes what MLflow has not got of a run; `end`: it has ended, for this reason if for no other."""
+        self.changed.pop(key, None)
+        run = self.runs[key]
+        try:
+            run.write(end)
+        except Left:
+            self.runs.pop(key).lock.leave()
+        else:
+            if run.failed and end is None:  # again, when the store may work again
+                self.changed[key] = time.monotonic()
 
     def serve(self) -> None:
         """Writes until nothing more will be asked."""
-        ahead: list[Message] = []
         while True:
             try:
-                message = ahead.pop() if ahead else self.messages.get(timeout=0.5)
+                message = self.messages.get(timeout=LINGER if self.changed else IDLE)
             except queue.Empty:
                 message = {"op": "idle"}
             if message["op"] == "end":
                 return
             self.since = time.monotonic()
-            if message["op"] == "metrics":
-                message, ahead = gathered(message, self.messages)
             if message["op"] != "idle":
                 self.take(message)
+            for key, since in list(self.changed.items()):
+                if time.monotonic() - since >= LINGER:
+                    self.write(key)
             for run in list(self.runs.values()):
                 run.sample()
             self.since = None
@@ -176,15 +163,14 @@ class Process:
         """Closes the runs that are open."""
         for key in list(self.runs):
             with contextlib.suppress(Exception):
-                now = int(time.time() * 1000)
-                self.take({"op": "finish", "run": key, "status": "KILLED", "error": self.why, "time": now})
+                self.take({"op": "finish", "run": key, "error": ORPHANED})
 
 
 def main() -> None:
     """Until the input ends, which is when the process that asks has ended, however that was."""
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # what fails is kept here and tried again later
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # what fails is tried again later
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():

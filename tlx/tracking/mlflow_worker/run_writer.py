@@ -1,14 +1,20 @@
-"""One run as the process that writes into MLflow knows it: what was asked for and is not written yet, in order.
+"""One run as the process that writes into MLflow knows it: whatever MLflow has not got of its folder is written.
 
-Part of the process that writes to MLflow: of tlx it imports `core` alone, and MLflow when it is needed.
+It may be done again at any time, by this process or another: a run is found by its key, a metric has one value a step,
+a parameter is set once, a file has one path. Part of the process that writes to MLflow: of tlx it imports `core` alone,
+and MLflow when it is needed.
 """
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tlx.tracking import folder_content, run_facts
+from tlx.tracking.folder_content import Content, Row, Unreadable
+from tlx.tracking.mlflow_worker.run_lock import Left, RunLock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,236 +24,201 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 RETRY = 10.0  # seconds until a store that failed is tried again
-OCCUPIED = 30.0  # seconds for which a run waits until another process has written what it has of it
-UPLOADS = ("artifact", "model", "register")  # they go to another place than metrics, which may fail alone
 REJECTED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # MLflow's word for what it will never take
 
 
-class Left(Exception):
-    """The run belongs to another process."""
-
-
 class Recorded:
-    """One run, and the load of the machine while it lasts."""
+    """One run or sweep, and the load of the machine while it lasts."""
 
     def __init__(
         self,
-        key: int,
+        order: Message,
         store: "Store",
         registry: Any,
         load: Any,
         say: Callable[[Message], None],
-        ids: dict[int, str],
         orphaned: Callable[[], bool],
     ) -> None:
-        self.key = key
-        self.orphaned = orphaned  # whether the process that asks has ended
-        self.store = store
-        self.registry = registry  # the module of that name: how models are logged
-        self.say = say
-        self.ids = ids  # run ids by key, of all runs of this process
-        self.pending: deque[Message] = deque()
+        """`order`: the message that opens it. `registry`: the module that logs models. `load`: the class `Load`.
+        `orphaned`: whether the process that asks has ended."""
+        self.order, self.store, self.registry, self.orphaned = order, store, registry, orphaned
+        self.folder = Path(order["folder"])
+        self.say: Callable[..., None] = lambda **said: say({"run": order["run"], **said})
+        self.run_id = ""
+        self.left = "the store does not answer"  # why MLflow does not have all of it; empty where it has
         self.failed = 0.0  # when the store failed last, seconds since the epoch; 0: it works
         self.warned = False
-        self.aside: list[Message] = []  # what could not be uploaded, or was rejected
-        self.refused = ""  # why
-        self.waited = False  # for another process to leave the run
-        self.samples = 0
-        self.measured = False  # some metric of the run itself is written: the UI lists groups in the order they came
-        self.model_id = ""  # MLflow's, once the model is logged
-        self.lock: Any = None  # the file that says that this run is written here and nowhere else
-        # Of a run that was opened again: the steps that each metric has, and the parameters' names.
-        self.known: dict[str, set[int]] | None = None
+        self.broken = False  # some artifact could not be uploaded: the next try is the last
+        self.lock = RunLock(self.folder / run_facts.LOCK, orphaned)
+        self.steps: dict[str, set[int]] = {}  # that each metric has
         self.parameters: set[str] = set()
-        self.new_load = load  # the class `tracking_load.Load`
+        self.tags: dict[str, str] = {}
+        self.uploaded: dict[Path, tuple[int, int]] = {}  # time of change and size of each file
+        self.found = False  # the run was there already
+        self.data_known = False
+        self.samples = 0
+        self.new_load = load
         self.load: Load | None = None
 
-    def take(self, message: Message) -> None:
-        """Writes the message and what waits before it; keeps all of it where the store fails."""
-        self.pending.append(message)
-        last = message["op"] == "finish"
+    def write(self, end: str | None = None) -> None:
+        """Writes what MLflow has not got, or as much of it as the store takes.
+
+        `end`: the run has ended, for this reason where its folder does not say how.
+        """
         if self.failed:
-            if not last and time.time() - self.failed < RETRY:
+            if end is None and time.time() - self.failed < RETRY:
                 return
             if self.store.asleep():
                 self.failed = time.time()
                 return
-        failures = 0
-        while self.pending and failures < 2:
+        for _ in range(1 if end is None else 2):
             try:
-                if self.pending[0]["op"] == "finish":
-                    self.catch_up()
-                self.write(self.pending[0])
-                self.failed = 0.0
-                self.store.works = True
-                failures = 0
+                self._write(end)
             except Left:
                 raise
+            except Unreadable as error:
+                self._refused(str(error))
+                return
             except Exception as error:  # whatever a store, a driver or a network raises: the run must go on without
-                self.failed = time.time()
-                if self.store.works and not self.warned:  # once a run, and once for all that are open
-                    self.warned = True
-                    self.say({"run": self.key, "warning": reason(error)})
-                self.store.works = False
-                self.refused = self.refused or reason(error)
-                if self.key not in self.ids:  # nobody waits for an id that may never come
-                    self.say({"run": self.key, "run_id": ""})
-                if not last:
-                    return
-                failures += 1 if self.key in self.ids else 2  # a run that could not be opened takes nothing
-                self.aside.append(self.pending[0])
-            self.pending.popleft()
+                self._failed(reason(error))
+            else:
+                self.failed, self.store.works = 0.0, True
+                return
 
-    def write(self, message: Message) -> None:
-        """One message into the store, or set aside where it alone cannot be taken: metrics do not wait for artifacts.
-
-        Raises:
-            Exception: the store itself fails.
-        """
-        upload = message["op"] in UPLOADS
-        if upload and self.aside and self.key in self.ids:  # tried again at the end
-            self.aside.append(message)
-            return
-        try:
-            self.apply(message)
-        except Exception as error:
-            if self.key not in self.ids or not (upload or getattr(error, "error_code", "") in REJECTED):
-                raise
-            if self.store.asleep():
-                raise
-            self.aside.append(message)
-            self.refused = reason(error)
-            if not self.warned:
-                self.warned = True
-                what = f"{'artifacts' if upload else message['op']} of the run"
-                self.say({"run": self.key, "refused": f"cannot take {what}: {self.refused}"})
-
-    def catch_up(self) -> None:
-        """Tries once more what was set aside, until two in a row fail."""
-        waiting, self.aside, failures = self.aside, [], 0
-        for message in waiting:
+    def _write(self, end: str | None) -> None:
+        client, content = self.store.client(), folder_content.read(self.folder)
+        if not self.run_id:
+            self.lock.enter()
+            self._open(client, content)
+        if end is not None and not content.status:
+            content = replace(content, status="KILLED", error=content.error or end)
+        self.left, failures = "", 0
+        for upload, step in self._steps(client, content, end is not None):
+            if upload and failures == 2:  # the rest would fail too
+                continue
             try:
-                if failures < 2:
-                    self.apply(message)
-                    failures = 0
-                    continue
+                step()
+                failures = 0 if upload else failures
             except Exception as error:
-                self.refused, failures = reason(error), failures + 1
-            self.aside.append(message)
+                rejected = getattr(error, "error_code", "") in REJECTED
+                if not (upload or rejected) or self.store.asleep():
+                    raise
+                failures += upload
+                self.broken = self.broken or upload
+                self._refused(f"cannot take {'artifacts' if upload else 'a part'} of the run: {reason(error)}")
+        if end is not None:
+            self._close(client, content)
 
-    def left(self) -> str:
-        """Why MLflow does not have all of it; empty where it has."""
-        return (self.refused or "the store does not answer") if self.aside or self.pending else ""
-
-    def apply(self, message: Message) -> None:
-        """One message into the store."""
-        client = self.store.client()
-        op = message["op"]
-        if op == "start":
-            self.enter(message["lock"])
-            self.start(client, message)
-            if message["shared"]:
-                self.leave()
+    def _steps(self, client: "MlflowClient", content: Content, last: bool) -> Iterator[tuple[bool, Callable[[], None]]]:
+        """What there is to write, in order, and whether it goes to the place of artifacts, which may fail alone."""
+        yield False, lambda: self._tags(client, content)
+        yield False, lambda: self._params(client, content)
+        yield False, lambda: self._metrics(client, content.rows)
+        if content.data is not None and not self.data_known:
+            yield False, lambda: self._data(content.data)
+        if self.broken and not last:
             return
-        run_id = self.ids[self.key]
-        if op == "metrics":
-            self.measured = True
-            self.metrics(client, message["rows"])
-        elif op == "dataset":
-            self.store.log_data(run_id, message)
-        elif op == "artifact":
-            self.store.log_file(run_id, Path(message["path"]), message["folder"])
-        elif op == "model":
-            self.model_id = self.registry.log(client, run_id, Path(message["path"]))
-        elif op == "register" and self.model_id:
-            with self.store.lock():
-                said = self.registry.register(client, run_id, self.model_id, message["name"], Path(message["folder"]))
-            self.say({"run": self.key, "said": said})
-        elif op == "tags":
-            for name, value in message["tags"].items():
-                client.set_tag(run_id, name, value)
-        elif op == "finish":
-            if message["error"]:
-                client.set_tag(run_id, "tlx.error", message["error"])
-            elif self.known is not None and "tlx.error" in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, "tlx.error")  # of an earlier process
-            client.set_terminated(run_id, message["status"], end_time=message["time"])
-            self.leave()
+        for path, place in content.files:
+            if last or folder_content.AT_ONCE.fullmatch(path.name):
+                yield True, lambda path=path, place=place: self._upload(path, place)  # type: ignore[misc]
+        if last and content.model and self.order["model"]:
+            yield True, lambda: self._model(client, content)
 
-    def enter(self, path: str | None) -> None:
-        """Waits until no other process writes this run; a process that was killed leaves it to who goes on with it.
+    def _tags(self, client: "MlflowClient", content: Content) -> None:
+        tags = dict(content.tags)
+        if "/" in content.key and "mlflow.parentRunId" not in self.tags:  # a job: its key begins with the sweep's
+            parent = self._known_as(client, content.key.rpartition("/")[0])
+            tags |= {} if parent is None else {"mlflow.parentRunId": parent}
+        for name, value in tags.items():
+            if self.tags.get(name) != value:
+                client.set_tag(self.run_id, name, value)
+                self.tags[name] = value
 
-        Raises:
-            Left: nobody waits for this one any more.
-            RuntimeError: the other one has not left it in `OCCUPIED` seconds.
-        """
-        if path is None or not Path(path).parent.is_dir():  # the run has removed its folder: it has done nothing
-            return
-        from filelock import FileLock, Timeout
-
-        self.lock = self.lock or FileLock(path)
-        until = time.monotonic() + (0.0 if self.waited else OCCUPIED)
-        while not self.lock.is_locked:
-            try:
-                self.lock.acquire(timeout=0 if self.orphaned() or self.waited else 1)
-            except Timeout as error:
-                if self.orphaned():
-                    raise Left from error
-                if time.monotonic() >= until:
-                    self.waited = True
-                    raise RuntimeError(f"another process is still writing this run and holds {path}") from error
-
-    def leave(self) -> None:
-        """Lets others write this run."""
-        if self.lock is not None:
-            self.lock.release(force=True)
-
-    def start(self, client: "MlflowClient", message: Message) -> None:
-        """Creates the run with its parameters; a parent is a run id, or the key of a run of this process."""
+    def _params(self, client: "MlflowClient", content: Content) -> None:
+        """Of a run that was opened again they stay what they were: MLflow refuses another value (a budget, say)."""
         from mlflow.entities import Param
 
-        tags = dict(message["tags"])
-        parent = message["parent"]
-        experiment = self.store.experiment(message["experiment"])
-        for news in self.store.news:
-            self.say({"run": self.key, "said": news})
-        self.store.news.clear()
-        if isinstance(parent, int):
-            parent = self.ids.get(parent)
-        if not parent and "/" in message["key"]:  # a sweep's job, whose key begins with the sweep's
-            parent = self.known_as(client, experiment, message["key"].rpartition("/")[0])
-        if parent:
-            tags["mlflow.parentRunId"] = parent
-        if self.key not in self.ids:  # a second try after the parameters failed
-            found = self.again(client, experiment, message) if message["key"] else None
-            if found is None:
-                run = client.create_run(experiment, start_time=message["time"], tags=tags, run_name=message["name"])
-                found = run.info.run_id
-            else:
-                for name, value in tags.items():
-                    client.set_tag(found, name, value)
-            self.ids[self.key] = found
-            self.say({"run": self.key, "run_id": found})
-        # Of a run that was opened again they stay what they were: MLflow refuses another value (a budget, say).
-        fresh = [(name, value) for name, value in message["params"].items() if name not in self.parameters]
-        for some in chunks(fresh, 100):
-            client.log_batch(self.ids[self.key], params=[Param(name, value) for name, value in some])
-        if message["system_metrics"]:
-            self.load = self.new_load(self.ids[self.key], self.store.uri)
+        for some in _chunks((item for item in content.params.items() if item[0] not in self.parameters), 100):
+            client.log_batch(self.run_id, params=[Param(name, value) for name, value in some])
+            self.parameters.update(name for name, _ in some)
 
-    def known_as(self, client: "MlflowClient", experiment: str, key: str) -> str | None:
+    def _metrics(self, client: "MlflowClient", rows: Iterable[Row]) -> None:
+        """Writes the values that MLflow has not got."""
+        from mlflow.entities import Metric
+
+        fresh = []
+        for values, step, at in rows:
+            for name, value in values.items():
+                if name not in self.steps:
+                    history = client.get_metric_history(self.run_id, name) if self.found else []
+                    self.steps[name] = {one.step for one in history}
+                if step not in self.steps[name]:
+                    fresh.append(Metric(name, value, at, step))
+        for some in _chunks(fresh, 1000):
+            client.log_batch(self.run_id, metrics=some)
+            for one in some:
+                self.steps[one.key].add(one.step)
+
+    def _data(self, data: Any) -> None:
+        self.store.log_data(self.run_id, data)
+        self.data_known = True
+
+    def _upload(self, path: Path, place: str) -> None:
+        found = path.stat()
+        state = found.st_mtime_ns, found.st_size
+        if self.uploaded.get(path) != state:
+            self.store.log_file(self.run_id, path, place)
+            if path.is_file():
+                self.uploaded[path] = state
+
+    def _model(self, client: "MlflowClient", content: Content) -> None:
+        """After the files that say whether it becomes champion; only that of a finished run goes into the registry."""
+        model_id = self.registry.log(client, self.run_id, self.folder / "model")
+        if self.order.get("register") and content.status == "FINISHED":
+            with self.store.lock():
+                said = self.registry.register(client, self.run_id, model_id, self.order["register"], self.folder)
+            self.say(said=said)
+
+    def _close(self, client: "MlflowClient", content: Content) -> None:
+        if content.error:
+            client.set_tag(self.run_id, "tlx.error", content.error[: folder_content.TAG_LENGTH])
+        client.set_terminated(self.run_id, content.status, end_time=content.ended or self._now())
+        self.lock.leave()
+
+    def _open(self, client: "MlflowClient", content: Content) -> None:
+        """Finds the run of that key, or makes one."""
+        experiment = self.store.experiment(self.order["experiment"])
+        for news in self.store.news:
+            self.say(said=news)
+        self.store.news.clear()
+        run_id = self._again(client, content)
+        self.found = run_id is not None
+        if run_id is None:
+            tags = {**self.order["source"], **content.tags}
+            began = content.began or self.order["time"]
+            run_id = client.create_run(experiment, start_time=began, tags=tags, run_name=content.name).info.run_id
+            self.tags = dict(content.tags)
+        self.run_id = str(run_id)
+        self.say(run_id=self.run_id)
+        if self.order["shared"]:
+            self.lock.leave()
+        if self.order["system_metrics"]:
+            self.load = self.new_load(self.run_id, self.store.uri)
+
+    def _known_as(self, client: "MlflowClient", key: str) -> str | None:
         """The id of the run of that key, or None where there is none."""
+        experiment = self.store.experiment(self.order["experiment"])
         runs = client.search_runs([experiment], f"tags.`tlx.run` = '{key}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
-    def again(self, client: "MlflowClient", experiment: str, message: Message) -> str | None:
-        """The run of the message's key, opened again, or None where there is none."""
+    def _again(self, client: "MlflowClient", content: Content) -> str | None:
+        """The run that MLflow has already, opened again, or None where there is none."""
         from mlflow.exceptions import MlflowException
 
-        run_id = self.known_as(client, experiment, message["key"])
-        if run_id is None and message.get("again"):
+        run_id = self._known_as(client, content.key)
+        if run_id is None and content.known_as:
             with contextlib.suppress(MlflowException):  # it is another store's, or was removed
-                run = client.get_run(message["again"])
+                run = client.get_run(content.known_as)
                 run_id = str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
         if run_id is None:
             return None
@@ -255,37 +226,45 @@ class Recorded:
             raise Left  # another process has gone on with it
         client.update_run(run_id, "RUNNING")
         data = client.get_run(run_id).data
-        if "tlx.error" in data.tags:
+        if "tlx.error" in data.tags:  # of an earlier process
             client.delete_tag(run_id, "tlx.error")
-        self.known, self.measured, self.parameters = {}, True, set(data.params)
+        self.tags, self.parameters = dict(data.tags), set(data.params)
         self.samples = len(client.get_metric_history(run_id, "system/cpu_utilization_percentage"))
         return run_id
 
-    def missing(self, client: "MlflowClient", values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Of a run that was opened again: the values that it has not got yet."""
-        assert self.known is not None
-        for name in values.keys() - self.known.keys():
-            self.known[name] = {metric.step for metric in client.get_metric_history(self.ids[self.key], name)}
-        return {name: value for name, value in values.items() if step not in self.known[name]}
-
-    def metrics(self, client: "MlflowClient", rows: Sequence[tuple[Mapping[str, float], int, int]]) -> None:
-        """Values, their step, and when it was in milliseconds since the epoch."""
-        from mlflow.entities import Metric
-
-        fresh = []
-        for values, step, at in rows:
-            new = values if self.known is None else self.missing(client, values, step)
-            fresh += [Metric(name, value, at, step) for name, value in new.items()]
-        for some in chunks(fresh, 1000):
-            client.log_batch(self.ids[self.key], metrics=some)
-
     def sample(self) -> None:
-        """Writes the machine's load, where it is time for that."""
-        if not self.measured or self.load is None or self.failed:
+        """Writes the machine's load, where it is time for that; not first: the UI lists groups in the order they came.
+
+        No file has these figures: what a store does not take of them is lost.
+        """
+        if self.load is None or self.failed or not self.steps:
             return
         if values := self.load.due():
             self.samples += 1
-            self.take({"op": "metrics", "rows": [(values, self.samples, int(time.time() * 1000))]})
+            try:
+                self._metrics(self.store.client(), [(values, self.samples, self._now())])
+            except Exception:
+                self.failed = time.time()
+
+    def _failed(self, why: str) -> None:
+        """The store has failed: said once a run, and once for all that are open."""
+        self.failed, self.left = time.time(), why
+        if self.store.works and not self.warned:
+            self.warned = True
+            self.say(warning=why)
+        self.store.works = False
+        if not self.run_id:  # nobody waits for an id that may never come
+            self.say(run_id="")
+
+    def _refused(self, why: str) -> None:
+        """Something of the run cannot be taken, and the rest can: said once."""
+        self.left = why
+        if not self.warned:
+            self.warned = True
+            self.say(refused=why)
+
+    def _now(self) -> int:
+        return int(time.time() * 1000)
 
 
 def reason(error: Exception) -> str:
@@ -293,7 +272,7 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or repr(error)
 
 
-def chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
+def _chunks(items: Iterable[Any], size: int) -> Iterator[Sequence[Any]]:
     """Lists of at most `size`."""
     rows = list(items)
     return (rows[i : i + size] for i in range(0, len(rows), size))
