@@ -56,6 +56,7 @@ def save(run: Path) -> Path:
     saved_model.save(
         run / "model", net, backbone, Head(), CLASSES, preprocessing, saved_model.Format("fp32", cut="head"), facts
     )
+    begun(run, status="finished")
     return answered(run, [True])
 
 

@@ -315,7 +315,14 @@ def test_a_server_gets_the_same(server: Server, tmp_path: Path) -> None:
     for name in ("first", "second"):
         tracker = tracking.open(Tracking(uri=server.uri, register="shapes"), tmp_path)
         folder = begun(
-            tmp_path / name, name, CONFIG, status="finished", images={"train": 144}, classes=["circle"], best_epoch=1, epochs=1
+            tmp_path / name,
+            name,
+            CONFIG,
+            status="finished",
+            images={"train": 144},
+            classes=["circle"],
+            best_epoch=1,
+            epochs=1,
         )
         run_facts.remember(folder, data={"name": "shapes", "digest": "f" * 64, "source": "drawn"})
         epochs(folder, [{"epoch": 1, "val_loss": 0.5, "val_accuracy": 0.5}])

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 
 from tests.cli.test_sync import TRAIN
 from tests.conftest import ROOT
+from tests.tracking.folders import begun
 from tests.tracking.test_tracking import Server
 from tlx.cli.main import main
 from tlx.config import compose, tracking_uri
@@ -218,6 +219,43 @@ def test_mlflows_environment_decides_where_the_configuration_says_nothing(monkey
     ]
     assert tracking_uri.overrides(given, []) == []
     assert list(tracking_uri.lines(settings("tracking=none"))) == []
+
+
+def test_an_experiments_id_in_the_environment_decides_where_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    found = settings()
+    assert (found.uri, found.experiment) == (None, "id:7")
+    assert list(tracking_uri.lines(found)) == ["MLflow: tracking.experiment=id:7 (MLFLOW_EXPERIMENT_ID says so)"]
+    assert settings(*tracking_uri.overrides(found, [])).experiment == "id:7"
+    given = settings("tracking.experiment=mine")
+    assert list(tracking_uri.lines(given)) == [
+        "MLflow: MLFLOW_EXPERIMENT_ID is not used: tracking.experiment=mine is given"
+    ]
+    other = settings("tracking.uri=sqlite:///mine.db")
+    assert other.experiment == "tlx"
+    assert list(tracking_uri.lines(other)) == [
+        "MLflow: MLFLOW_EXPERIMENT_ID is not used: it is an id of another store than tracking.uri=sqlite:///mine.db"
+    ]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert settings().experiment == "id:7"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team exp")
+    assert settings().experiment == "team exp"
+
+
+def test_runs_are_written_to_the_experiment_of_an_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = f"sqlite:///{tmp_path}/team.db"
+    store = MlflowClient(uri)
+    known = store.create_experiment("team exp", artifact_location=(tmp_path / "mlartifacts").as_uri())
+    found = []
+    for number in (known, "99"):
+        run = tracker.open(Tracking(uri=uri, experiment=f"id:{number}", system_metrics=False), tmp_path)
+        with caplog.at_level("INFO"):
+            run.start(begun(tmp_path / number, status="finished"))
+            assert run.finish() == ""
+        found.append(store.get_experiment(store.get_run(run.run_id).info.experiment_id).name)
+    assert found == ["team exp", "tlx"]
+    said = "MLflow: tracking.experiment=id:99: this store has no experiment of that id; 'tlx' is taken"
+    assert said in caplog.messages
 
 
 def test_a_store_of_the_environment_that_cannot_be_used_is_refused_by_its_name(

@@ -197,7 +197,7 @@ class Tracking:
 
     enabled: bool = key(True, help="whether MLflow gets anything")
     uri: str | None = key(None, help="null: MLFLOW_TRACKING_URI, else sqlite:///<output>/mlflow.db")
-    experiment: str | None = key(None, help="null: MLFLOW_EXPERIMENT_NAME, else tlx")
+    experiment: str | None = key(None, help="null: MLFLOW_EXPERIMENT_NAME or _ID, else tlx; id:7 is the one of that id")
     model: bool = key(True, help="log the saved model")
     register: str | None = key(
         None,

@@ -23,6 +23,8 @@ ADVICE = (
     "or type tracking.uri=http://USER:PASSWORD@HOST:PORT"
 )
 URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
+EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"  # what `mlflow.set_experiment` sets
+BY_ID = "id:"  # before an experiment's id, where it stands for a name
 # scheme://user:password@…; the password may hold anything, but host:port/… is none
 _LOGIN = re.compile(r"([\w+.-]+://)([^/@:\s?#'\"]*):(?!\d+(?:[/?#'\"\s]|$))(.*)@([^@]*)$", re.DOTALL)
 
@@ -48,16 +50,17 @@ def resolved(settings: "Tracking") -> None:
     """Fills in what the configuration leaves open, from the environment; a password is taken out."""
     if settings.enabled and settings.uri is None:
         settings.uri = os.environ.get(URI) or None
-    if settings.enabled and settings.experiment is None:
-        settings.experiment = os.environ.get(EXPERIMENT) or None
-    settings.experiment = "tlx" if settings.experiment is None else settings.experiment
     if settings.uri is not None:
         settings.uri = hidden(settings.uri)
+    if settings.enabled and settings.experiment is None:
+        named, by_id = os.environ.get(EXPERIMENT), os.environ.get(EXPERIMENT_ID)
+        settings.experiment = named or (f"{BY_ID}{by_id}" if by_id and _same_store(settings) else None)
+    settings.experiment = "tlx" if settings.experiment is None else settings.experiment
 
 
 def from_environment(settings: "Tracking") -> dict[str, str]:
     """Key → variable, of what a configuration has from the environment."""
-    found = {"tracking.uri": (settings.uri, URI), "tracking.experiment": (settings.experiment, EXPERIMENT)}
+    found = {"tracking.uri": (settings.uri, URI), "tracking.experiment": (settings.experiment, _experiment())}
     return {key: name for key, (value, name) in found.items() if os.environ.get(name) and value == _of(name)}
 
 
@@ -69,9 +72,22 @@ def lines(settings: "Tracking") -> Iterator[str]:
     values = {"tracking.uri": settings.uri, "tracking.experiment": settings.experiment}
     if ours:
         yield "MLflow: " + ", ".join(f"{key}={values[key]} ({name} says so)" for key, name in ours.items())
-    for key, name in (("tracking.uri", URI), ("tracking.experiment", EXPERIMENT)):
+    for key, name in (("tracking.uri", URI), ("tracking.experiment", _experiment())):
         if os.environ.get(name) and key not in ours:
-            yield f"MLflow: {name} is not used: {key}={values[key]} is given"
+            if name == EXPERIMENT_ID and not _same_store(settings):
+                yield f"MLflow: {name} is not used: it is an id of another store than tracking.uri={settings.uri}"
+            else:
+                yield f"MLflow: {name} is not used: {key}={values[key]} is given"
+
+
+def _experiment() -> str:
+    """The variable that says which experiment: a name comes before an id."""
+    return EXPERIMENT if os.environ.get(EXPERIMENT) else EXPERIMENT_ID
+
+
+def _same_store(settings: "Tracking") -> bool:
+    """Whether the environment's id of an experiment is one of this store, as far as anybody has said."""
+    return settings.uri is None or (bool(os.environ.get(URI)) and settings.uri == _of(URI))
 
 
 def overrides(settings: "Tracking", given: Sequence[str]) -> list[str]:
@@ -116,4 +132,4 @@ def _kept() -> dict[str, str]:
 
 
 def _of(name: str) -> str:
-    return hidden(os.environ[name])
+    return f"{BY_ID}{os.environ[name]}" if name == EXPERIMENT_ID else hidden(os.environ[name])

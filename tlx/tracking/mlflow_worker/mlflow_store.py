@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 # What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
 # at #/experiments/<id>/runs?viewStateShareKey=tlx
@@ -142,32 +143,49 @@ class Store:
         return self._client
 
     def experiment(self, name: str) -> str:
-        """Its id; created, or brought back where somebody has deleted it, because the name stays taken."""
+        """Its id; created, or brought back where somebody has deleted it, because the name stays taken.
+
+        `name`: its name, or `id:` and its id; one that is not there is `tlx`.
+        """
         from mlflow.exceptions import MlflowException
 
         if name not in self._experiments:
             client = self.client()
-            found = client.get_experiment_by_name(name)
+            found, wanted = self._by_id(name) if name.startswith("id:") else None, name
+            if found is None:
+                wanted = "tlx" if name.startswith("id:") else name
+                found = client.get_experiment_by_name(wanted)
             if found is None:
                 try:
                     self._experiments[name] = str(
-                        client.create_experiment(name, artifact_location=self.artifacts, tags=EXPERIMENT)
+                        client.create_experiment(wanted, artifact_location=self.artifacts, tags=EXPERIMENT)
                     )
                 except MlflowException:  # another process was faster, or it is a real error and comes again here
-                    found = client.get_experiment_by_name(name)
+                    found = client.get_experiment_by_name(wanted)
                     if found is None:
                         raise
             if found is not None:
                 if found.lifecycle_stage == "deleted":
                     client.restore_experiment(found.experiment_id)
                     self.news.append(
-                        f"the experiment '{name}' had been deleted: it is back, with the runs that it had; "
+                        f"the experiment '{found.name}' had been deleted: it is back, with the runs that it had; "
                         "another one is tracking.experiment=NAME"
                     )
                 if found.tags.get(VIEW, EXPERIMENT[VIEW]) != EXPERIMENT[VIEW]:  # of an earlier tlx
                     client.set_experiment_tag(found.experiment_id, VIEW, EXPERIMENT[VIEW])
                 self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
+
+    def _by_id(self, name: str) -> "Experiment | None":
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client().get_experiment(name.removeprefix("id:"))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            self.news.append(f"tracking.experiment={name}: this store has no experiment of that id; 'tlx' is taken")
+            return None
 
     def log_data(self, run_id: str, data: Mapping[str, Any]) -> None:
         """The data set of a run."""
