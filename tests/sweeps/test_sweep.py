@@ -137,7 +137,7 @@ def test_a_failed_job_is_run_again_alone(here: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err
     assert "1 of 2 jobs finished" in said
     assert "job 2 failed: phase train, epoch 1: the loss is" in said
-    again = said.splitlines()[-1].partition("again: ")[2]
+    (again,) = (line for line in said.splitlines() if "again: " in line)
     assert "training.lr=1e+30" in again
     assert "sweep.name=mine" in again
     assert main(typed) == 1
