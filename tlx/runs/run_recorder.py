@@ -201,7 +201,7 @@ class Record:
         """Keeps the pictures and the summary of a run that is through; `status`: how it has ended."""
         summary = self.summary
         self.best(state.best_epoch)
-        summary.images_per_second = summary.images["train"] * len(self.rows) / _training_seconds(summary, self.rows)
+        summary.images_per_second = len(self.rows) / sum(1 / float(row["images_per_second"]) for row in self.rows)
         with self.clock.part("pictures"):
             run_pictures.draw(summary, self.rows, scores, images)
         with self.clock.part("tracking"):
@@ -298,7 +298,3 @@ class Record:
     def _write_summary(self) -> None:
         self._count()
         self.write("summary.json", json.dumps(self.summary.to_dict(), indent=1, ensure_ascii=False))
-
-
-def _training_seconds(summary: Summary, rows: Sequence[Mapping[str, Any]]) -> float:
-    return sum(summary.images["train"] / float(row["images_per_second"]) for row in rows)
