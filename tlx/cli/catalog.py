@@ -11,12 +11,13 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
+from tlx.cli.subcommand import Subcommand
 from tlx.config.compose import choices, compose
 from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError, nearest, reason
 
-__all__ = ["Request", "config_of", "entries", "options", "put", "request", "show", "show_all", "size"]
+__all__ = ["Request", "config_of", "entries", "put", "request", "show", "show_all", "size", "subcommand"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,22 @@ class Request:
     overrides: tuple[str, ...]
 
 
-def options(parser: argparse.ArgumentParser, actions: Sequence[str], what: str) -> None:
-    """Adds the arguments of both."""
-    said = f"nothing for the list; or {' or '.join(actions)}, then names of {what} and key=value"
-    parser.add_argument("words", nargs="*", metavar="WORD", help=said)
-    parser.add_argument("--to", metavar="FOLDER", help="with fetch: put it there, to carry it to another machine")
-    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+Run = Callable[[Request, str | None, str | None], int]
+
+
+def subcommand(name: str, summary: str, what: str, actions: Sequence[str], run: Run) -> Subcommand:
+    """A subcommand about a group's choices, `what`: `run` gets the request, `--to` and `--config-dir`."""
+
+    def options(parser: argparse.ArgumentParser) -> None:
+        said = f"nothing for the list; or {' or '.join(actions)}, then names of {what} and key=value"
+        parser.add_argument("words", nargs="*", metavar="WORD", help=said)
+        parser.add_argument("--to", metavar="FOLDER", help="with fetch: put it there, to carry it to another machine")
+        parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+
+    def main(given: argparse.Namespace) -> int:
+        return run(request(given, actions), given.to, given.config_dir)
+
+    return Subcommand(name, summary, options, main)
 
 
 def request(given: argparse.Namespace, actions: Sequence[str]) -> Request:

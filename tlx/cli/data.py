@@ -1,6 +1,5 @@
 """`python -m tlx data`: which data sets there are and which are here; `fetch` gets one, `verify` checks one."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from tlx.cli import catalog
-from tlx.cli.subcommand import Subcommand
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError
 from tlx.core.safe_archive import content_digest
@@ -24,19 +22,6 @@ from tlx.datasets.splits import Parts
 
 ACTIONS = ("fetch", "verify")
 CHUNK = 1_024  # images that wait for the reading threads at once
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    """Adds its arguments."""
-    catalog.options(parser, ACTIONS, "data sets")
-
-
-def _main(given: argparse.Namespace) -> int:
-    """Runs the subcommand and returns its exit code."""
-    return data(catalog.request(given, ACTIONS), given.to, given.config_dir)
-
-
-SUBCOMMAND = Subcommand("data", "list the data sets, fetch and verify them", _options, _main)
 
 
 def data(request: catalog.Request, to: str | None = None, config_dir: str | None = None) -> int:
@@ -161,3 +146,6 @@ def _same(reader: Mapping[str, Any], folder: Path | None) -> bool:
         "checksum: the official files" if same else f"checksum: not the official files (sha256 over all: not {known})"
     )
     return same
+
+
+SUBCOMMAND = catalog.subcommand("data", "list the data sets, fetch and verify them", "data sets", ACTIONS, data)

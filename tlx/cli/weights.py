@@ -1,6 +1,5 @@
 """`python -m tlx weights`: what each backbone needs, whether it is here and where it comes from; `fetch` gets it."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -14,24 +13,10 @@ from tlx.backbones.huggingface import portable_name
 from tlx.backbones.pretrained_weights import locate, needed
 from tlx.backbones.weight_sources import torch_cache
 from tlx.cli import catalog
-from tlx.cli.subcommand import Subcommand
 from tlx.config.schema import Backbone, Config
 from tlx.core.errors import RequestError
 
 ACTIONS = ("fetch",)
-
-
-def _options(parser: argparse.ArgumentParser) -> None:
-    """Adds its arguments."""
-    catalog.options(parser, ACTIONS, "backbones")
-
-
-def _main(given: argparse.Namespace) -> int:
-    """Runs the subcommand and returns its exit code."""
-    return weights(catalog.request(given, ACTIONS), given.to, given.config_dir)
-
-
-SUBCOMMAND = Subcommand("weights", "list what the backbones need, and fetch it", _options, _main)
 
 
 def weights(request: catalog.Request, to: str | None = None, config_dir: str | None = None) -> int:
@@ -98,3 +83,6 @@ def _fetch(choice: str, config: Config, overrides: tuple[str, ...], to: str | No
     print(f"{choice}: {target}\n  on the other machine: {command}")
     if target.name == path.name:
         print(f"  or put it into TORCH_HOME/hub/checkpoints there, where backbone={choice} finds it")
+
+
+SUBCOMMAND = catalog.subcommand("weights", "list what the backbones need, and fetch it", "backbones", ACTIONS, weights)
