@@ -69,7 +69,7 @@ def tested(run: Path) -> tuple[list[Path], Table]:
 
 
 def by_predict(run: Path, files: Sequence[Path], folder: Path) -> Table:
-    """By the verb, as a table in `folder`."""
+    """By the subcommand, as a table in `folder`."""
     from tlx.cli.predict import predict
 
     target = folder / "predict.csv"

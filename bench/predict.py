@@ -1,6 +1,6 @@
 """python -m bench.predict: `predict` on thousands of JPEGs, against the network alone; and the memory that it takes.
 
-The images are drawn, 500 x 375 pixels, all different. The verb runs as a process of its own on 500 of them and on all;
+The images are drawn, 500 x 375 pixels, all different. It runs as a process of its own on 500 of them and on all;
 then, in one process, chunks are streamed from their files and the same views go through the network alone, in turn.
 """
 
@@ -58,8 +58,8 @@ def trained(folder: Path, *words: str) -> Path:
     return next((folder / "out").rglob("summary.json")).parent
 
 
-def verb(run: Path, images: Path, table: Path) -> tuple[float, float]:
-    """Images a second, as the verb itself says, and its largest size in MiB.
+def subcommand(run: Path, images: Path, table: Path) -> tuple[float, float]:
+    """Images a second, as the subcommand itself says, and its largest size in MiB.
 
     Raises:
         Unmeasured: it failed.
@@ -114,8 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for i in range(given.images):
                 name = f"few/{i:05}.jpg" if i < FEW else f"{i:05}.jpg"
                 photograph(rng).save(folder / "images" / name, quality=90)
-            few = verb(run, folder / "images" / "few", folder / "few.csv")
-            all_ = verb(run, folder / "images", folder / "all.csv")
+            few = subcommand(run, folder / "images" / "few", folder / "few.csv")
+            all_ = subcommand(run, folder / "images", folder / "all.csv")
             ratios = shares(run, folder / "images")
         lines = [
             "| images | images/s | largest size, MiB |",

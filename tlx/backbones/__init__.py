@@ -10,7 +10,7 @@ __all__ = ["small_cnn", "timm", "torchvision"]
 
 
 def __getattr__(name: str) -> Any:
-    """The names that YAML files and saved models use; imported when asked for, because torch takes seconds."""
+    """The names that YAML files and saved models use; imported when requested, because torch takes seconds."""
     if name in __all__:
         return getattr(import_module("tlx.backbones.factories"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

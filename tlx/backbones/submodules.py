@@ -99,7 +99,7 @@ def _method(model: nn.Module, name: str) -> nn.Module:
     """A copy of the model's shell, without its blocks, whose forward is that method.
 
     It holds the parameters and the parameterless children that the method uses; a child with parameters that is only
-    asked for its settings (`patch_embed.grid_size`) is a plain attribute, so that its parameters are not held twice.
+    read for its settings (`patch_embed.grid_size`) is a plain attribute, so that its parameters are not held twice.
     """
     used = method_names(model, name)
     shell: Any = copy.copy(model)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 MOST = 40  # configurations with a row, the first by validation
-# Of Okabe and Ito, told apart by all eyes: as many configurations have curves.
+# Of Okabe and Ito, which all eyes can tell apart: as many configurations have curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#000000")
 GREY = "#7f8c8d"
 WIDTH = 11.0  # inches

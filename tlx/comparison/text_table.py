@@ -118,11 +118,11 @@ def p_value(p: float) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """How the table is to be read, as far as it applies."""
     found = [pair.found for pair in comparison.pairs if pair.found is not None]
-    told = {"images": _over_images, "runs and images": _over_both, "runs and all images": _over_all_images}
+    meanings = {"images": _over_images, "runs and images": _over_both, "runs and all images": _over_all_images}
     lines = []
     for kind, mark in marks(comparison).items():
         some = [one for one in comparison.configurations if one.interval_of == kind]
-        lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {told[kind](some)}")
+        lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {meanings[kind](some)}")
     lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
     lines += ["trainable: parameters that learned; cached: share of the features that were read from an earlier run"]
     if found:

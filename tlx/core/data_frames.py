@@ -1,4 +1,4 @@
-"""Tables for Python: pandas, imported when it is asked for."""
+"""Tables for Python: pandas, imported when it is requested."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any

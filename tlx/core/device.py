@@ -161,7 +161,7 @@ def free_memory() -> int:
     try:
         limit = int((group / "memory.max").read_text())
         lines = (group / "memory.stat").read_text().splitlines()
-        cached = int(dict(line.split() for line in lines)["inactive_file"])  # files read before: given back when asked
+        cached = int(dict(line.split() for line in lines)["inactive_file"])  # files read before: given back when needed
         return min(free, limit - int((group / "memory.current").read_text()) + cached)
     except (OSError, ValueError, KeyError):  # no control group, or its limit is "max"
         return free
@@ -188,7 +188,7 @@ def free_bytes(device: "torch.device") -> int:
 def import_from_here() -> None:
     """Lets YAML name modules in the current folder: `python -m tlx` does, and an installed script would not.
 
-    Where Python was told to look in no such folder (`-P`, PYTHONSAFEPATH), it is left so.
+    Where Python was set to look in no such folder (`-P`, PYTHONSAFEPATH), it is left so.
     """
     here = os.getcwd()
     if not sys.flags.safe_path and here not in (os.path.abspath(place) for place in sys.path):

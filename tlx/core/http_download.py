@@ -31,7 +31,7 @@ MAX_BYTES = 20_000_000_000  # of a file whose size nobody has said
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host says when it is asked for a file.
+    """What a host says when a file is requested.
 
     `status`: of HTTP, None where nobody answered. `size`: bytes, 0 where the host does not say. `refused`: why the
     file cannot be had; empty where it can.
@@ -45,7 +45,7 @@ class Answer:
 def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answer]:
     """What the host of each of `urls` (or the proxy to it) answers; decided after `seconds`.
 
-    Each is asked in a thread of its own that is given up then: where packets are dropped, looking up a name alone
+    Each is requested in a thread of its own that is given up then: where packets are dropped, looking up a name alone
     can take a minute and cannot be interrupted, and a proxy may take the connection and say nothing.
     """
     answers: dict[str, Answer] = {}
@@ -71,7 +71,7 @@ def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answ
 def download(url: str, target: Path, answer: Answer | None = None) -> None:
     """Fetches `url` to `target`, checked against the size and the sha256 digits in its name; jobs fetch it once.
 
-    `answer`: what the host said, where it has been asked already.
+    `answer`: what the host said, where it has answered already.
 
     Raises:
         Refused: it cannot be reached (within `PROBE_SECONDS`), breaks off, or is another file.

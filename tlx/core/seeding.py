@@ -22,6 +22,6 @@ def seed_all(*parts: object) -> None:
     seed = seed_from(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Without an accelerator torch would keep each seed, and who asked for it, for the day that there is one.
+    # Without an accelerator torch would keep each seed, and who set it, for the day that there is one.
     everywhere = torch.accelerator.is_available()
     (torch.manual_seed if everywhere else torch.default_generator.manual_seed)(seed)

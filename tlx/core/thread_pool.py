@@ -77,7 +77,7 @@ def _threads(workers: int) -> ThreadPoolExecutor:
     own, all_there = torch.get_num_threads(), threading.Barrier(workers)
 
     def begin(_: int) -> None:
-        torch.get_num_threads()  # a thread takes over the common number when it is first asked for, once
+        torch.get_num_threads()  # a thread takes over the common number when it is first requested, once
         torch.set_num_threads(1)
         all_there.wait()
 

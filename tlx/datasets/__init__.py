@@ -13,7 +13,7 @@ _HOME = {"FileBytes": "images", "Images": "images", "Parts": "splits"}
 
 
 def __getattr__(name: str) -> Any:
-    """The readers that YAML files name, and what a reader of one's own returns; a module is imported when asked for."""
+    """The readers that YAML files name, and what a reader of one's own returns; a module is imported when requested."""
     if name in __all__:
         return getattr(import_module(f"tlx.datasets.{_HOME.get(name, 'readers')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,7 +99,7 @@ class Seen:
 
     @staticmethod
     def state(path: str) -> State:
-        """What the system says of a file; asked before the file is read."""
+        """What the system says of a file; looked up before the file is read."""
         found = os.stat(path)
         return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
 

@@ -64,7 +64,7 @@ def _groups(sets: Mapping[str, Images]) -> list[list[tuple[str, int]]]:
 
 
 def _lines(found: Mapping[str, Any], images: Mapping[str, int]) -> Iterator[str]:
-    """What a person is told of them before training. `images`: how many each split has."""
+    """What is said of them before training. `images`: how many each split has."""
     if found["across"]:
         counts = []
         for words, number in found["across"].items():

@@ -111,7 +111,7 @@ class Store:
     def check(self, row: int, decoded: Decoded | None) -> str | None:
         """Hashes an image, and decodes it unless that is known to go well; the reason why not, or None.
 
-        Nothing is read of a file that this process has read before, where its digest is all that is asked for.
+        Nothing is read of a file that this process has read before, where its digest is all that is requested.
         `decoded`: None decodes nothing.
         """
 

@@ -72,30 +72,30 @@ def wanted(runtime: "Runtime", there: Found | None = None) -> int:
     Raises:
         RequestError: this machine has not so many devices or cores, or other ranks are there.
     """
-    asked = runtime.devices
+    requested = runtime.devices
     if there is not None:
-        if asked not in ("1", "auto", str(there.size)):
+        if requested not in ("1", "auto", str(there.size)):
             raise RequestError(
-                f"runtime.devices={asked}: {there.by} has started {there.size} ranks; leave one of them out"
+                f"runtime.devices={requested}: {there.by} has started {there.size} ranks; leave one of them out"
             )
         return there.size
-    if asked == "1":
+    if requested == "1":
         return 1
     import torch
 
     device = device_of(runtime.device)
     if device.type == "cpu":
-        number, cores = 1 if asked == "auto" else int(asked), _cores()
+        number, cores = 1 if requested == "auto" else int(requested), _cores()
         if number > (most := max(2, cores)):
             what = f"this machine has {cores} core{'s' if cores > 1 else ''}"
-            raise RequestError(f"runtime.devices={asked}: {what}; take runtime.devices={most}, or auto")
+            raise RequestError(f"runtime.devices={requested}: {what}; take runtime.devices={most}, or auto")
         return number
     one = device.index is not None or device.type != "cuda"
     most = 1 if one else torch.cuda.device_count()
-    number = most if asked == "auto" else int(asked)
+    number = most if requested == "auto" else int(requested)
     if number > most:
         what = f"{device} is one device" if one else f"this machine has {most} GPU{'s' if most > 1 else ''}"
-        raise RequestError(f"runtime.devices={asked}: {what}; take runtime.devices={most}, or auto")
+        raise RequestError(f"runtime.devices={requested}: {what}; take runtime.devices={most}, or auto")
     return number
 
 

@@ -1,7 +1,7 @@
 """The ranks of a run that are started on this machine: their processes begin, are watched, and end with the first one.
 
 A rank that is started is a process of its own with the same configuration; it lives no longer than the first one, which
-is the process that was asked for the run: when that ends, even by `kill -9`, the pipe between them breaks.
+is the process that was started for the run: when that ends, even by `kill -9`, the pipe between them breaks.
 """
 
 import contextlib

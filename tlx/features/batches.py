@@ -1,4 +1,4 @@
-"""Batches of inputs with their labels: kept tensors, images as they are asked for, a frozen part's output."""
+"""Batches of inputs with their labels: kept tensors, images as they are requested, a frozen part's output."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -191,7 +191,7 @@ def _decoded(views: Views, order: Sequence[Sequence[tuple[int, int]]], workers: 
 
 
 class Through:
-    """Rows after a frozen part of the network, computed as they are asked for."""
+    """Rows after a frozen part of the network, computed as they are requested."""
 
     def __init__(self, forward: Forward, rows: Rows) -> None:
         self.forward, self.rows = forward, rows

@@ -39,7 +39,7 @@ MARGIN = 1 << 28  # bytes of the disk that are left for what a run itself writes
 
 @dataclass(frozen=True)
 class Found:
-    """What the store has of the keys asked for.
+    """What the store has of the keys requested.
 
     Attributes:
         blocks: `[n, row_bytes]` each, mapped from the file copy-on-write: writing to one changes no file.

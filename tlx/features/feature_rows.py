@@ -66,7 +66,7 @@ def outline(net: nn.Sequential, cut: int, input_size: int, precision: str, devic
 
 @dataclass(frozen=True)
 class Mapped:
-    """Rows in files of the store, read as they are asked for."""
+    """Rows in files of the store, read as they are requested."""
 
     found: Found
     outline: Outline
@@ -83,7 +83,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Task:
-    """One view of a part's images, to be brought behind a cut; `live` computes it, `step` is told of rows that are."""
+    """One view of a split's images, to be brought behind a cut; `live` computes it, `step` is called with rows done."""
 
     pixels: Pixels
     view: int
@@ -174,5 +174,5 @@ def _in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) ->
                     block[done : done + len(index)] = outline.to_bytes(rows)
                     done += len(index)
             found = store.find(space, keys, outline.row_bytes)
-    # Another process may have made room for its own meanwhile.
+    # Another process may have freed space for its own meanwhile.
     return (None if len(found.missing) else Mapped(found, outline)), known

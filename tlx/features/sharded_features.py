@@ -27,7 +27,7 @@ def made_together(
     if process_group.rank() == 0:
         leads = replace(task, live=lambda: _Led(task.live, task.outline, device))
         rows, known = made_rows(leads, store, space, about, where)
-        process_group.agreed([])  # nothing more is asked for
+        process_group.agreed([])  # nothing more is requested
     else:
         while sizes := process_group.agreed(list[int]()):
             index = torch.empty(sum(sizes), dtype=torch.int64)

@@ -98,5 +98,5 @@ def _pixels(image: Any) -> Pixels:
         raise UnreadableImage(f"lists of unequal length; {RIGHT}") from None
     if pixels.dtype.kind == "i" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         return pixels.astype(np.uint8)
-    # JSON writes the float 1.0 as it writes 255's neighbour 1: which of the two is meant cannot be told.
+    # JSON writes the float 1.0 as it writes 255's neighbour 1: which of the two is meant cannot be known.
     raise UnreadableImage(f"an array of {pixels.dtype} {list(pixels.shape)}; it must be uint8 [H, W, 3]")

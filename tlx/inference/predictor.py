@@ -119,7 +119,7 @@ class Model:
         return list(self.stream(images, batch_size))
 
     def stream(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
-        """As `predict`, as they are computed: images are asked for, and decoded in threads, only a little ahead.
+        """As `predict`, as they are computed: images are requested, and decoded in threads, only a little ahead.
 
         An array must not be overwritten before its answer is there; Pillow's images may, as the frames of an animation
         are. `batch_size`: images that are answered together, None: as many as when the model was measured. A batch is
@@ -226,14 +226,14 @@ def _array(image: NDArray[Any] | Tensor) -> Pixels:
         values: NDArray[Any] = (here.float() if here.is_floating_point() else here).numpy()  # NumPy has no bfloat16
     else:
         values = image
-    told = f"an array of {str(image.dtype).removeprefix('torch.')} {list(values.shape)}"
+    given = f"an array of {str(image.dtype).removeprefix('torch.')} {list(values.shape)}"
     first, last = (values.ndim == 3 and values.shape[at] == 3 for at in (0, 2))
     if not (first or last) or not values.size or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
-        raise UnreadableImage(f"{told}; it must be {SHAPES}")
+        raise UnreadableImage(f"{given}; it must be {SHAPES}")
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         if not (low >= -HALF and high <= 1 + HALF):  # nor where one is no number
-            raise UnreadableImage(f"{told} with values from {low:g} to {high:g}; it must be {SHAPES}")
+            raise UnreadableImage(f"{given} with values from {low:g} to {high:g}; it must be {SHAPES}")
         values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
     pixels: Pixels = values.transpose(1, 2, 0) if first and not (last and usual) else values
     return np.require(pixels, requirements=["C", "W"])

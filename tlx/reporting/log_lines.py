@@ -10,7 +10,7 @@ log = logging.getLogger("tlx")
 
 
 class _Lines(logging.Handler):
-    """Log records as lines for a person; those with `detail` set only where the traceback is asked for too."""
+    """Log records as lines for a person; those with `detail` set only where the traceback is requested too."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

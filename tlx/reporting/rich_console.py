@@ -20,7 +20,7 @@ RATE = 5.0  # looks at what is going on a second
 class LiveLine:
     """A line at the foot of stderr, renewed while the block lasts, and gone after it.
 
-    `now`: what to say, and which share is done (0..1), None where that is not known; asked by another thread.
+    `now`: what to say, and which share is done (0..1), None where that is not known; called by another thread.
     """
 
     def __init__(self, now: Callable[[], tuple[str, float | None]]) -> None:

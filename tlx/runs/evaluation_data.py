@@ -66,7 +66,7 @@ def read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decod
     Decoded is what is measured; which images the other parts hold shows without, but where broken ones are left out.
 
     Raises:
-        RequestError: too few for the part that is asked for, or what `split` raises.
+        RequestError: too few for the part that is requested, or what `split` raises.
     """
     import numpy as np
 

@@ -246,11 +246,11 @@ def run_source(config: Config, command: str, typed: Typed | None = None) -> Path
                 raise Diverged(f"source task {config.source.name} diverged already, and would again: {why}")
             log.info("source task %s: training the backbone on it first", config.source.name)
             name = f"source {config.source.name}"
-            told = f"{command}  # its source task"
+            label = f"{command}  # its source task"
             folder.mkdir(exist_ok=True)
             with folder_lock.alone(folder, wait=True) if process_group.rank() == 0 else contextlib.nullcontext():
                 try:
-                    run(task, folder, command=told, name=name, within=Within(known_by[:32]), resume=True, job=first)
+                    run(task, folder, command=label, name=name, within=Within(known_by[:32]), resume=True, job=first)
                 except Diverged as error:
                     raise Diverged(f"source task {config.source.name}: {error}") from error
             log.info("source task %s: done, now the transfer", config.source.name)

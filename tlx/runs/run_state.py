@@ -1,4 +1,4 @@
-"""What stands in a run's folder: is it through, can it be gone on with, is it still what is asked for?"""
+"""What stands in a run's folder: is it through, can it be gone on with, is it still what is requested?"""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ def diverged(folder: Path) -> str:
 def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
     """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
 
-    Where that is asked need not be where it ran: a login node has no GPU.
+    Where that is requested need not be where it ran: a login node has no GPU.
 
     Raises:
         RequestError: the images or the weights are others.
@@ -74,7 +74,7 @@ def claimed(record: Record, config: Config, job: Job, identity: str, resume: boo
         return same(record.claim(record.folder), config, job, identity, record.folder)
     if record.within_sweep or config.resume == "never":
         return None
-    asked = key(config)
+    requested = key(config)
     changed: tuple[dict[str, Any], Path] | None = None
     for file in sorted(output(config).glob(f"*/*/{checkpoint.FILE}"), reverse=True):
         folder = file.parent
@@ -84,7 +84,7 @@ def claimed(record: Record, config: Config, job: Job, identity: str, resume: boo
             state = checkpoint.read(folder)
             if state["identity"] == identity:
                 return record.claim(folder)
-            if changed is None and key(from_tree(state["config"])) == asked:
+            if changed is None and key(from_tree(state["config"])) == requested:
                 changed = state, folder
     if changed is not None:
         same(changed[0], config, job, identity, changed[1])

@@ -51,7 +51,7 @@ class Summary:
     features: dict[str, int] = field(default_factory=dict)  # cached `rows`; `read`: those of earlier runs among them
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
-    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where asked for
+    after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where requested
     # Of a model that is fitted again on training and validation images: `images`, how many; `epochs` of each phase;
     # `train_loss` of each epoch, nats.
     refit: dict[str, Any] = field(default_factory=dict)

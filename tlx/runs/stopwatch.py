@@ -10,7 +10,7 @@ from typing import TypeVar
 __all__ = ["Clock", "command", "process_age"]
 
 # In the order in which they come. `start`: the process, imports, the configuration; `network`: built, with its weights;
-# `saving`: checkpoints and the model, which is opened again; `tracking`: what MLflow is told and waited for.
+# `saving`: checkpoints and the model, which is opened again; `tracking`: logging to MLflow, and waiting for it.
 PARTS = (
     *("start", "data", "network", "source", "features", "training", "evaluation", "saving", "pictures", "tracking"),
     "other",

@@ -1,4 +1,4 @@
-"""The training of a run: its phases, and where it is asked for the refit, each epoch recorded and shown."""
+"""The training of a run: its phases, and the refit where it is requested, each epoch recorded and shown."""
 
 from collections.abc import Iterator, Mapping
 

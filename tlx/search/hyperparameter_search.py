@@ -41,10 +41,10 @@ class Search:
         fixed, self.axes = search_space.read(overrides)
         self.fixed = [override for override in fixed if not override.startswith("sweep.name=")]
         first, folder = self._checked(fixed)
-        asked = {**dict(flat(results(first.config))), **search_space.described(self.axes)}
+        requested = {**dict(flat(results(first.config))), **search_space.described(self.axes)}
         name = first.config.sweep.name
         if name is None:
-            name = f"search-{hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:8]}"
+            name = f"search-{hashlib.sha256(json.dumps(requested, default=str).encode()).hexdigest()[:8]}"
             first, folder = single([*first.overrides, f"sweep.name={name}"], config_dir)
         if (folder / sweep_manifest.FILE).is_file() and not (folder / FILE).is_file():
             raise RequestError(f"sweep.name={name}: holds a sweep that is no search; take another name")
@@ -57,11 +57,11 @@ class Search:
         def plan(point: Sequence[str]) -> Planned:
             return replace(single([*self.fixed, *point], config_dir)[0], name=" ".join(point))
 
-        self.study = Study(folder, self.axes, asked, first.config.seed, plan, first.config.evaluation.choose_by)
+        self.study = Study(folder, self.axes, requested, first.config.seed, plan, first.config.evaluation.choose_by)
         self._same_images(folder)
         flags = ["--trials", str(trials)]
-        told = command(["search", *overrides, *flags], config_dir)
-        self.whole = sweep.open_sweep([first], folder, told, config_dir, growing=True)
+        typed = command(["search", *overrides, *flags], config_dir)
+        self.whole = sweep.open_sweep([first], folder, typed, config_dir, growing=True)
         for axis in self.axes:
             print(f"search {axis.key}: {axis}", file=sys.stderr)
 

@@ -53,7 +53,7 @@ class Study:
     """The study in a folder, made where there is none.
 
     Args:
-        asked: what every trial has in common, dotted names; a study of anything else is refused.
+        requested: what every trial has in common, dotted names; a study of anything else is refused.
         plan: the job of a point's overrides.
         choose_by: by which figure of the validation images trials are chosen, in a new study; one that is there goes on
             by its own (`choose_by`).
@@ -66,7 +66,7 @@ class Study:
         self,
         folder: Path,
         axes: Sequence[Axis],
-        asked: Mapping[str, Any],
+        requested: Mapping[str, Any],
         seed: int,
         plan: Callable[[Sequence[str]], Planned],
         choose_by: str,
@@ -97,9 +97,9 @@ class Study:
             before = self._study.user_attrs.get("asked")
             if before is None:
                 self._study.set_user_attr("choose_by", choose_by)
-                self._study.set_user_attr("asked", json.dumps(asked))
+                self._study.set_user_attr("asked", json.dumps(requested))
             self.choose_by: str = self._study.user_attrs.get("choose_by", OLD)
-        changed = [] if before is None else differences(json.loads(before), json.loads(json.dumps(asked)))
+        changed = [] if before is None else differences(json.loads(before), json.loads(json.dumps(requested)))
         # A key that is searched has a say in others, which inherit from it.
         searched = [line for line in changed if line.startswith(tuple(f"{axis.key} was" for axis in axes))]
         if changed:

@@ -29,7 +29,7 @@ _ID = re.compile("[0-9a-f]{32}")  # as MLflow makes it
 
 @dataclass(frozen=True)
 class Named:
-    """A run that was asked for by a name.
+    """A run that was requested by a name.
 
     Attributes:
         folder: of the run, as short as the name allows.

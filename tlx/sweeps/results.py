@@ -19,7 +19,7 @@ class Results:
     """Finished runs, compared.
 
     Attributes:
-        folders: of all runs that were asked for, finished or not.
+        folders: of all runs that were requested, finished or not.
         failed: the command of each job that failed, and why.
     """
 

@@ -1,6 +1,6 @@
 """Runs that belong together: every combination once, whatever happens on the way.
 
-A sweep is a folder. A job is known by a hash of what is asked for, and has a sub-folder of that name, so that the same
+A sweep is a folder. A job is known by a hash of what is requested, and has a sub-folder of that name, so that the same
 command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
 """
 
@@ -50,7 +50,7 @@ class Sweep:
         job = partial(
             sweep_job.task,
             jobs={
-                j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **sweep_manifest.told(j)}
+                j.folder: {"number": i + 1, "of": len(self.jobs), "typed": j.typed, **sweep_manifest.facts(j)}
                 for i, j in enumerate(self.jobs)
             },
             key=self.book()["mlflow_key"],
@@ -228,7 +228,7 @@ def _try_out(jobs: Sequence[Planned]) -> None:
 def open_sweep(
     jobs: list[Planned],
     folder: Path,
-    told: str,
+    command_line: str,
     config_dir: str | None,
     *,
     growing: bool = False,
@@ -262,7 +262,7 @@ def open_sweep(
         known = sweep_manifest.read(folder)["jobs"] if (folder / sweep_manifest.FILE).is_file() else {}
         sweep_manifest.no_clash(folder, known, new)
     unsent = {"mlflow_sent": False} if tracker.uri else {}
-    state = {"name": folder.name, "command": told, "status": "running", "error": "", **unsent}
+    state = {"name": folder.name, "command": command_line, "status": "running", "error": "", **unsent}
     sweep_manifest.write(folder, state, new)
     tracker.start(folder, shared=True)
     return Sweep(folder, folder.name, jobs, config_dir, tracker)

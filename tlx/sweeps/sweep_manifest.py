@@ -35,10 +35,10 @@ def no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 
 
 def entries(jobs: Sequence["Planned"]) -> dict[str, Any]:
-    return {j.key: {**told(j), "values": dict(flat(results(j.config)))} for j in jobs}
+    return {j.key: {**facts(j), "values": dict(flat(results(j.config)))} for j in jobs}
 
 
-def told(job: "Planned") -> dict[str, Any]:
+def facts(job: "Planned") -> dict[str, Any]:
     return {
         "key": job.key,
         "overrides": [shown(override) for override in job.overrides],

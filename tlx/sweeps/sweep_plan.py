@@ -53,15 +53,15 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
         if multirun.several(override):
             raise RequestError(line)
         log.warning("%s", line)
-    asked = multirun.jobs(overrides, config_dir)
-    _one_for_all(asked)
+    requested = multirun.jobs(overrides, config_dir)
+    _one_for_all(requested)
     jobs: list[
         tuple[list[str], DictConfig, DictConfig, Config]
     ] = []  # every configuration error comes before the first job
-    first = list(_composed(asked, config_dir))
+    first = list(_composed(requested, config_dir))
     each = [_repeated(typed, node) for typed, node, *_ in first]
     repeated = _composed(
-        [one for job, some in zip(asked, each, strict=True) if some != [job] for one in some], config_dir
+        [one for job, some in zip(requested, each, strict=True) if some != [job] for one in some], config_dir
     )
     for job, some in zip(first, each, strict=True):
         jobs += [job] if some == [job[0]] else itertools.islice(repeated, len(some))
@@ -95,10 +95,10 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
     node = compose.compose(overrides, config_dir)
     mine = compose.without_hydra(node)
     config = checked(mine)
-    known_by, told = key(config), command(overrides, config_dir)
+    known_by, line = key(config), command(overrides, config_dir)
     name, launcher = _place(node, known_by), node.hydra.runtime.choices["hydra/launcher"]
     typed = Typed(tuple(overrides), unread(node, several=True))
-    job = Planned(tuple(overrides), config, known_by, name, told, "", launcher, node.hydra.launcher, 1, mine, typed)
+    job = Planned(tuple(overrides), config, known_by, name, line, "", launcher, node.hydra.launcher, 1, mine, typed)
     return job, compose.folder(node, "hydra.sweep.dir")
 
 
@@ -197,5 +197,5 @@ def _beside(launcher: str, settings: Mapping[str, Any]) -> int:
     if launcher == "basic" or launcher == "submitit_slurm":  # a node's jobs have their limits from SLURM
         return 1
     cores = os.cpu_count() or 1
-    asked = int(settings.get("n_jobs") or cores)
-    return asked if asked > 0 else cores
+    requested = int(settings.get("n_jobs") or cores)
+    return requested if requested > 0 else cores

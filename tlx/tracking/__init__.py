@@ -1,1 +1,1 @@
-"""What MLflow is told: a tracker for the run, and the process that writes."""
+"""What is logged to MLflow: a tracker for the run, and the process that writes."""

@@ -26,13 +26,13 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     net.eval()
     device, n = rows.y.device, len(rows.y)
     mine = torch.arange(n)[process_group.part(n)]
-    asked = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
+    requested = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
 
     def answers(some: Iterable[Tensor]) -> list[Tensor]:
         with torch.no_grad(), autocast(device, precision):
             return [net(as_input(x, precision)).float() for x in some]
 
-    passes = rows.batches(torch.split(asked, rows_per_pass(device)), epoch=0)
+    passes = rows.batches(torch.split(requested, rows_per_pass(device)), epoch=0)
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
     return gathered(torch.cat(list(found))[: len(mine)], n)

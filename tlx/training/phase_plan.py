@@ -152,7 +152,7 @@ def _selected(phase: Phase, owner: nn.Module, leaf: str, stage: str) -> bool:
 
 
 def _tracks(module: nn.Module) -> bool:
-    """Whether it keeps statistics of what it sees (BatchNorm; InstanceNorm where it is told to)."""
+    """Whether it keeps statistics of what it sees (BatchNorm; InstanceNorm where it is set to)."""
     return getattr(module, "running_mean", None) is not None
 
 

@@ -75,7 +75,7 @@ class Process:
         self.stores: dict[str, Store] = {}
         self.runs: dict[int, Recorded] = {}
         self.changed: dict[int, float] = {}  # runs with something new in their folders, and since when
-        self.ended = threading.Event()  # nothing more will be asked
+        self.ended = threading.Event()  # nothing more will be requested
         self.since: float | None = None  # when the message under way was taken up
 
     def say(self, message: Message) -> None:
@@ -89,7 +89,7 @@ class Process:
 
     def read(self) -> None:
         """In a thread of its own, so that the one who asks never waits; until the input ends, whatever is in it."""
-        asked = False
+        requested = False
         try:
             for line in sys.stdin.buffer:
                 if not line.endswith(b"\n"):  # who asks was killed while writing it
@@ -100,10 +100,10 @@ class Process:
                     self.say({"busy": 0.0 if since is None else time.monotonic() - since})
                     continue
                 self.messages.put(message)
-                asked = True
+                requested = True
         except Exception as error:
             self.broken(error)
-        if not asked:
+        if not requested:
             os._exit(0)  # nothing to write: do not finish an import first, somebody waits for us to end
         self.ended.set()
         self.messages.put({"op": "end"})
@@ -141,7 +141,7 @@ class Process:
                 self.changed[key] = time.monotonic()
 
     def serve(self) -> None:
-        """Writes until nothing more will be asked."""
+        """Writes until nothing more will be requested."""
         while True:
             try:
                 message = self.messages.get(timeout=LINGER if self.changed else IDLE)
@@ -179,7 +179,7 @@ def main() -> None:
         os.environ.pop(name, None)  # where to write is said with each run
     process = Process()
     threading.Thread(target=process.read, daemon=True).start()
-    with contextlib.suppress(ImportError):  # while the run prepares; what is missing is told when it is needed
+    with contextlib.suppress(ImportError):  # while the run prepares; what is missing is said when it is needed
         import mlflow  # noqa: F401
     try:
         process.serve()

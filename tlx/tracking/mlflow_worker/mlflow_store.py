@@ -133,7 +133,7 @@ class Store:
 
             with self.lock():
                 if self.uri.startswith("sqlite:///"):
-                    # MLflow tries for 100 s to open a file that cannot be opened: asked first
+                    # MLflow tries for 100 s to open a file that cannot be opened: looked at first
                     file = Path(self.uri.removeprefix("sqlite:///"))
                     with contextlib.closing(sqlite3.connect(file)) as database:
                         database.execute("SELECT count(*) FROM sqlite_master")
