@@ -1,11 +1,13 @@
 """What a user types becomes one configuration, or one line that says what is wrong with it."""
 
+import copy
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from tlx.config.compose import choices, compose, compose_each
+from tlx.config import validation
+from tlx.config.compose import choices, compose, compose_each, without_hydra
 from tlx.config.hydra_errors import GROUPS
 from tlx.config.hydra_session import CONF
 from tlx.config.identity import identity
@@ -37,6 +39,20 @@ NEEDS = {
 def test_every_yaml_composes_and_is_in_range(group: str, name: str) -> None:
     config = config_of(f"{group}={name}", *NEEDS.get((group, name), []))
     assert config.strategy.phases
+
+
+def test_checking_changes_nothing_of_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+    words = ("strategy=gradual", "source=shapes", "~strategy.phases.last", "training.lr_factor=2")
+    given = OmegaConf.to_object(without_hydra(compose(words)))
+    before = copy.deepcopy(given)
+    monkeypatch.setattr(validation, "_typed", lambda node: node)
+    first, second = checked(given), checked(given)
+    assert given == before
+    assert first == second
+    assert (first.tracking.uri, before.tracking.uri) == ("http://mlflow.example", None)
+    phase = first.strategy.phases["head"]
+    assert (phase.epochs, phase.lr) == (first.training.epochs, 2 * first.training.lr)
 
 
 @pytest.mark.parametrize(("group", "name"), every_choice())

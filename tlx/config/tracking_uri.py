@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -46,16 +47,16 @@ def typed(words: Sequence[str]) -> list[str]:
     return [hidden(word) if re.match(r"[+~]*tracking(\.uri)?=", word) else word for word in words]
 
 
-def resolved(settings: "Tracking") -> None:
-    """Fills in what the configuration leaves open, from the environment; a password is taken out."""
-    if settings.enabled and settings.uri is None:
-        settings.uri = os.environ.get(URI) or None
-    if settings.uri is not None:
-        settings.uri = hidden(settings.uri)
-    if settings.enabled and settings.experiment is None:
+def resolved(settings: "Tracking") -> "Tracking":
+    """With what the configuration leaves open from the environment, and without a password."""
+    uri, experiment = settings.uri, settings.experiment
+    if settings.enabled and uri is None:
+        uri = os.environ.get(URI) or None
+    found = replace(settings, uri=None if uri is None else hidden(uri))
+    if settings.enabled and experiment is None:
         named, by_id = os.environ.get(EXPERIMENT), os.environ.get(EXPERIMENT_ID)
-        settings.experiment = named or (f"{BY_ID}{by_id}" if by_id and _same_store(settings) else None)
-    settings.experiment = "tlx" if settings.experiment is None else settings.experiment
+        experiment = named or (f"{BY_ID}{by_id}" if by_id and _same_store(found) else None)
+    return replace(found, experiment="tlx" if experiment is None else experiment)
 
 
 def from_environment(settings: "Tracking") -> dict[str, str]:

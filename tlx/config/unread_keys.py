@@ -11,11 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.override_quoting import keys
-from tlx.config.validation import stage_index, stage_names
+from tlx.config.validation import GROUPS, VALUES, stage_index, stage_names
 from tlx.core.errors import RequestError, shown
-
-GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
-VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 
 
 @dataclass(frozen=True)

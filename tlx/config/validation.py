@@ -20,6 +20,8 @@ from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
 
 ANCHORS = ("head", "classifier", "last", "all")
+GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
+VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 
 
 def checked(node: Any) -> Config:
@@ -28,26 +30,27 @@ def checked(node: Any) -> Config:
     Raises:
         RequestError: a value is missing, out of range or of an unknown name; the line has its full key.
     """
-    try:
-        config: Config = OmegaConf.to_object(node)  # type: ignore[assignment]
-    except MissingMandatoryValue as error:
-        raise RequestError(f"{error.full_key}: needs a value, as in {error.full_key}=…") from error
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise RequestError(f"{key}{str(error.msg or error).splitlines()[0]}") from error
-    tracking_uri.resolved(config.tracking)
-    config.dataset = _dataset("dataset", config.dataset)
-    config.source.dataset = _dataset("source.dataset", config.source.dataset) if config.source.name != "none" else None
-    for strategy in (config.strategy, config.source.strategy):
-        strategy.phases = {name: phase for name, phase in strategy.phases.items() if phase is not None}
+    given = _typed(node)
+    config = dataclasses.replace(
+        given,
+        tracking=tracking_uri.resolved(given.tracking),
+        dataset=_dataset("dataset", given.dataset),
+        strategy=_present(given.strategy),
+        source=dataclasses.replace(
+            given.source,
+            dataset=_dataset("source.dataset", given.source.dataset) if given.source.name != "none" else None,
+            strategy=_present(given.source.strategy),
+        ),
+    )
     if config.strategy.weights == "none":  # there is nothing to transfer
-        config.backbone.weights, config.source = "none", Source(dataset=None)
+        backbone = dataclasses.replace(config.backbone, weights="none")
+        config = dataclasses.replace(config, backbone=backbone, source=Source(dataset=None))
     if problem := next(chain(_empty(config), _problems(config), _unknown_stages(config)), None):
         raise RequestError(problem)
-    if config.source.dataset is not None:
-        _inherit("source.", config.source.strategy, config.source)
-    _inherit("", config.strategy, config)
-    return config
+    source = config.source
+    if source.dataset is not None:
+        source = dataclasses.replace(source, strategy=_inherited("source.", source.strategy, source))
+    return dataclasses.replace(config, source=source, strategy=_inherited("", config.strategy, config))
 
 
 def stage_index(train_from: str, stages: Sequence[str], classifier: str, *, key: str, fine: bool = True) -> int:
@@ -83,6 +86,18 @@ def stage_names(stages: Sequence[str], append: bool) -> list[str]:
     return [*stages[:-1], "logits", "head"] if append else list(stages)
 
 
+def _typed(node: Any) -> Config:
+    """The composed configuration as typed objects of its own; of values only the type is checked."""
+    try:
+        config: Config = OmegaConf.to_object(node)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise RequestError(f"{error.full_key}: needs a value, as in {error.full_key}=…") from error
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise RequestError(f"{key}{str(error.msg or error).splitlines()[0]}") from error
+    return config
+
+
 def _dataset(key: str, node: Any) -> Dataset:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise RequestError(f"{key}: the YAML of a data set needs a _target_ (the function that reads it)")
@@ -93,25 +108,33 @@ def _dataset(key: str, node: Any) -> Dataset:
     except OmegaConfBaseException as error:
         raise RequestError(f"{key}.{error.full_key}: {str(error.msg).splitlines()[0]}") from error
     dataset: Dataset = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    dataset.reader = {name: value for name, value in node.items() if name not in common}
-    return dataset
+    return dataclasses.replace(dataset, reader={name: value for name, value in node.items() if name not in common})
 
 
-def _inherit(prefix: str, strategy: Strategy, whole: Any) -> None:
-    training = whole.training
+def _present(strategy: Strategy) -> Strategy:
+    """Without the phases that are null."""
+    phases = {name: phase for name, phase in strategy.phases.items() if phase is not None}
+    return dataclasses.replace(strategy, phases=phases)
+
+
+def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strategy:
+    """With what its phases leave null from `whole`: the task's groups, and its `training`."""
+    phases = {}
     for name, phase in strategy.phases.items():
-        for group in ("optimizer", "schedule"):
-            if getattr(phase, group) is None:
-                setattr(phase, group, getattr(whole, group))
-            if not isinstance(getattr(phase, group), Mapping):
+        of: dict[str, Any] = {
+            **{group: getattr(whole, group) for group in GROUPS},
+            **{value: getattr(whole.training, value) for value in VALUES},
+        }
+        found = {key: value if getattr(phase, key) is None else getattr(phase, key) for key, value in of.items()}
+        for group in GROUPS:
+            if not isinstance(found[group], Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
-                raise RequestError(f"{key}={getattr(phase, group)}: write +{group}@{key}={getattr(phase, group)}")
-        if phase.solver == {"_target_": f"tlx.training.solvers.{SOLVERS[0]}"}:
-            phase.solver = SOLVERS[0]
-        for value in ("epochs", "min_steps", "lr", "batch_size", "patience"):
-            if getattr(phase, value) is None:
-                setattr(phase, value, getattr(training, value))
-        phase.lr *= training.lr_factor
+                raise RequestError(f"{key}={found[group]}: write +{group}@{key}={found[group]}")
+        default = phase.solver == {"_target_": f"tlx.training.solvers.{SOLVERS[0]}"}
+        solver = SOLVERS[0] if default else phase.solver
+        lr = found.pop("lr") * whole.training.lr_factor
+        phases[name] = dataclasses.replace(phase, **found, solver=solver, lr=lr)
+    return dataclasses.replace(strategy, phases=phases)
 
 
 # What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
