@@ -257,7 +257,7 @@ TRAINING = ("tlx.training.solvers:backward", 4)  # of three in an epoch
         ([("tlx.training.metrics:scores", 2)], 4, True),
         ([("tlx.inference.saved_model:describe", 1)], 4, True),
         ([("tlx.reporting.run_plots:curves", 1)], 4, True),
-        ([("tlx.runs.run_recorder:Record._summary", 1, "late")], 4, True),
+        ([("tlx.runs.run_recorder:Record._write_summary", 4, "late")], 4, True),
     ],
 )
 def test_an_interrupted_run_says_what_its_folder_has(
@@ -299,7 +299,7 @@ def test_an_interrupt_after_everything_is_written_says_that(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patched:
-        interrupt(patched, "tlx.tracking.tracker:Tracker.finish")
+        interrupt(patched, "tlx.runs.tracked_run:TrackedRun.finish")
         assert main([*SMALL, "hydra.run.dir=done"]) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     again = f"python -m tlx resume {here}/done"

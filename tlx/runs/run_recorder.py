@@ -248,7 +248,7 @@ class Record:
                     self.tracked.start(self.summary, name)
                 self._ended()
                 self.tracked.finish(self.summary.error)
-                if pruned or diverged:  # nobody goes on with it
+                if self.opened and (pruned or diverged):  # nobody goes on with it
                     self._through()
             # A request that could not be carried out leaves nothing behind, but for a sweep's job.
             removed = (isinstance(error, RequestError) or killed) and not self.rows and not self.within_sweep
