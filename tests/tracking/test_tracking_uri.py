@@ -106,13 +106,13 @@ def test_a_password_opens_the_server_and_is_nowhere_to_be_found(
     full = f"http://{quote(USER)}:{quote(SECRET, safe='')}@{host}"
     typed = [*TRAIN, "tracking=server", f"tracking.uri={full}", "tracking.register=kept", "sweep.name=s"]
     seen: list[bytes] = []
-    told = tracker.MlflowTracker.metrics
+    changed = tracker.MlflowTracker.changed
 
     def watched(*given: Any, **more: Any) -> None:
         seen.extend(arguments_of_all_processes())
-        told(*given, **more)
+        changed(*given, **more)
 
-    monkeypatch.setattr(tracker.MlflowTracker, "metrics", watched)
+    monkeypatch.setattr(tracker.MlflowTracker, "changed", watched)
     assert main(["-m", *typed, "seed=0"]) == 0
     capfd.readouterr()
     summary = run_overrides([*typed[:-1], "seed=1"])
