@@ -88,5 +88,4 @@ def load(run: str | Path, device: str = "auto", output: str = "outputs") -> "Mod
     from tlx.inference.predictor import load as open_model
     from tlx.sweeps.named_runs import run_named
 
-    # An empty name is refused with its own words by what opens the model.
-    return open_model(run_named(str(run), output).folder if str(run).strip() else "", device)
+    return open_model(run_named(str(run), output).folder, device)

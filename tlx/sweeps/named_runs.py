@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlx.comparison.comparison import ranked
-from tlx.core.errors import RequestError, nearest
+from tlx.core.errors import RequestError, empty, nearest
 from tlx.reporting.text_table import near
 from tlx.runs.run_reader import is_run, state
 from tlx.sweeps import sweep_manifest
@@ -99,6 +99,8 @@ def sweep_named(words: Sequence[str], output: str | Path = OUTPUT) -> Path | Non
 
 def _place(word: str, output: str | Path) -> Path:
     """The folder that a word names: a run's, a sweep's or any other one."""
+    if not word.strip():
+        raise empty("RUN")
     output = Path(os.path.expanduser(output))
     if word == LATEST:
         return _latest(output)
