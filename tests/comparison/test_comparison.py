@@ -27,7 +27,6 @@ from tlx.core.statistics import wilson
 from tlx.runs.run_reader import read
 from tlx.sweeps import run_folders, sweep_summary
 from tlx.sweeps.named_runs import runs_named
-from tlx.tracking.tracker import Tracker
 
 Make = Callable[..., Path]
 
@@ -679,7 +678,7 @@ def test_what_fails_at_a_sweeps_end_costs_nothing_else(
         monkeypatch.setattr(paired_tests, "two_sided", lambda t, df: 1 / 0)
     elif broken != "nothing":
         (tmp_path / f"comparison.{broken}").mkdir()
-    failed = sweep_summary.sum_up(tmp_path, jobs, Tracker())
+    failed = sweep_summary.sum_up(tmp_path, jobs)
     printed, said = capsys.readouterr()
     assert said.splitlines() == [f"tlx: {line}" for line in failed]
     whole = {kind for kind in ("csv", "png", "html") if (tmp_path / f"comparison.{kind}").is_file()}
