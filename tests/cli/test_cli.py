@@ -211,15 +211,6 @@ def test_predict_and_a_run_say_the_same_of_a_device(laid_out: Person) -> None:
     assert of_predict.replace("--device ", "runtime.device=") == of_a_run
 
 
-def test_make_ui_is_the_subcommand_on_the_same_folder_and_port() -> None:
-    words = ["make", "--no-print-directory", "--dry-run", "-o", ".venv/.installed", "ui"]
-    for more, said in ((["PORT=5123"], "outputs --port 5123"), (["OUTPUT=my out"], "my out")):
-        done = subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=True)
-        module, *arguments = shlex.split(done.stdout)[2:]
-        assert (module, arguments[0]) == ("tlx", "ui")
-        assert " ".join(arguments[1:]) == f"--output {said}"
-
-
 def test_the_traceback_is_there_for_who_asks(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     said = person.types("sede=3")

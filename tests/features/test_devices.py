@@ -30,6 +30,7 @@ from tlx.training.solver_context import SolverContext
 
 GPU, CPU = torch.device("cuda:0"), torch.device("cpu")
 IMAGES = 52
+COMPARED = ["difference, allowed"] * 2  # the graph of a frozen part with its modules, in its first pass
 
 
 class Waits(list[str]):
@@ -103,7 +104,8 @@ def test_a_phase_waits_for_the_gpu_once_an_epoch(cut: int, where: torch.device, 
     assert isinstance(kept, Tensor)
     assert isinstance(forward._run, fx.GraphModule), "the frozen part is not recorded"
     assert (kept.device, kept.dtype, len(kept)) == (where, torch.bfloat16, IMAGES)
-    assert waits == []
+    assert [line.partition(" = ")[0] for line in waits] == COMPARED
+    waits.clear()
     there = Kept([kept], source.y, source.y.device if where == GPU else CPU)
     settings: dict[str, Any] = {
         "optimizer": {"_target_": "torch.optim.Adam"},
@@ -135,7 +137,7 @@ def test_a_frozen_part_has_its_batchnorm_folded_and_its_casts_done(waits: Waits)
     done = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
     assert not [name for name in done if "batch_norm" in name]
     assert done.count("aten._to_copy.default") == 2  # of the pixels: to fp32, and to bf16
-    assert waits == []
+    assert [line.partition(" = ")[0] for line in waits] == COMPARED
 
 
 @pytest.mark.parametrize("on", ["view", "image"])

@@ -248,8 +248,11 @@ def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
     run = Run(tmp_path, "strategy=gradual", f"augmentation={augmentation}", **features)
     cut = max(run.features.cuts)
     for part, training in (("train", True), ("val", False)):
-        plan = run.features.plan(run.job.net, cut, part, training=training)
-        assert plan == run.features.plan(run.job.net, cut, part, training=training)
+        plan, again = (run.features.plan(run.job.net, cut, part, training=training) for _ in range(2))
+        alike = [
+            [replace(rows, free=0) for rows in each.chain] for each in (plan, again)
+        ]  # other processes take memory
+        assert alike[0] == alike[1]
         assert [rows.cut for rows in plan.chain] == sorted(run.features.cuts, reverse=True)
         assert not run.features._kept or part == "val"
         run.rows(part, cut, training=training)

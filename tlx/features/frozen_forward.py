@@ -4,7 +4,6 @@ A frozen part is a pure function with one shape of input, so it is a straight li
 """
 
 import logging
-import math
 import threading
 from collections.abc import Callable
 from typing import cast
@@ -70,7 +69,7 @@ class Forward:
                 # A folded operation may lay out its result in another way than the recorded one, which not every
                 # operation after it takes.
                 made = cast(Tensor, run(x))
-                difference, allowed = self._difference(made, x)
+                difference, allowed = map(float, self._difference(made, x))  # waits for the device, once
                 if difference <= allowed:
                     self._run = run
                     return made
@@ -88,29 +87,29 @@ class Forward:
         self._run = self._modules
         return self._run(x)
 
-    def _difference(self, made: Tensor, x: Tensor) -> tuple[float, float]:
-        """How far the graph's output for `x` is from what the modules compute in fp32, and how far it may be: twice as
-        far as the modules are in the graph's own number format, and a hundredth (TF32, and sums in another order).
+    def _difference(self, made: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the graph's output for `x` is from what the modules compute in fp32, and how far it may be (0-d).
 
-        Distances are norms, as a share of the modules' output.
+        That is twice as far as the modules are in the graph's own number format, and a hundredth (TF32, sums in another
+        order). Distances are norms, as a share of the modules' output.
         """
         own = self._modules(x.clone())  # a module may write over its input
-        if made.shape != own.shape:
-            return math.inf, 0.0
         if self.precision == "fp32":
-            return _distance(made, own), 0.01
+            return _distance(made, own), torch.full((), 0.01)
         with autocast(x.device, "fp32"):
             expected = self.prefix(as_input(x.clone(), "fp32"))
         return _distance(made, expected), 2 * _distance(own, expected) + 0.01
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
-    """The norm of the difference, as a share of the expected norm. Of finite values, which must be at equal places."""
+def _distance(found: Tensor, expected: Tensor) -> Tensor:
+    """The norm of the difference, as a share of the expected norm (0-d); infinite where shapes or the places of values
+    that are not finite differ."""
+    if found.shape != expected.shape:
+        return torch.full((), torch.inf)
     finite = expected.isfinite()
-    if not torch.equal(found.isfinite(), finite):
-        return math.inf
-    found, expected = found[finite].float(), expected[finite].float()
-    return float((found - expected).norm() / expected.norm().clamp_min(torch.finfo(torch.float32).tiny))
+    known, wanted = (torch.where(finite, tensor, 0).float() for tensor in (found, expected))
+    share = (known - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where((found.isfinite() == finite).all(), share, torch.inf)
 
 
 def rows_per_pass(device: torch.device) -> int:
