@@ -361,6 +361,27 @@ def test_what_libtiff_reads_over_is_one_line_that_names_the_file(
     assert all(re.search(r"Bad code word .* \(and \d+ more\)$", line) for line in said)
 
 
+def test_many_threads_that_begin_at_once_listen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, barrier = [], threading.Barrier(8)
+
+    @functools.cache
+    def slow() -> None:
+        calls.append(time.sleep(0.01))
+
+    def first() -> None:
+        barrier.wait()
+        with library_warnings.collected():
+            pass
+
+    monkeypatch.setattr(library_warnings, "_listen", slow)
+    threads = [threading.Thread(target=first) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
 def test_what_pillow_logs_is_a_line_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
     with library_warnings.collected() as found:
         logging.getLogger("PIL.TiffImagePlugin").error("More samples\nthan %d", 4)

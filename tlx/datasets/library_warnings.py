@@ -19,12 +19,14 @@ import PIL
 LONGEST = 500  # bytes of a remark
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)  # module, format, its arguments
 _here = threading.local()
+_once = threading.Lock()  # several threads may decode their first image at the same moment
 
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
     """The remarks of libraries on what this thread does within the block, in order."""
-    _listen()
+    with _once:
+        _listen()
     found: list[str] = []
     before, _here.found = getattr(_here, "found", None), found
     try:
