@@ -243,9 +243,9 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         def look(one: Any, name: str) -> Any:
             if name in names:
                 caller = sys._getframe(1)
-                module, function = caller.f_globals["__name__"], caller.f_code.co_name
+                module, function = caller.f_globals["__name__"], caller.f_code.co_qualname
                 checks = module in ("dataclasses", "tlx.config.key_rules")
-                if not checks and (module != "tlx.config.validation" or function == "_inherit"):
+                if not checks and (module != "tlx.config.validation" or function.startswith("_inherited")):
                     seen.add(f"{path}.{name}".lstrip("."))
             return object.__getattribute__(one, name)
 

@@ -121,11 +121,9 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
     """With what its phases leave null from `whole`: the task's groups, and its `training`."""
     phases = {}
     for name, phase in strategy.phases.items():
-        of: dict[str, Any] = {
-            **{group: getattr(whole, group) for group in GROUPS},
-            **{value: getattr(whole.training, value) for value in VALUES},
-        }
-        found = {key: value if getattr(phase, key) is None else getattr(phase, key) for key, value in of.items()}
+        places = {**dict.fromkeys(GROUPS, whole), **dict.fromkeys(VALUES, whole.training)}
+        own = {key: getattr(phase, key) for key in places}
+        found = {key: getattr(places[key], key) if value is None else value for key, value in own.items()}
         for group in GROUPS:
             if not isinstance(found[group], Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
