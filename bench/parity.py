@@ -187,7 +187,7 @@ def measured(name: str, words: Sequence[str], data: Path, folder: Path) -> tuple
     import tlx
 
     common = ["dataset=image_folder", f"dataset.root={data}", f"output={folder}", "runtime.offline=true"]
-    # A rate at which no network diverges: one that has says the same of every image, whoever is asked.
+    # A rate at which no network diverges: one that has says the same of every image, whichever network predicts it.
     common += ["runtime.precision=fp32", "runtime.device=cpu", "training.epochs=3", "training.lr=1e-5"]
     common += [f"tracking.register={name}", "tracking.system_metrics=false", f"backbone={name}", *words]
     try:

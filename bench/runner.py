@@ -16,7 +16,7 @@ from typing import Any
 from bench.works import Work, python
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = 2  # epochs of a loop that are run unless all are asked for
+SAMPLE = 2  # epochs of a loop that are run unless all are requested
 
 
 class Unmeasured(Exception):

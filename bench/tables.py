@@ -18,7 +18,7 @@ FIGURES = ("seconds", "wall", "training", "images_per_second", "peak_share", "pe
 
 def rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a work: `medians` (contender → figures) and `claims`, or `accuracy` (contender → mean, half) and
-    `difference`; `met` says whether what is asked is reached, None where that cannot be said."""
+    `difference`; `met` says whether the required ratio is reached, None where that cannot be said."""
     return [_row(BY_NAME[name], results) for name in results["works"]]
 
 
@@ -35,7 +35,7 @@ def _row(work: Work, results: Mapping[str, Any]) -> dict[str, Any]:
     if work.measure == "accuracy":
         return row | _accuracies(work, {name: ones[0]["accuracy"] for name, ones in found.items()})
     figure = "images_per_second" if work.measure == "rate" else "seconds"
-    of_two_cores = results["machine"]["gpu"] and not work.cuda  # what is asked there is asked of CPUs
+    of_two_cores = results["machine"]["gpu"] and not work.cuda  # the ratios there are required of CPUs
     claims = []
     for claim in work.claims:
         if claim.contender not in medians or claim.against not in medians:
@@ -130,7 +130,7 @@ def _method(results: Mapping[str, Any]) -> str:
 
 
 def _speeds(speed: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
-    head = ["work", *NAMES.values(), "tlx", "ratio", "asked"]
+    head = ["work", *NAMES.values(), "tlx", "ratio", "required"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in speed:
         work, medians = BY_NAME[row["work"]], row["medians"]
@@ -154,15 +154,15 @@ def _titled(work: Work, claim: Claim) -> str:
 
 def _claimed(work: Work, claim: Claim, medians: Mapping[str, Any], made: Mapping[Any, Mapping[str, Any]]) -> list[str]:
     sign = "≤" if claim.at_most else "≥"
-    asked = f"{sign} {claim.ratio:g}×"
+    required = f"{sign} {claim.ratio:g}×"
     own = medians.get(claim.contender, {})
     figures = "–" if not own else f"{own['images_per_second']:,.0f} images/s" if work.measure == "rate" else _time(own)
     found = made.get((claim.contender, claim.against))
     if found is None:
-        return [figures, "–", asked]
+        return [figures, "–", required]
     of = "" if claim.against == "plain" else f" of {NAMES.get(claim.against, claim.against)}"
     reached = {True: ", met", False: ", not met", None: " on 2 CPU cores"}[found["met"]]
-    return [figures, f"{found['ratio']:.3g}×{of}", f"{asked}{reached}"]
+    return [figures, f"{found['ratio']:.3g}×{of}", f"{required}{reached}"]
 
 
 def _time(figures: Mapping[str, float]) -> str:
@@ -182,7 +182,7 @@ def _details(speed: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _probes(accuracy: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| work | | | difference | differ | asked |", "| --- | ---: | ---: | ---: | --- | --- |"]
+    lines = ["| work | | | difference | differ | required |", "| --- | ---: | ---: | ---: | --- | --- |"]
     for row in accuracy:
         work = BY_NAME[row["work"]]
         both = [_mean(name, row["accuracy"].get(name)) for name in work.variants]

@@ -18,8 +18,8 @@ SEEDS = ",".join(map(str, range(10)))
 
 @dataclass(frozen=True)
 class Claim:
-    """What is asked: `contender` is at least `ratio` times as fast as `against`, or takes `at_most` so many times its
-    time."""
+    """A required ratio: `contender` is at least `ratio` times as fast as `against`, or takes at most `at_most` times
+    its time."""
 
     contender: str
     ratio: float

@@ -92,8 +92,8 @@ def test_sweeps_and_runs_are_compared(left: Path, capsys: pytest.CaptureFixture[
 
 def test_a_study_goes_on(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = changed(left / "sweeps" / "found")
-    asked = ["strategy=scratch", "training.epochs=2", "training.lr=interval(1e-4,1e-2)", "sweep.name=found"]
-    search = ["search", "output=left", *SHAPES, *asked]
+    overrides = ["strategy=scratch", "training.epochs=2", "training.lr=interval(1e-4,1e-2)", "sweep.name=found"]
+    search = ["search", "output=left", *SHAPES, *overrides]
     assert main([*search, "--trials", "2"]) == 0
     assert changed(left / "sweeps" / "found") == models
     assert main([*search, "--trials", "3"]) == 0

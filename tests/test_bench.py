@@ -1,4 +1,4 @@
-"""The benchmark: both sides are asked for the same work, figures come out as they went in, what is wrong is said."""
+"""The benchmark: both sides do the same work, figures come out as they went in, what is wrong is said."""
 
 import json
 import statistics
@@ -158,7 +158,7 @@ def test_the_plain_loop_says_its_figures_in_one_line(photos: Path, capsys: pytes
     assert said["seconds"] < careful.wall
 
 
-def test_the_network_of_the_loops_learns_where_it_is_told_to() -> None:
+def test_the_network_of_the_loops_learns_where_it_shall() -> None:
     given = plain.options(["--images", "x", "--train", "layer4", "fc"])
     net: Any = plain.network(given, 7)
     assert {n.split(".")[0] for n, p in net.named_parameters() if p.requires_grad} == {"layer4", "fc"}
@@ -213,13 +213,13 @@ def test_tlx_is_measured_by_its_own_summary() -> None:
             runner.tlx_figures(BY_NAME["classifier"], bad, 15.0, MACHINE)
 
 
-def test_ratios_are_of_medians_and_say_whether_they_are_what_is_asked() -> None:
+def test_ratios_are_of_medians_and_say_whether_they_are_what_is_required() -> None:
     rows = {row["work"]: row for row in made_up(gpu="H1", tlx=33.0)["rows"]}
     (against_plain, against_careful) = rows["gpu-command-resnet18"]["claims"]
     assert against_plain["ratio"] == pytest.approx(33)
     assert against_careful["ratio"] == pytest.approx(33 / 2)
     assert [against_plain["met"], against_careful["met"]] == [True, True]
-    assert rows["classifier"]["claims"][0]["met"] is None, "what is asked there is asked of a CPU"
+    assert rows["classifier"]["claims"][0]["met"] is None, "that ratio is required of a CPU"
     assert rows["gpu-features-resnet50"]["claims"][0]["ratio"] == pytest.approx(33)
     rows = {row["work"]: row for row in made_up(tlx=33.0)["rows"]}
     assert [claim["met"] for claim in rows["classifier"]["claims"]] == [False, False]

@@ -124,8 +124,8 @@ def test_a_command_of_the_readme_runs(
         sweep = next(c for c in COMMANDS if f"sweep.name={named[1]} " in c)
         test_a_command_of_the_readme_runs(sweep, home, finished, monkeypatch, capsys)
     kind = "photos" if "photos" in command else "leaves" if "leaves" in command else "shapes"
-    verb = re.match(r"python -m tlx [a-z]+( |$)", command)
-    extra = [] if verb else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
+    subcommand = re.match(r"python -m tlx [a-z]+( |$)", command)
+    extra = [] if subcommand else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
     extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
     if " latest" in command:  # of the fixture, not of whichever test was before
         extra = ["--output", "outputs/x"]

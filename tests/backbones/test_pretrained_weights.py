@@ -41,10 +41,10 @@ class Wanted:
 
 @dataclass
 class Server:
-    """A real HTTP server: path → content; `asked` are the paths of the GET requests, `short` bytes are held back."""
+    """A real HTTP server: path → content; `requested`: the paths of GET requests; `short`: bytes that are held back."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     short: int = 0
     delay: float = 0.0
     lies: bool = False  # about the sha256 of what it sends
@@ -74,7 +74,7 @@ def server() -> Iterator[Server]:
             self.answer(body=False)
 
         def do_GET(self) -> None:
-            state.asked.append(self.path)
+            state.requested.append(self.path)
             self.answer(body=True)
 
         def log_message(self, *_: object) -> None:
@@ -161,12 +161,12 @@ def test_what_is_fetched_is_checked_kept_and_not_fetched_again(server: Server, c
     server.files[f"/{NAME}"] = CONTENT
     wanted = Wanted(url=f"{server.address}/{NAME}")
     assert would_download(wanted) == f"{NAME} from {wanted.url} to {cache}"
-    assert server.asked == []
+    assert server.requested == []
     assert locate(wanted) == cache / NAME
     assert (cache / NAME).read_bytes() == CONTENT
     assert locate(wanted, offline=True) == cache / NAME
     assert would_download(wanted) is None
-    assert server.asked == [f"/{NAME}"]
+    assert server.requested == [f"/{NAME}"]
     assert left(cache) == [NAME]
 
 
@@ -180,7 +180,7 @@ def test_jobs_that_want_the_same_file_fetch_it_once(server: Server, cache: Path)
     for thread in threads:
         thread.join()
     assert found == [cache / NAME] * 4
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
 
 
 def test_a_damaged_file_in_the_cache_is_not_used(server: Server, cache: Path) -> None:
@@ -320,16 +320,16 @@ def test_the_hubs_weights_are_fetched_once_and_then_found_in_its_cache(server: S
     save_file({"fc.bias": torch.ones(2)}, tmp_path / "a.safetensors")
     repository = "/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
     server.files[repository] = (tmp_path / "a.safetensors").read_bytes()
-    asked = [
+    requests = [
         ("test_resnet", True),
         ("test_resnet", False),
         ("test_resnet", True),
         ("mixer_s32_224", False),
         ("test_vit", False),
     ]
-    answers = hub(asked, tmp_path / "hf", server.address)
-    told, refused, _, fetched, nothing, found, none, untrained, _, missing = answers
-    assert told == "model.safetensors of timm/test_resnet.r160_in1k from the Hugging Face hub"
+    answers = hub(requests, tmp_path / "hf", server.address)
+    announced, refused, _, fetched, nothing, found, none, untrained, _, missing = answers
+    assert announced == "model.safetensors of timm/test_resnet.r160_in1k from the Hugging Face hub"
     assert refused is not None
     assert refused.startswith(
         "refused: backbone.weights=imagenet: model.safetensors of timm/test_resnet.r160_in1k is not here and cannot be "

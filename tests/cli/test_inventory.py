@@ -1,4 +1,4 @@
-"""The verbs `weights` and `data`: the lists name everything and ask nobody; what is fetched, carried, verified."""
+"""The subcommands `weights` and `data`: lists need no network; what is fetched, copied and verified."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ CONTENT = b"the weights" * 10_000
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 RESNET18 = "resnet18-f37072fd.pth"
 
-Verb = Callable[..., tuple[int, str, str]]
+Subcommand = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def mine(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def verb(capsys: pytest.CaptureFixture[str], mine: Path) -> Verb:
-    """Carries a verb out and gives its exit code, what it printed, and what it said beside that."""
+def run_subcommand(capsys: pytest.CaptureFixture[str], mine: Path) -> Subcommand:
+    """Runs a subcommand: its exit code, stdout and stderr."""
 
     def run(module: ModuleType, *words: str) -> tuple[int, str, str]:
         code = module.SUBCOMMAND.main([*words, "--config-dir", str(mine)])
@@ -80,9 +80,11 @@ def own_backbone(mine: Path, name: str, url: str) -> None:
 # ---------------------------------------------------------------- weights
 
 
-def test_the_list_of_weights_names_every_backbone_and_where_its_file_is(verb: Verb, mine: Path, tmp_path: Path) -> None:
+def test_the_list_of_weights_names_every_backbone_and_where_its_file_is(
+    run_subcommand: Subcommand, mine: Path, tmp_path: Path
+) -> None:
     own_backbone(mine, "mine", f"https://host.invalid/{NAME}")
-    code, printed, said = verb(weights)
+    code, printed, said = run_subcommand(weights)
     assert (code, said) == (0, "")
     listed = rows(printed)
     assert list(listed) == [*choices("backbone", str(mine))]
@@ -99,13 +101,15 @@ def test_the_list_of_weights_names_every_backbone_and_where_its_file_is(verb: Ve
     cached = tmp_path / "torch" / "hub" / "checkpoints" / RESNET18
     cached.parent.mkdir(parents=True)
     cached.write_bytes(CONTENT)
-    assert f"{RESNET18}, 0.1 MB: {cached}" in rows(verb(weights)[1])["resnet18"]
+    assert f"{RESNET18}, 0.1 MB: {cached}" in rows(run_subcommand(weights)[1])["resnet18"]
 
 
-def test_what_the_hubs_cache_has_is_listed_without_asking_timm(verb: Verb, mine: Path, tmp_path: Path) -> None:
+def test_what_the_hubs_cache_has_is_listed_without_asking_timm(
+    run_subcommand: Subcommand, mine: Path, tmp_path: Path
+) -> None:
     keys = {"_target_": "tlx.backbones.timm", "name": "convnext_tiny", "url": "hub://timm"}
     (mine / "backbone" / "tiny.yaml").write_text(yaml.safe_dump(keys))
-    assert rows(verb(weights)[1])["tiny"] == (
+    assert rows(run_subcommand(weights)[1])["tiny"] == (
         f"convnext_tiny.safetensors: not here; from {constants.ENDPOINT}/timm/convnext_tiny\n"
         "licence: see the model's page"
     )
@@ -115,7 +119,9 @@ def test_what_the_hubs_cache_has_is_listed_without_asking_timm(verb: Verb, mine:
     file = cached / "snapshots" / ("0" * 40) / "model.safetensors"
     file.parent.mkdir(parents=True)
     file.write_bytes(bytes(2_000_000))
-    assert rows(verb(weights)[1])["tiny"].startswith(f"convnext_tiny.in12k_ft_in1k.safetensors, 2.0 MB: {file}")
+    assert rows(run_subcommand(weights)[1])["tiny"].startswith(
+        f"convnext_tiny.in12k_ft_in1k.safetensors, 2.0 MB: {file}"
+    )
 
 
 def test_the_lists_import_nothing_heavy_and_ask_nobody(tmp_path: Path) -> None:
@@ -139,21 +145,21 @@ print(*{"torch", "torchvision", "timm", "mlflow", "matplotlib"} & sys.modules.ke
 
 
 def test_weights_are_fetched_once_and_carried_to_where_they_are_found(
-    verb: Verb, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_subcommand: Subcommand, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving({f"/{NAME}": CONTENT}) as (host, asked):
+    with serving({f"/{NAME}": CONTENT}) as (host, requests):
         own_backbone(mine, "mine", f"{host}/{NAME}")
         own_backbone(mine, "gone", f"{host}/gone-00000000.pth")
         cached = tmp_path / "torch" / "hub" / "checkpoints" / NAME
         for _ in range(2):
-            assert verb(weights, "fetch", "mine", "small_cnn")[:2] == (
+            assert run_subcommand(weights, "fetch", "mine", "small_cnn")[:2] == (
                 0, f"mine: {cached}\nsmall_cnn: needs no file\n"
             )  # fmt: skip
         folder = tmp_path / "to carry"
-        code, printed, _ = verb(weights, "fetch", "mine", "head=mlp", "--to", str(folder))
+        code, printed, _ = run_subcommand(weights, "fetch", "mine", "head=mlp", "--to", str(folder))
         with pytest.raises(RequestError, match=r"gone-00000000\.pth is not here and cannot be fetched \(HTTP 404"):
-            verb(weights, "fetch", "gone", "mine")
-    assert asked == {f"/{NAME}": 1, "/gone-00000000.pth": 1}
+            run_subcommand(weights, "fetch", "gone", "mine")
+    assert requests == {f"/{NAME}": 1, "/gone-00000000.pth": 1}
     assert code == 0
     assert printed == (
         f"mine: {folder / NAME}\n"
@@ -169,12 +175,12 @@ def test_weights_are_fetched_once_and_carried_to_where_they_are_found(
     assert locate(compose(["backbone=mine"], str(mine)).backbone, offline=True) == cached
 
 
-def test_a_folder_that_takes_nothing_is_named(verb: Verb, tmp_path: Path) -> None:
+def test_a_folder_that_takes_nothing_is_named(run_subcommand: Subcommand, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RequestError, match=r"--to .*file: .*57934424\.pth cannot be written \(file exists\)"):
-        verb(weights, "fetch", "efficientnet_lite0", "--to", str(tmp_path / "file"))
+        run_subcommand(weights, "fetch", "efficientnet_lite0", "--to", str(tmp_path / "file"))
     for _ in range(2):  # into the folder where it is, too
-        verb(weights, "fetch", "efficientnet_lite0", "--to", str(tmp_path))
+        run_subcommand(weights, "fetch", "efficientnet_lite0", "--to", str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["efficientnet-lite0-57934424.pth", "file", "my conf"]
 
 
@@ -189,28 +195,30 @@ def test_a_folder_that_takes_nothing_is_named(verb: Verb, tmp_path: Path) -> Non
         (["fetch", "shapes", "sede=3"], r"(sede=3: no such key \(did you mean 'seed'\?\)|backbone=shapes: no such)"),
     ],
 )
-def test_what_is_mistyped_is_one_line(module: ModuleType, words: list[str], message: str, verb: Verb) -> None:
+def test_what_is_mistyped_is_one_line(
+    module: ModuleType, words: list[str], message: str, run_subcommand: Subcommand
+) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        verb(module, *words)
+        run_subcommand(module, *words)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("module", "given", "meant"), [(weights, "resnet5O", "resnet50"), (data, "cifar1", "cifar10")])
-def test_the_nearest_name_is_offered(module: ModuleType, given: str, meant: str, verb: Verb) -> None:
+def test_the_nearest_name_is_offered(module: ModuleType, given: str, meant: str, run_subcommand: Subcommand) -> None:
     with pytest.raises(RequestError, match=rf"={given}: no such \w+ \(did you mean '{meant}'\?\)"):
-        verb(module, "fetch", given)
+        run_subcommand(module, "fetch", given)
 
 
-def test_a_model_without_a_name_and_a_yaml_that_is_none_are_said(verb: Verb, mine: Path) -> None:
+def test_a_model_without_a_name_and_a_yaml_that_is_none_are_said(run_subcommand: Subcommand, mine: Path) -> None:
     with pytest.raises(RequestError, match=r"backbone\.name: needs a value, as in backbone\.name=…"):
-        verb(weights, "fetch", "timm")
+        run_subcommand(weights, "fetch", "timm")
     own_backbone(mine, "far", "ftp://host/a.pth")
-    assert "backbone.url=ftp://host/a.pth: must be https://…" in rows(verb(weights)[1])["far"]
+    assert "backbone.url=ftp://host/a.pth: must be https://…" in rows(run_subcommand(weights)[1])["far"]
     (mine / "backbone" / "typo.yaml").write_text("licenze: MIT")
-    assert "backbone.licenze: Key 'licenze' not in 'Backbone'" in rows(verb(weights)[1])["typo"]
+    assert "backbone.licenze: Key 'licenze' not in 'Backbone'" in rows(run_subcommand(weights)[1])["typo"]
     (mine / "backbone" / "broken.yaml").write_text("name: [unclosed")
     with pytest.raises(RequestError, match=r"broken\.yaml"):
-        verb(weights)
+        run_subcommand(weights)
 
 
 # ---------------------------------------------------------------- data
@@ -237,9 +245,9 @@ def own_data(mine: Path, url: str, body: bytes, content: str | None = None) -> N
     (mine / "dataset" / "mine.yaml").write_text(f"# My pictures: python -m tlx dataset=mine\n{yaml.safe_dump(keys)}")
 
 
-def test_the_list_of_data_names_every_data_set_and_what_it_is(verb: Verb, mine: Path) -> None:
+def test_the_list_of_data_names_every_data_set_and_what_it_is(run_subcommand: Subcommand, mine: Path) -> None:
     own_data(mine, "https://host.invalid/set.tar.gz", b"")
-    code, printed, said = verb(data)
+    code, printed, said = run_subcommand(data)
     assert (code, said) == (0, "")
     listed = rows(printed)
     assert list(listed) == [*choices("dataset", str(mine))]
@@ -254,7 +262,7 @@ def test_the_list_of_data_names_every_data_set_and_what_it_is(verb: Verb, mine: 
     file = home() / "data" / "leaves" / "Train" / "healthy" / "1.jpg"
     file.parent.mkdir(parents=True)
     file.write_bytes(bytes(1_500))
-    assert f"here: {home() / 'data/leaves'}, 1 files, 1.5 kB" in rows(verb(data)[1])["leaves"]
+    assert f"here: {home() / 'data/leaves'}, 1 files, 1.5 kB" in rows(run_subcommand(data)[1])["leaves"]
 
 
 @pytest.mark.parametrize(
@@ -269,34 +277,34 @@ def test_the_list_of_data_names_every_data_set_and_what_it_is(verb: Verb, mine: 
     ],
 )
 def test_a_yaml_that_is_wrong_has_its_error_in_its_row(
-    keys: dict[str, object], message: str, verb: Verb, mine: Path
+    keys: dict[str, object], message: str, run_subcommand: Subcommand, mine: Path
 ) -> None:
     (mine / "dataset" / "wrong.yaml").write_text(yaml.safe_dump({"_target_": "tlx.datasets.image_folder", **keys}))
-    listed = rows(verb(data)[1])
+    listed = rows(run_subcommand(data)[1])
     assert message in listed["wrong"]
     assert set(listed) == {*choices("dataset", str(mine))}
 
 
-def test_data_is_fetched_verified_and_carried(verb: Verb, mine: Path, tmp_path: Path) -> None:
+def test_data_is_fetched_verified_and_carried(run_subcommand: Subcommand, mine: Path, tmp_path: Path) -> None:
     body = tar(PICTURES)
-    with serving({"/set.tar.gz": body}) as (host, asked):
+    with serving({"/set.tar.gz": body}) as (host, requests):
         own_data(mine, f"{host}/set.tar.gz", body)
         with pytest.raises(RequestError, match=r"mine: is not here \(.*\): python -m tlx data fetch mine, or give"):
-            verb(data, "verify", "mine")
+            run_subcommand(data, "verify", "mine")
         with pytest.raises(RequestError, match=r"set\.tar\.gz is not here and runtime\.offline=true"):
-            verb(data, "fetch", "mine", "runtime.offline=true")
-        assert not asked
+            run_subcommand(data, "fetch", "mine", "runtime.offline=true")
+        assert not requests
         folder = home() / "data" / "mine"
         for _ in range(2):
-            assert verb(data, "fetch", "mine")[:2] == (0, f"mine: {folder}\n")
+            assert run_subcommand(data, "fetch", "mine")[:2] == (0, f"mine: {folder}\n")
         carried = tmp_path / "to carry"
-        assert verb(data, "fetch", "mine", "--to", str(carried))[:2] == (
+        assert run_subcommand(data, "fetch", "mine", "--to", str(carried))[:2] == (
             0, f"mine: {carried / 'mine'}\n  on the other machine: python -m tlx dataset=mine dataset.root=mine\n"
         )  # fmt: skip
-    assert asked == {"/set.tar.gz": 1}
+    assert requests == {"/set.tar.gz": 1}
     assert content_digest(folder) == content_digest(carried / "mine")
     shutil.rmtree(folder)
-    code, printed, _ = verb(data, "verify", "mine", f"dataset.root={carried / 'mine'}")
+    code, printed, _ = run_subcommand(data, "verify", "mine", f"dataset.root={carried / 'mine'}")
     assert code == 0
     assert printed == (
         f"mine: {carried / 'mine'}\nclass    train     test\na            2        2\nb            2        2\n"
@@ -304,42 +312,44 @@ def test_data_is_fetched_verified_and_carried(verb: Verb, mine: Path, tmp_path: 
     )
 
 
-def test_what_cannot_be_read_or_is_not_the_official_content_is_named(verb: Verb, mine: Path) -> None:
+def test_what_cannot_be_read_or_is_not_the_official_content_is_named(run_subcommand: Subcommand, mine: Path) -> None:
     folder = home() / "data" / "mine"
     for name, body in PICTURES.items():
         file = folder / Path(name).relative_to("set")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(body)
     own_data(mine, "https://host.invalid/set.tar.gz", b"", content_digest(folder))
-    code, printed, _ = verb(data, "verify", "mine")
+    code, printed, _ = run_subcommand(data, "verify", "mine")
     assert (code, printed.splitlines()[-1]) == (0, "checksum: the official files")
     broken = folder / "test" / "b" / "2.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    code, printed, _ = verb(data, "verify", "mine")
+    code, printed, _ = run_subcommand(data, "verify", "mine")
     assert code == 1
     assert re.search(rf"^unreadable: {broken}: .+$", printed, re.MULTILINE)
     assert "8 images, 1 of them cannot be read" in printed
     assert "checksum: not the official files (sha256 over all: not " in printed
 
 
-def test_what_is_drawn_needs_no_fetching_and_a_folder_of_ones_own_cannot_be_fetched(verb: Verb, tmp_path: Path) -> None:
-    assert verb(data, "fetch", "shapes")[:2] == (0, "shapes: drawn in memory, nothing to fetch\n")
-    code, printed, _ = verb(data, "verify", "shapes", "dataset.train=3", "dataset.test=1")
+def test_what_is_drawn_needs_no_fetching_and_a_folder_of_ones_own_cannot_be_fetched(
+    run_subcommand: Subcommand, tmp_path: Path
+) -> None:
+    assert run_subcommand(data, "fetch", "shapes")[:2] == (0, "shapes: drawn in memory, nothing to fetch\n")
+    code, printed, _ = run_subcommand(data, "verify", "shapes", "dataset.train=3", "dataset.test=1")
     assert (code, printed.splitlines()[0], printed.splitlines()[-1]) == (
         0, "shapes: drawn (seed 0)", "12 images, each can be read"
     )  # fmt: skip
     with pytest.raises(
         RequestError, match=r"leaves: a folder of your own, which nobody can fetch; give dataset\.root="
     ):
-        verb(data, "fetch", "leaves")
+        run_subcommand(data, "fetch", "leaves")
     with pytest.raises(RequestError, match=r"leaves: is not here \(.*\): give dataset\.root=<folder>"):
-        verb(data, "verify", "leaves")
+        run_subcommand(data, "verify", "leaves")
     with pytest.raises(RequestError, match=r"dataset\.root=.*nowhere: no such folder"):
-        verb(data, "verify", "leaves", f"dataset.root={tmp_path / 'nowhere'}")
+        run_subcommand(data, "verify", "leaves", f"dataset.root={tmp_path / 'nowhere'}")
 
 
-def test_the_real_photographs_are_verified(verb: Verb, shared: Path) -> None:
-    code, printed, _ = verb(data, "verify", "ants_bees", f"dataset.root={shared / 'hymenoptera_data'}")
+def test_the_real_photographs_are_verified(run_subcommand: Subcommand, shared: Path) -> None:
+    code, printed, _ = run_subcommand(data, "verify", "ants_bees", f"dataset.root={shared / 'hymenoptera_data'}")
     assert code == 0
     assert "imageNotFound.gif: known not to be an image of its class" in printed
     assert printed.endswith(

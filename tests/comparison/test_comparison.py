@@ -40,7 +40,7 @@ def made(tmp_path: Path) -> Make:
         correct: Sequence[int],
         *,
         seed: int = 0,
-        asked: Sequence[str] = (),
+        overrides: Sequence[str] = (),
         values: dict[str, Any] | None = None,
         files: Sequence[str] = (),
         test: str = "the images",
@@ -53,7 +53,7 @@ def made(tmp_path: Path) -> Make:
         n, share = len(correct), sum(correct) / len(correct)
         tree = {"seed": seed, "output": str(tmp_path), "training": {"lr": 1e-3}, "dataset": {"fold": None}}
         tree |= values or {}
-        requested = dict(word.split("=", 1) for word in (f"seed={seed}", "tracking=none", *asked))
+        requested = dict(word.split("=", 1) for word in (f"seed={seed}", "tracking=none", *overrides))
         found = {
             "status": "finished", "error": "", "requested": requested, "test_accuracy": share,
             "test_accuracy_interval": [max(0.0, share - 0.1), min(1.0, share + 0.1)], "val_accuracy": 0.75,
@@ -82,8 +82,8 @@ def made(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def verb(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """Carries the verb out; what it printed, and what it said beside that."""
+def run_compare(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Runs the subcommand: its stdout and stderr."""
 
     def run(*words: object) -> tuple[str, str]:
         capsys.readouterr()
@@ -285,7 +285,8 @@ def test_an_image_that_two_runs_were_tested_on_counts_once() -> None:
 
 def test_runs_that_differ_in_their_seed_are_one_configuration(made: Make) -> None:
     folders = [
-        made(f"{lr}-{seed}", [1] * (15 + seed) + [0] * (5 - seed), seed=seed, asked=["dataset=x", f"training.lr={lr}"],
+        made(f"{lr}-{seed}", [1] * (15 + seed) + [0] * (5 - seed), seed=seed,
+             overrides=["dataset=x", f"training.lr={lr}"],
              values={"training": {"lr": lr}, "runtime": {"threads": str(seed)}})
         for lr in (0.1, 0.2)
         for seed in (2, 0, 1)
@@ -303,8 +304,8 @@ def test_runs_that_differ_in_their_seed_are_one_configuration(made: Make) -> Non
     assert found.pair(1, 0).words(1) == "not distinguishable"
 
 
-def test_one_run_keeps_its_own_interval_and_what_was_not_asked_for_by_all_names_it(made: Make) -> None:
-    a = made("a", [1] * 9 + [0], asked=["strategy=full"], values={"strategy": {"weights": "none"}})
+def test_one_run_keeps_its_own_interval_and_what_was_not_requested_by_all_names_it(made: Make) -> None:
+    a = made("a", [1] * 9 + [0], overrides=["strategy=full"], values={"strategy": {"weights": "none"}})
     b = made("b", [1] * 8 + [0] * 2)
     found = comparison.compared([b, a])
     assert [one.label for one in found.configurations] == ["strategy=full", "the defaults"]
@@ -313,8 +314,8 @@ def test_one_run_keeps_its_own_interval_and_what_was_not_asked_for_by_all_names_
 
 
 def test_a_single_configuration_is_named_by_what_was_chosen_for_it(made: Make) -> None:
-    asked = ["training.lr=1", "head=mlp", "backbone=small_cnn", "dataset.limit.test=2"]
-    chosen, plain = made("chosen", [1, 0], asked=asked), made("plain", [1, 0], asked=["training.lr=1"])
+    overrides = ["training.lr=1", "head=mlp", "backbone=small_cnn", "dataset.limit.test=2"]
+    chosen, plain = made("chosen", [1, 0], overrides=overrides), made("plain", [1, 0], overrides=["training.lr=1"])
     assert [one.label for one in comparison.compared([chosen]).configurations] == ["backbone=small_cnn head=mlp"]
     assert [one.label for one in comparison.compared([plain]).configurations] == ["all runs"]
 
@@ -346,7 +347,7 @@ def test_folds_have_the_interval_of_all_their_images(made: Make) -> None:
     def fold(name: str, number: int, right: int) -> Path:
         return made(f"{name}{number}", [1] * right + [0] * (8 - right), files=[f"{number}/{i}" for i in range(8)],
                     values={"dataset": {"fold": number}, "head": name}, test=f"fold {number}",
-                    asked=[f"head={name}"])  # fmt: skip
+                    overrides=[f"head={name}"])  # fmt: skip
 
     equal = [fold("a", number, 4) for number in range(3)]
     other = [fold("b", number, number) for number in range(3)]
@@ -405,7 +406,7 @@ def test_validation_chooses_and_the_test_images_do_not(made: Make) -> None:
     from tlx.comparison.text_table import chosen, table, text
 
     def runs(head: str, losses: Sequence[float], right: int, **more: Any) -> list[Path]:
-        correct, same = [1] * right + [0] * (20 - right), {"asked": [f"head={head}"], "values": {"head": head}}
+        correct, same = [1] * right + [0] * (20 - right), {"overrides": [f"head={head}"], "values": {"head": head}}
         return [made(f"{head}{s}", correct, seed=s, val_loss=loss, **same, **more) for s, loss in enumerate(losses)]
 
     folders = [*runs("a", [0.2, 0.6], 18), *runs("b", [0.4, 0.2], 12), *runs("c", [0.35, 0.25], 15, learns=40)]
@@ -432,7 +433,7 @@ def test_the_rule_is_that_of_the_runs_and_the_default_where_they_have_several(ma
     def run(name: str, loss: float, accuracy: float, rule: str = "", **summary: Any) -> Path:
         values: dict[str, Any] = {"head": name} | ({"evaluation": {"choose_by": rule}} if rule else {})
         return made(
-            name, [1, 0], val_loss=loss, val_accuracy=accuracy, asked=[f"head={name}"], values=values, **summary
+            name, [1, 0], val_loss=loss, val_accuracy=accuracy, overrides=[f"head={name}"], values=values, **summary
         )
 
     by_accuracy = [run("a", 0.1, 0.5, "val_accuracy"), run("b", 0.9, 0.8, "val_accuracy")]
@@ -452,7 +453,7 @@ def test_the_rule_is_that_of_the_runs_and_the_default_where_they_have_several(ma
 def test_the_epoch_that_was_kept_counts_and_other_validation_images_are_said(made: Make) -> None:
     from tlx.comparison.text_table import chosen
 
-    a, b = (made(name, [1, 0], asked=[f"head={name}"], values={"head": name}, best_epoch=2) for name in "ab")
+    a, b = (made(name, [1, 0], overrides=[f"head={name}"], values={"head": name}, best_epoch=2) for name in "ab")
     for folder, losses in ((a, (0.1, 0.5)), (b, (0.9, 0.4))):
         rows = [{"epoch": epoch, "val_loss": loss, "val_accuracy": 0.5} for epoch, loss in enumerate(losses, 1)]
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -495,7 +496,7 @@ def test_runs_are_found_two_levels_below_and_not_in_what_is_kept_beside_them(
 
 
 def test_where_the_same_was_requested_the_configuration_names_it(made: Make) -> None:
-    folders = [made(f"{lr}", [1, 0], asked=["head=mlp"], values={"training": {"lr": lr}}) for lr in (0.5, 0.25)]
+    folders = [made(f"{lr}", [1, 0], overrides=["head=mlp"], values={"training": {"lr": lr}}) for lr in (0.5, 0.25)]
     labels = {one.label for one in comparison.compared(folders).configurations}
     assert labels == {"training.lr=0.5", "training.lr=0.25"}
 
@@ -554,7 +555,7 @@ def test_a_better_one_is_called_so_among_many(made: Make) -> None:
     rng = np.random.default_rng(4)
     ones = {"training.lr=0.1": 0.95, "training.lr=0.2": 0.6, "training.lr=0.3": 0.6}
     folders = [
-        made(f"{lr}-{s}", answers(rng, 200, share), seed=s, asked=[lr], values={"training": {"lr": lr}})
+        made(f"{lr}-{s}", answers(rng, 200, share), seed=s, overrides=[lr], values={"training": {"lr": lr}})
         for lr, share in ones.items()
         for s in range(3)
     ]  # fmt: skip
@@ -572,7 +573,7 @@ def test_a_better_one_is_called_so_among_many(made: Make) -> None:
 def test_the_summary_says_how_much_was_read_from_earlier_runs(made: Make) -> None:
     assert read(made("a", [1, 0], features={"rows": 4000, "read": 1000})).reused == 0.25
     assert read(made("b", [1, 0], features={})).reused is None
-    old = made("c", [1, 0], asked=["head=mlp"])
+    old = made("c", [1, 0], overrides=["head=mlp"])
     summary = json.loads((old / "summary.json").read_text())
     del summary["requested"]
     (old / "summary.json").write_text(json.dumps(summary | {"command": "python -m tlx head=mlp"}))
@@ -586,18 +587,18 @@ def test_the_summary_says_how_much_was_read_from_earlier_runs(made: Make) -> Non
 def side_by_side(made: Make) -> list[Path]:
     rng = np.random.default_rng(5)
     return [
-        made(f"{head}-{s}", answers(rng, 60, share), seed=s, asked=[f"head={head}"], values={"head": head})
+        made(f"{head}-{s}", answers(rng, 60, share), seed=s, overrides=[f"head={head}"], values={"head": head})
         for head, share in (("linear", 0.9), ("mlp", 0.4))
         for s in range(3)
     ]  # fmt: skip
 
 
 def test_the_table_is_plain_text_and_says_what_its_numbers_are(
-    made: Make, verb: Callable[..., tuple[str, str]], tmp_path: Path
+    made: Make, run_compare: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     side_by_side(made)
     made("failed", [1, 0], status="failed", error="no \x1b[31mmemory")
-    printed, said = verb(tmp_path)
+    printed, said = run_compare(tmp_path)
     head, best, other, *notes = printed.splitlines()
     assert head.split("  ")[0] == "configuration"
     assert re.fullmatch(
@@ -630,7 +631,7 @@ def test_where_the_screen_is_narrow_each_configuration_has_lines_of_its_own(made
 
 
 def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
-    made: Make, verb: Callable[..., tuple[str, str]], tmp_path: Path
+    made: Make, run_compare: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     side_by_side(made)
     name = tmp_path / "outputs" / "sweeps" / "heads"
@@ -641,7 +642,7 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
     (name / "sweep.json").write_text(json.dumps({"version": 1, "jobs": jobs | {"x": {"folder": "missing"}}}))
     elsewhere = tmp_path / "elsewhere" / "page.html"
     elsewhere.parent.mkdir()
-    printed, said = verb("heads", "--output", tmp_path / "outputs", "--html", elsewhere)
+    printed, said = run_compare("heads", "--output", tmp_path / "outputs", "--html", elsewhere)
     assert f"left out: {name / 'missing'}: not begun" in printed
     written = [*(name / f"comparison.{kind}" for kind in ("csv", "html", "png")), elsewhere]
     assert said.splitlines() == ["7 runs …", *(f"written: {file}" for file in written)]
@@ -710,7 +711,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
     files[2] = str(tmp_path / "gone.png")
     names = ["a", "b", hostile]
     folders = [
-        made(f"run{i}", right, files=files, asked=[f"head={name}"], values={"head": {"name": name}})
+        made(f"run{i}", right, files=files, overrides=[f"head={name}"], values={"head": {"name": name}})
         for i, (name, right) in enumerate(zip(names, ([1] * 40, [0] * 40, [0] * 40), strict=True))
     ]  # fmt: skip
     page, picture = tmp_path / "c" / "comparison.html", tmp_path / "c" / "comparison.png"
@@ -730,7 +731,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
 
 def test_names_that_a_picture_cannot_show_are_no_error(made: Make) -> None:
     folders = [
-        made(f"r{i}", [1, 0], asked=[f"head={n}"], values={"x": n}) for i, n in enumerate(("$x_$", "\\$", "漢字"))
+        made(f"r{i}", [1, 0], overrides=[f"head={n}"], values={"x": n}) for i, n in enumerate(("$x_$", "\\$", "漢字"))
     ]
     from tlx.comparison.plot import picture
 
@@ -746,10 +747,10 @@ def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) 
 
 
 def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(
-    made: Make, verb: Callable[..., tuple[str, str]]
+    made: Make, run_compare: Callable[..., tuple[str, str]]
 ) -> None:
     a, b = made("a", [1, 1, 1, 0, 0, 1]), made("b", [1, 0, 0, 0, 1, 1])
-    printed, _ = verb("--flipped", a, b)
+    printed, _ = run_compare("--flipped", a, b)
     assert printed.splitlines() == [
         f"first:  {a}",
         f"second: {b}",
@@ -762,7 +763,9 @@ def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(
         "second    cat    dog         cat          test/4",
     ]
     assert (
-        verb("--flipped", a, a)[0].splitlines()[2].startswith("0 of 6 test images are right in the first alone, 0 in")
+        run_compare("--flipped", a, a)[0]
+        .splitlines()[2]
+        .startswith("0 of 6 test images are right in the first alone, 0 in")
     )
     several = flips([(read(a), read(b)), (read(a), read(a))])
     assert [(flip.file, flip.first, flip.second, flip.of) for flip in several] == [

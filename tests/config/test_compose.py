@@ -197,7 +197,7 @@ SIBLINGS = [
 
 @pytest.mark.parametrize("siblings", SIBLINGS)
 def test_jobs_that_are_composed_together_are_those_composed_alone(siblings: list[list[str]]) -> None:
-    def told(overrides: list[list[str]]) -> list[object]:
+    def composed(overrides: list[list[str]]) -> list[object]:
         """Of each job, both halves of its configuration, resolved; or of all, what is wrong with one."""
         try:
             nodes = compose_each(overrides)
@@ -208,8 +208,8 @@ def test_jobs_that_are_composed_together_are_those_composed_alone(siblings: list
             node.hydra.run.dir = node.hydra.sweep.dir = "has the time in it"
         return [(OmegaConf.to_container(node), OmegaConf.to_yaml(node, resolve=True)) for node in nodes]
 
-    alone = [told([one])[0] for one in siblings]
-    assert told(siblings) in (alone, [one for one in alone if isinstance(one, str)][:1])
+    alone = [composed([one])[0] for one in siblings]
+    assert composed(siblings) in (alone, [one for one in alone if isinstance(one, str)][:1])
 
 
 @pytest.mark.parametrize("wrong", ["training.l=1", "seed=x", "strategy.phases.classifier.lr=", "backbone=resnet19"])

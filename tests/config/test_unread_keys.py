@@ -169,27 +169,27 @@ def value(name: str, before: Any) -> str:
         return str(not before).lower()
     if isinstance(before, int | float):
         return str(before + 1) if isinstance(before, int) else f"{before / 2 + 0.05:.4g}"
-    pytest.fail(f"{name}={before}: tests/test_unread.py needs a value to type for this key (VALUES)")
+    pytest.fail(f"{name}={before}: tests/config/test_unread_keys.py needs a value to type for this key (VALUES)")
 
 
 def verdict(typed: str, node: DictConfig, mine: DictConfig, plain: Config, net: Any) -> str:
-    """What a person who types it is told, or what it changes. `mine`: `node` without Hydra's own."""
+    """The message to a user who types it, or what it changes. `mine`: `node` without Hydra's own."""
     name = typed.partition("=")[0]
     try:
-        told = checked(mine)
+        config = checked(mine)
         said = unread_keys.Typed([typed], unread_keys.unread(node, several=False))
         lines = said.warnings()
         if name.startswith("dataset.") and not name.endswith("_target_"):
-            lines += said.warnings(splits.unread(prepare.found(told), told.dataset))
+            lines += said.warnings(splits.unread(prepare.found(config), config.dataset))
         if name.startswith("strategy.phases."):
-            lines += said.warnings(prepare.unread(told, net, prepare.plans_of(told, net)))
+            lines += said.warnings(prepare.unread(config, net, prepare.plans_of(config, net)))
     except RequestError as error:
         return f"refused: {error}"
     if lines:
         return f"warned: {lines[0]}"
     if any(name == aside or name.startswith(f"{aside}.") for aside in ASIDE_KEYS):
         return "changes no result"
-    return "changes the identity" if key(told) != key(plain) else "NOTHING"
+    return "changes the identity" if key(config) != key(plain) else "NOTHING"
 
 
 @contextmanager
@@ -263,8 +263,8 @@ WATCHED += [["augmentation=flip", "features.views=2"], ["dataset.folds=2", "data
 @pytest.mark.parametrize("words", WATCHED, ids=" ".join)
 def test_what_a_run_never_looks_at_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    told, node = composed(*TINY, *words)
-    known = unread_keys.unread(node, several=False) | splits.unread(prepare.found(told), told.dataset)
+    config, node = composed(*TINY, *words)
+    known = unread_keys.unread(node, several=False) | splits.unread(prepare.found(config), config.dataset)
     otherwise = {
         "strategy.weights",
         "dataset.on_error",

@@ -55,7 +55,7 @@ def left(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
-def test_all_hosts_are_asked_at_once_and_silence_is_an_answer(silent: str) -> None:
+def test_all_hosts_are_tried_at_once_and_silence_is_a_result(silent: str) -> None:
     began = time.monotonic()
     with serving({}) as (host, _):
         answers = probe([f"{silent}/a", f"{silent}/b", f"{host}/c"], seconds=0.5)
@@ -107,11 +107,11 @@ def test_a_long_transfer_says_how_far_it_is(
 def test_a_download_replaces_what_is_damaged_and_keeps_what_is_whole(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"half")
     assert not intact(tmp_path / NAME)
-    with serving({f"/{NAME}": CONTENT}) as (host, asked):
+    with serving({f"/{NAME}": CONTENT}) as (host, requests):
         for _ in range(2):
             download(f"{host}/{NAME}", tmp_path / NAME)
         assert (tmp_path / NAME).read_bytes() == CONTENT
-        assert asked == {f"/{NAME}": 1}
+        assert requests == {f"/{NAME}": 1}
     assert left(tmp_path) == {NAME}
 
 

@@ -151,7 +151,7 @@ def test_what_cannot_be_shown_is_readable() -> None:
     assert shown("a … b → 2 × 3 ± 1 ö я", "ascii") == rb"a ... b -> 2 x 3 +- 1 \xf6 \u044f"
     assert shown("a … ö →", "cp1252") == "a … ö ->".encode("cp1252")
     assert shown("größe \udcff", "utf-8") == "größe \\udcff".encode()
-    assert shown("ö", "ascii", "replace") == b"?"  # as it was asked for
+    assert shown("ö", "ascii", "replace") == b"?"  # as it was requested
     assert shown(os.fsencode("größe").decode("ascii", "surrogateescape"), "ascii", "surrogateescape") == rb"gr\xf6\xdfe"
 
 

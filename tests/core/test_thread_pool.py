@@ -25,13 +25,13 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(own)
 
 
-def test_results_come_in_order_and_items_are_asked_for_a_few_ahead(threads: int) -> None:
-    asked = 0
+def test_results_come_in_order_and_items_are_taken_a_few_ahead(threads: int) -> None:
+    taken = 0
 
     def items() -> Iterator[int]:
-        nonlocal asked
+        nonlocal taken
         for item in range(100):
-            asked = item
+            taken = item
             yield item
 
     def work(item: int) -> int:
@@ -40,7 +40,7 @@ def test_results_come_in_order_and_items_are_asked_for_a_few_ahead(threads: int)
 
     found = side_by_side(work, items(), threads)
     assert [next(found) for _ in range(10)] == [i * i for i in range(10)]
-    assert asked < 10 + 2 * threads
+    assert taken < 10 + 2 * threads
     assert list(found) == [i * i for i in range(10, 100)]
 
 

@@ -63,11 +63,11 @@ class Host(http.server.BaseHTTPRequestHandler):
     """Serves `files`; `cut` says after how many bytes the connection ends."""
 
     files: ClassVar[dict[str, bytes]]
-    asked: ClassVar[Counter[str]]
+    requests: ClassVar[Counter[str]]
     cut: ClassVar[int | None] = None
 
     def do_GET(self) -> None:
-        self.asked[self.path] += 1
+        self.requests[self.path] += 1
         body = self.files.get(self.path)
         self.send_response(200 if body is not None else 404)
         self.send_header("Content-Length", str(len(body or b"")))
@@ -80,13 +80,13 @@ class Host(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(files: dict[str, bytes], cut: int | None = None) -> Iterator[tuple[str, Counter[str]]]:
-    asked: Counter[str] = Counter()
-    handler = type("Handler", (Host,), {"files": files, "asked": asked, "cut": cut})
+    requests: Counter[str] = Counter()
+    handler = type("Handler", (Host,), {"files": files, "requests": requests, "cut": cut})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+            yield f"http://127.0.0.1:{server.server_address[1]}", requests
         finally:
             server.shutdown()
             thread.join()
@@ -132,7 +132,7 @@ def archive(body: bytes, *urls: str, **changes: object) -> Archive:
 @pytest.mark.parametrize("pack", [tar, zipped])
 def test_the_archives_folder_appears_and_nothing_else(pack: functools.partial[bytes], tmp_path: Path) -> None:
     body = pack(FILES)
-    with serving({"/x/set.tar.gz": body}) as (host, asked):
+    with serving({"/x/set.tar.gz": body}) as (host, requests):
         wanted = archive(body, f"{host}/x/set.tar.gz")
         target = tmp_path / "home" / "set"
         assert pending(wanted, target) == f"set.tar.gz (up to 1 MB) from {host}/x/set.tar.gz to {target}"
@@ -140,7 +140,7 @@ def test_the_archives_folder_appears_and_nothing_else(pack: functools.partial[by
         assert content(target) == WANTED
         assert pending(wanted, target) is None
         obtain(wanted, target, offline=True)  # it is there
-    assert asked == {"/x/set.tar.gz": 1}
+    assert requests == {"/x/set.tar.gz": 1}
     assert {p.name for p in target.parent.iterdir()} <= {"set", ".set.lock"}
 
 
@@ -213,10 +213,10 @@ def test_a_damaged_archive_put_there_by_hand_is_named(tmp_path: Path, closed: st
 
 def test_offline_says_which_file_which_url_and_where_and_asks_nobody(tmp_path: Path) -> None:
     body = tar(FILES)
-    with serving({"/set.tar.gz": body}) as (host, asked):
+    with serving({"/set.tar.gz": body}) as (host, requests):
         with pytest.raises(RequestError) as caught:
             obtain(archive(body, f"{host}/set.tar.gz"), tmp_path / "home" / "set", offline=True)
-        assert not asked
+        assert not requests
     text = str(caught.value)
     for part in (
         "set.tar.gz",
@@ -272,7 +272,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch: pytest.Mon
 
 def test_two_at_once_download_once(tmp_path: Path) -> None:
     body = tar(FILES)
-    with serving({"/set.tar.gz": body}) as (host, asked):
+    with serving({"/set.tar.gz": body}) as (host, requests):
         wanted = archive(body, f"{host}/set.tar.gz")
         threads = [
             threading.Thread(target=obtain, args=(wanted, tmp_path / "set"), kwargs={"offline": False})
@@ -282,7 +282,7 @@ def test_two_at_once_download_once(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert asked == {"/set.tar.gz": 1}
+    assert requests == {"/set.tar.gz": 1}
     assert content(tmp_path / "set") == WANTED
 
 

@@ -388,7 +388,7 @@ def test_what_pillow_logs_is_a_line_of_ours(capfd: pytest.CaptureFixture[str]) -
         with library_warnings.collected() as inner:
             pass
     assert (found, inner) == (["More samples than 4"], [])
-    logging.getLogger("PIL.TiffImagePlugin").warning("nobody asked")
+    logging.getLogger("PIL.TiffImagePlugin").warning("from elsewhere")
     assert capfd.readouterr() == ("", "")
 
 
@@ -687,6 +687,6 @@ def test_every_augmentation_gives_the_networks_input_whatever_the_image(name: st
 def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     film = tmp_path / "film.jpg"
     film.write_bytes(b"\xff\xd8\xff\xe0")
-    os.truncate(film, MAX_BYTES + 1)  # takes no room on the disk
+    os.truncate(film, MAX_BYTES + 1)  # takes no space on the disk
     with pytest.raises(UnreadableImage, match=r"^500 MB are more than an image has$"):
         decode(film)

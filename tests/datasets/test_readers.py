@@ -418,7 +418,7 @@ def test_cifar10_is_fetched_checked_and_read(small: dict[str, bytes], own_home: 
             member.size = len(body)
             packed.addfile(member, io.BytesIO(body))
     body = out.getvalue()
-    with serving({"/cifar-10-python.tar.gz": body}) as (host, asked):
+    with serving({"/cifar-10-python.tar.gz": body}) as (host, requests):
         archive = {
             **node("cifar10")["archive"],
             "urls": [f"{host}/gone.tar.gz", f"{host}/cifar-10-python.tar.gz"],
@@ -426,7 +426,7 @@ def test_cifar10_is_fetched_checked_and_read(small: dict[str, bytes], own_home: 
         }
         for _ in range(2):
             assert len(read("cifar10", archive=archive).train) == 100
-    assert asked == {"/gone.tar.gz": 1, "/cifar-10-python.tar.gz": 1}
+    assert requests == {"/gone.tar.gz": 1, "/cifar-10-python.tar.gz": 1}
     assert (own_home / "data/cifar10" / readers.CIFAR10_FOLDER / "batches.meta").is_file()
 
 

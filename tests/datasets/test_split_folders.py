@@ -183,7 +183,7 @@ def test_two_folders_for_one_split_are_refused_and_one_can_be_chosen(tmp_path: P
 
 
 @pytest.mark.parametrize("other", ["bus", "prueba"])
-def test_a_train_beside_other_folders_of_folders_may_be_a_class_and_is_asked_about(other: str, tmp_path: Path) -> None:
+def test_a_train_beside_other_folders_of_folders_may_be_a_class_and_is_refused(other: str, tmp_path: Path) -> None:
     write(tmp_path, *some("train/a", "train/b", f"{other}/a", f"{other}/c"), "masks/a/1.png", "code/src/x.py")
     text = refused(tmp_path)
     assert f"train/ is named like a split, but {other}/ holds folders of images, too" in text

@@ -25,14 +25,14 @@ from tlx.config.dataset_schema import Dataset, Limit
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
 from tlx.datasets import content_digests
-from tlx.datasets import images as rooms
+from tlx.datasets import images as image_module
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.images import FileBytes, Images, Stacked
 from tlx.datasets.splits import Data, Parts, split
 
 
 def part(counts: list[int], name: str = "train", start: int = 0) -> Images:
-    """Images of one pixel whose value is their number, so that they can be told apart."""
+    """Images of one pixel whose value is their number, so that they can be distinguished."""
     labels = np.repeat(np.arange(len(counts)), counts)
     numbers = start + np.arange(len(labels))
     pixels = np.stack([numbers % 256, numbers // 256, numbers * 0], axis=-1).astype(np.uint8)
@@ -390,7 +390,7 @@ def test_a_file_that_vanished_or_may_not_be_a_picture_is_reported(
     (tmp_path / "a/0.png").unlink()
     with pytest.raises(RequestError, match=r"a/0\.png: cannot be read as an image \(no such file or directory\)"):
         split(data, common(), 0)
-    monkeypatch.setattr(rooms, "MAX_BYTES", 10)
+    monkeypatch.setattr(image_module, "MAX_BYTES", 10)
     with pytest.raises(RequestError, match="MB are more than an image has"):
         split(folder(tmp_path, GOOD), common(), 0)
 
@@ -454,7 +454,9 @@ def test_a_file_is_read_once_while_pixels_fit_and_again_where_they_do_not(
     use(split(data, common(), 0))
     assert set(read.reads.values()) == {1}
 
-    monkeypatch.setattr(rooms, "free_memory", lambda: 5 * 12 * 9 * 3 / rooms.MEMORY_SHARE)  # room for five images
+    monkeypatch.setattr(
+        image_module, "free_memory", lambda: 5 * 12 * 9 * 3 / image_module.MEMORY_SHARE
+    )  # memory for five images
     data, read = counting(folder(tmp_path, GOOD))
     use(split(data, common(), 0))
     assert Counter(read.reads.values()) == {1: 5, 2: 11}

@@ -135,7 +135,7 @@ def exchange(folder: Path) -> dict[str, Any]:
 
 
 class _Counting(nn.Module):
-    """Answers what it is asked, and counts which rows it has seen."""
+    """Returns its input, and counts which rows it has seen."""
 
     def __init__(self, seen: Tensor) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ WHOLE += ["strategy.phases.probe.schedule={_target_:tests.distributed.test_ranks
 
 
 def fuse(epoch: float, epochs: int) -> float:
-    """A constant schedule; where a file says so, what it is asked in the second epoch by the second rank ends that."""
+    """A constant schedule; in the second epoch it ends the second rank as the file `fuse` says, where there is one."""
     file = Path("fuse")
     if process_group.rank() == 1 and 1.0 < epoch < 2.0 and file.exists():
         word = file.read_text()

@@ -1,6 +1,6 @@
-"""What a GPU is asked for, checked without one: torch's fake tensors know shape, format and device, and have no values.
+"""What a GPU would do, checked without one: torch's fake tensors know shape, format and device, and have no values.
 
-An operation on tensors of two devices raises, as it would there; where a value is asked for, a GPU would be waited for.
+An operation on tensors of two devices raises, as it would there; where a value is requested, a GPU would be waited for.
 """
 
 import re
@@ -34,7 +34,7 @@ COMPARED = ["difference, allowed"] * 2  # the graph of a frozen part with its mo
 
 
 class Waits(list[str]):
-    """The lines that asked for a value, and each backward pass."""
+    """The lines that requested a value, and each backward pass."""
 
     learning: Sequence[nn.Parameter] = ()
 
@@ -66,8 +66,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     record = _Recorder.__torch_dispatch__
 
     def dispatch(self: _Recorder, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        asks = func is torch.ops.prim.device.default  # only tensors without values ask for it so
-        return GPU if asks else record(self, func, types, args, kwargs)
+        of_device = func is torch.ops.prim.device.default  # only tensors without values look it up so
+        return GPU if of_device else record(self, func, types, args, kwargs)
 
     monkeypatch.setattr(_Recorder, "__torch_dispatch__", dispatch)
     with FakeTensorMode(allow_non_fake_inputs=True):

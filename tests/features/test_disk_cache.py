@@ -128,7 +128,7 @@ def go_on(process: "subprocess.Popen[str]") -> None:
 # What is found.
 
 
-def test_what_was_written_is_found_whichever_keys_are_asked_for_in_whichever_order(kept: Kept) -> None:
+def test_what_was_written_is_found_whichever_keys_are_requested_in_whichever_order(kept: Kept) -> None:
     rng = np.random.default_rng(0)
     assert kept.has() == [False] * 20
     written: set[str] = set()
@@ -136,8 +136,8 @@ def test_what_was_written_is_found_whichever_keys_are_asked_for_in_whichever_ord
         some = [KEYS[i] for i in rng.choice(20, 5, replace=False)]
         assert kept.write(some)
         written |= set(some)
-        asked = [KEYS[i] for i in rng.integers(0, 20, 50)]  # the same image may come twice
-        assert kept.has(asked) == [name in written for name in asked]
+        requested = [KEYS[i] for i in rng.integers(0, 20, 50)]  # the same image may come twice
+        assert kept.has(requested) == [name in written for name in requested]
     assert kept.has([]) == []
     assert kept.has(space=OTHER) == [False] * 20
     assert kept.said == []
@@ -170,7 +170,7 @@ def test_a_key_that_is_none_is_an_error_of_the_caller_and_leaves_nothing(kept: K
 
 
 @pytest.mark.parametrize(("keys", "row_bytes"), [([], 4), (KEYS, 0)])
-def test_nothing_takes_no_room(kept: Kept, keys: list[str], row_bytes: int) -> None:
+def test_nothing_takes_no_space(kept: Kept, keys: list[str], row_bytes: int) -> None:
     with kept.store.write(SPACE, keys, row_bytes, {}) as rows:
         assert rows is None
     assert not kept.folder.exists()
@@ -567,11 +567,11 @@ def test_bytes_for_people(size: int, text: str) -> None:
     assert mib(size) == text
 
 
-# The verb.
+# The subcommand.
 
 
 @pytest.fixture
-def verb(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run_cache(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.chdir(kept.folder.parent.parent)
 
     def types(*words: str) -> int:
@@ -582,22 +582,24 @@ def verb(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.mark.parametrize("words", [[], ["clear"]])
 @pytest.mark.parametrize("there", [False, True])
-def test_without_features_the_verb_says_so(
-    verb: Callable[..., int], kept: Kept, words: list[str], there: bool, capsys: pytest.CaptureFixture[str]
+def test_without_features_the_subcommand_says_so(
+    run_cache: Callable[..., int], kept: Kept, words: list[str], there: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if there:
         kept.folder.mkdir(parents=True)
-    assert verb(*words) == 0
+    assert run_cache(*words) == 0
     assert capsys.readouterr() == ("no features are cached in runs/features\n", "")
     assert kept.folder.exists() == there
 
 
-def test_the_verb_lists_and_removes(verb: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_subcommand_lists_and_removes(
+    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept.write()
     kept.write(KEYS[:1], OTHER, about={"backbone": "vgg16"})
     (kept.folder / ("ab" * 8) / f".{'0' * 16}").mkdir(parents=True)
     (kept.folder / ("ab" * 8) / f".{'0' * 16}" / "rows.bin").write_bytes(bytes(2048))
-    assert verb() == 0
+    assert run_cache() == 0
     out = capsys.readouterr().out.splitlines()
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     assert re.fullmatch(r"what +images +size +last used +id", out[0])
@@ -608,25 +610,27 @@ def test_the_verb_lists_and_removes(verb: Callable[..., int], kept: Kept, capsys
     assert len({len(one) for one in out[:4]}) == 1, "columns are aligned"
     assert out[4:] == ["3 entries, 4 KiB, in runs/features"]
 
-    assert verb("clear", SPACE[:12], SPACE) == 0
+    assert run_cache("clear", SPACE[:12], SPACE) == 0
     assert capsys.readouterr() == ("removed 1 entry, 2 KiB, from runs/features\n", "")
     assert [entry.space for entry in kept.store.entries()] == [OTHER, "ab" * 8]
-    assert verb("clear") == 0
+    assert run_cache("clear") == 0
     assert capsys.readouterr() == ("removed 2 entries, 2 KiB, from runs/features\n", "")
     assert kept.files() == []
 
 
-def test_the_verb_prints_nothing_that_changes_a_screen(
-    verb: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+def test_the_subcommand_prints_nothing_that_changes_a_screen(
+    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept.write(about={"backbone": "\x1b[2Jgone"})
-    assert verb() == 0
+    assert run_cache() == 0
     assert "\\x1b[2Jgone" in capsys.readouterr().out
 
 
-def test_the_verb_says_what_is_in_use(verb: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_subcommand_says_what_is_in_use(
+    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
     with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, WIDTH, {}):
-        assert verb("clear") == 1
+        assert run_cache("clear") == 1
         out, err = capsys.readouterr()
         assert out == "removed 0 entries, 0 KiB, from runs/features\n"
         assert err == f"still there, in use or not yours to remove: {SPACE[:12]}\n"
@@ -644,23 +648,23 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_what_the_verb_cannot_do_is_refused_and_removes_nothing(
-    verb: Callable[..., int], kept: Kept, words: str
+def test_what_the_subcommand_cannot_do_is_refused_and_removes_nothing(
+    run_cache: Callable[..., int], kept: Kept, words: str
 ) -> None:
     for number, space in enumerate(["0123400000000000", SPACE]):
         kept.write(space=space)
         os.utime(kept.blocks(space)[0] / "block.json", (1000 + number, 1000 + number))
     before = kept.files()
     with pytest.raises(RequestError) as caught:
-        verb(*words.split())
+        run_cache(*words.split())
     assert str(caught.value) == WRONG[words]
     assert kept.files() == before
 
 
-def test_a_file_in_the_folders_place_is_refused(verb: Callable[..., int], kept: Kept) -> None:
+def test_a_file_in_the_folders_place_is_refused(run_cache: Callable[..., int], kept: Kept) -> None:
     kept.folder.parent.mkdir()
     kept.folder.write_text("mine")
     with pytest.raises(RequestError) as caught:
-        verb("clear")
+        run_cache("clear")
     expected = "runs/features: a file, not the folder of cached features; name the runs' folder with --output"
     assert str(caught.value) == expected

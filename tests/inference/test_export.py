@@ -59,8 +59,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save(tmp_path_factory.mktemp(name) / "run é", name) for name in NETWORKS}
 
 
-def verb(*arguments: object) -> int:
-    """As `python -m tlx export …` carries it out."""
+def run_export(*arguments: object) -> int:
+    """Runs the subcommand `python -m tlx export`; its exit code."""
     return export_command.SUBCOMMAND.main([str(a) for a in arguments])
 
 
@@ -115,7 +115,7 @@ def test_onnx_is_one_file_that_onnxruntime_runs(
     import onnxruntime
 
     run = runs[network]
-    assert verb(run, "--format", "onnx") == 0
+    assert run_export(run, "--format", "onnx") == 0
     said = capfd.readouterr()
     target = run / "export" / "model.onnx"
     check_said(said.out, target)
@@ -136,7 +136,7 @@ def test_a_torch_export_program_runs_without_tlx(
     runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = runs[network]
-    assert verb(run / "model", "--format", "torch_export") == 0
+    assert run_export(run / "model", "--format", "torch_export") == 0
     said = capfd.readouterr()
     target = run / "export" / "model.pt2"
     check_said(said.out, target)
@@ -170,7 +170,7 @@ def test_a_state_dict_loads_strictly_where_the_network_comes_from(
 ) -> None:
     run, pth = runs[network], tmp_path / "new folder" / "weights.pth"
     for arguments in (["--format", "state_dict"], ["--format", "state_dict", "--to", pth]):
-        assert verb(run, *arguments) == 0
+        assert run_export(run, *arguments) == 0
         said = capfd.readouterr()
         assert said.err == writing(arguments[-1] if pth in arguments else run / "export" / "model.safetensors")
         lines = said.out.splitlines()
@@ -212,7 +212,7 @@ def test_a_state_dict_loads_strictly_where_the_network_comes_from(
 def test_a_head_that_the_original_does_not_have_is_named(
     network: str, head: Head, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(save(tmp_path, network, head), "--format", "state_dict")
+    run_export(save(tmp_path, network, head), "--format", "state_dict")
     assert capsys.readouterr().out.splitlines()[1:] == [words]
 
 
@@ -227,7 +227,7 @@ def test_what_was_measured_in_16_bit_is_written_in_fp32_and_compared_with_both(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = save(tmp_path, "small_cnn", precision="bf16")
-    verb(run, "--format", "torch_export")
+    run_export(run, "--format", "torch_export")
     lines = capsys.readouterr().out.splitlines()
     assert re.search(r"largest difference of a logit \d\.\de-0[4-9], same classes$|logit 0\.0e\+00", lines[1])
     pattern = (
@@ -269,7 +269,7 @@ def test_a_file_that_fails_the_comparison_is_not_there(
     target.write_text("what was there before")
     monkeypatch.setattr(exporters, "saved", lambda opened: lambda x: 1 - opened.net(x))
     with pytest.raises(ExportError) as caught:
-        verb(runs["small_cnn"], "--format", "torch_export", "--to", target)
+        run_export(runs["small_cnn"], "--format", "torch_export", "--to", target)
     assert re.fullmatch(
         rf"{re.escape(str(target))}: not written: on 16 drawn images \(.*\) the file is not the model: "
         r"largest difference of a logit \d\.\de[-+]\d\d, \d+ of 16 classes differ; below 0.001 needed",
@@ -319,7 +319,7 @@ def test_weights_that_one_onnx_file_cannot_hold_are_said_before_anything_is_made
 ) -> None:
     monkeypatch.setattr(exporters, "ONNX_BYTES", 1000)
     with pytest.raises(RequestError, match=r"^--format onnx: 0\.0 GB of weights are more than one file holds; "):
-        verb(runs["small_cnn"], "--format", "onnx", "--to", tmp_path / "m.onnx")
+        run_export(runs["small_cnn"], "--format", "onnx", "--to", tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -392,7 +392,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
         small_files(),
         pytest.raises(RequestError, match=rf"^cannot write {re.escape(str(target))}: .*free some space"),
     ):
-        verb(runs["small_cnn"], "--format", form, "--to", target)
+        run_export(runs["small_cnn"], "--format", form, "--to", target)
     assert not list(tmp_path.iterdir())
 
 
@@ -405,7 +405,7 @@ def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) 
 
     def refused(*arguments: object) -> str:
         with pytest.raises(RequestError) as caught:
-            verb(*arguments)
+            run_export(*arguments)
         return str(caught.value)
 
     assert refused(tmp_path / "no", "--format", "onnx") == (

@@ -1,4 +1,4 @@
-"""The verb that uses a model: which files it takes, what it writes of them, and what damaged files make of it."""
+"""The subcommand that uses a model: which files it takes, what it writes of them, and what damaged files make of it."""
 
 import csv
 import hashlib
@@ -78,8 +78,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def verb(*words: object) -> int:
-    """As `python -m tlx predict` carries it out."""
+def run_predict(*words: object) -> int:
+    """Runs the subcommand `python -m tlx predict`; its exit code."""
     return SUBCOMMAND.main([str(word) for word in words])
 
 
@@ -126,7 +126,7 @@ def test_a_listed_name_need_not_be_unicode_and_a_pipe_is_a_row(
     os.mkfifo(tmp_path / "pipe.png")
     listed = b"\n".join(map(os.fsencode, (odd, tmp_path / "pipe.png", photos / "2.png")))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed), encoding="utf-8"))
-    assert verb(folder, "-", "--json") == 1
+    assert run_predict(folder, "-", "--json") == 1
     first, pipe, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["file"], pipe) == (str(odd), {"file": str(tmp_path / "pipe.png"), "error": "not a file"})
     assert first["probabilities"] == last["probabilities"]
@@ -158,7 +158,7 @@ def test_every_form_says_the_same_rows(
     files = [str(file) for file in find([str(photos)])]
     expected = opened.predict(files)
     targets = [tmp_path / f"made/t.{form}" for form in ("csv", "json", "html")]
-    assert verb(folder, photos, "--csv", targets[0], "--json", targets[1], "--html", targets[2]) == 1
+    assert run_predict(folder, photos, "--csv", targets[0], "--json", targets[1], "--html", targets[2]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     left_out = "left out: 1 file that is no image: notes.txt\n"
@@ -187,14 +187,14 @@ def test_the_most_probable_classes_are_named(
     ranked = sorted(p.probabilities.values(), reverse=True)
     assert [share for _, share in p.top(9)] == ranked
     assert p.top(1) == [(p.prediction, p.probability)]
-    assert verb(folder, photos / "2.png", "--top", 2, "--csv") == 0
+    assert run_predict(folder, photos / "2.png", "--top", 2, "--csv") == 0
     header, row = csv.reader(capsys.readouterr().out.splitlines())
     assert header == ["file", "prediction", "probability", "top1", "p(top1)", "top2", "p(top2)", "error"]
     assert row[3:7] == [text for name, share in p.top(2) for text in (name, f"{share:.6f}")]
-    assert verb(folder, photos / "2.png", "--top", 9, "--json") == 0  # there are three
+    assert run_predict(folder, photos / "2.png", "--top", 9, "--json") == 0  # there are three
     found = json.loads(capsys.readouterr().out)
     assert [(one["class"], one["probability"]) for one in found["top"]] == p.top(3)
-    assert verb(folder, photos / "2.png", "--top", 1) == 0
+    assert run_predict(folder, photos / "2.png", "--top", 1) == 0
     header_line, line = capsys.readouterr().out.splitlines()
     assert header_line.split() == ["prediction", "probability", "top", "1", "file"]
     assert line.endswith(f"{p.probability:.4f}  {photos / '2.png'}")
@@ -213,13 +213,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("words", WRONG)
-def test_what_cannot_be_asked_is_said(
+def test_a_wrong_option_is_named(
     folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(RequestError) as raised:
-        verb(folder, photos / "2.png", *words.split())
+        run_predict(folder, photos / "2.png", *words.split())
     assert str(raised.value).startswith(WRONG[words])
 
 
@@ -238,7 +238,7 @@ def test_a_file_is_written_whole_or_not_at_all(
     monkeypatch.setattr(Model, "probabilities", interrupted)
     (tmp_path / "old.csv").write_text("kept")
     with pytest.raises(KeyboardInterrupt):
-        verb(folder, photos, "--csv", tmp_path / "old.csv", "--html", tmp_path / "new.html", "--batch-size", 4)
+        run_predict(folder, photos, "--csv", tmp_path / "old.csv", "--html", tmp_path / "new.html", "--batch-size", 4)
     assert calls[:2] == [4, 4]
     assert (tmp_path / "old.csv").read_text() == "kept"
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "old.csv"}
@@ -264,12 +264,12 @@ def test_names_that_would_write_to_the_screen_or_the_page_are_escaped(
     for title in titles:
         shutil.copy(photos / "2.png", evil / f"{title}.png")
     (evil / "<i>broken.png").write_bytes(b"")
-    assert verb(folder, evil) == 1
+    assert run_predict(folder, evil) == 1
     said = capsys.readouterr().out
     assert len(said.splitlines()) == 8
     assert said.replace("\n", "").isprintable()
     assert "new\\nline" in said
-    assert verb(folder, evil, "--html", tmp_path / "p.html", "--json", tmp_path / "p.json") == 1
+    assert run_predict(folder, evil, "--html", tmp_path / "p.html", "--json", tmp_path / "p.json") == 1
     rows = [json.loads(line) for line in (tmp_path / "p.json").read_text(encoding="utf-8").splitlines()]
     assert {row["file"] for row in rows} == {str(file) for file in evil.iterdir()}
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
@@ -317,30 +317,30 @@ def test_progress_is_shown_on_a_terminal_only(
     monkeypatch.setattr("tlx.cli.predict.RATE", 1e9)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    assert verb(folder, photos, "--csv", tmp_path / "t.csv") == 0
+    assert run_predict(folder, photos, "--csv", tmp_path / "t.csv") == 0
     lines = screen.getvalue().split("\r\x1b[K")
     assert re.fullmatch(r"1 of 10 images, \d+ images/s", lines[1])
     assert re.fullmatch(r"left out: 1 file that is no image: notes.txt\n10 images, \d+ images/s\n", lines[-1])
     assert len(lines) == 12
     screen.truncate(0)
     monkeypatch.setattr(sys, "stdout", Terminal())  # the rows show it themselves
-    assert verb(folder, photos) == 0
+    assert run_predict(folder, photos) == 0
     assert "\r" not in screen.getvalue()
 
 
-def test_images_are_asked_for_a_little_ahead(opened: Model, photos: Path) -> None:
-    asked = 0
+def test_images_are_read_a_little_ahead(opened: Model, photos: Path) -> None:
+    read = 0
 
     def images() -> Iterator[Path]:
-        nonlocal asked
+        nonlocal read
         for _ in range(1000):
-            asked += 1
+            read += 1
             yield photos / "2.png"
 
     answers = opened.stream(images(), batch_size=8)
     for _ in range(100):
         next(answers)
-    assert asked <= 104 + (4 * torch.get_num_threads() + 1) * CHUNK
+    assert read <= 104 + (4 * torch.get_num_threads() + 1) * CHUNK
     answers.close()  # type: ignore[attr-defined]
     assert len(opened.predict(photos / "2.png" for _ in range(3))) == 3
 
@@ -487,7 +487,7 @@ def test_image_bombs_are_one_row_with_their_path(
 ) -> None:
     (tmp_path / "large.png").write_bytes(png(12_000, 12_000))
     (tmp_path / "narrow.png").write_bytes(png(1, 150_000))  # small, until its short side is 32 pixels
-    assert verb(folder, tmp_path) == 1
+    assert run_predict(folder, tmp_path) == 1
     large, narrow = capsys.readouterr().out.splitlines()[1:]
     assert re.search(r"large.png: .* pixels.* limit|large.png: .* pixels are more than 100,000,000", large)
     assert narrow.endswith("narrow.png: 1 x 150000 pixels are too narrow: resized they are more than 100,000,000")

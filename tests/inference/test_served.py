@@ -238,7 +238,7 @@ def test_what_is_logged_is_data_alone_with_all_that_mlflow_asks_of_a_model(outpu
     assert [one.model_id for one in outputs] == [logged.model_id]
 
 
-# Everything that an attack would need is refused while the model is loaded and asked: a connection, an unpickled
+# Everything that an attack would need is refused while the model is loaded and predicts: a connection, an unpickled
 # global, a process, code from the model's folder.
 LOADED = """
 import json, os, sys
@@ -254,7 +254,7 @@ sys.addaudithook(watch)
 found = mlflow.pyfunc.load_model("models:/insects@champion")
 given = json.load(sys.stdin)
 arrays = [np.array(pixels, np.uint8) for pixels in given["arrays"]]
-asked = {
+inputs = {
     "example": found.input_example,
     "texts": pd.DataFrame({"image": given["texts"]}, index=range(7, 7 + len(given["texts"]))),
     "bytes": pd.DataFrame({"image": [__import__("base64").b64decode(t) for t in given["texts"]]}),
@@ -263,8 +263,8 @@ asked = {
     "batch": {"image": np.stack([arrays[0], arrays[0]])},
     "one": {"image": arrays[0]},
 }
-said = {name: found.predict(what) for name, what in asked.items()}
-assert list(said["texts"].index) == list(asked["texts"].index)
+said = {name: found.predict(what) for name, what in inputs.items()}
+assert list(said["texts"].index) == list(inputs["texts"].index)
 print(json.dumps({name: rows.to_dict("records") for name, rows in said.items()}))
 """
 
@@ -434,9 +434,9 @@ def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_not
         assert by_accuracy[0] == "8"
         assert "better by validation (val_accuracy 80.0% against 70.0%); beside it: 0 of 20" in by_accuracy[1]
         assert registered(0.1, [True] * 25, data="e" * 64)[1].endswith("beside it: other test images")
-    told = [message for message in caplog.messages if message.startswith("MLflow: registered")]
-    assert told[0] == "MLflow: registered as shoes version 1, is champion: the first one"
-    assert told[3].startswith(f"MLflow: registered as shoes version 4, {better}")
+    messages = [message for message in caplog.messages if message.startswith("MLflow: registered")]
+    assert messages[0] == "MLflow: registered as shoes version 1, is champion: the first one"
+    assert messages[3].startswith(f"MLflow: registered as shoes version 4, {better}")
 
 
 def test_a_champion_that_says_too_little_or_one_that_others_named(output: Path, tmp_path: Path) -> None:
@@ -509,9 +509,9 @@ def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Pat
     assert logged(found, run_id) == {model_id: "sha256:a", other: "sha256:b"}
 
 
-def test_a_model_whose_run_was_killed_before_it_was_told_is_told_now(output: Path, tmp_path: Path) -> None:
+def test_a_model_whose_run_was_killed_before_it_was_linked_is_linked_now(output: Path, tmp_path: Path) -> None:
     run, found = weightless(tmp_path / "run", weights="sha256:a"), client(output)
-    run_id = found.create_run(found.create_experiment("not told", (output / "mlartifacts").as_uri())).info.run_id
+    run_id = found.create_run(found.create_experiment("not linked", (output / "mlartifacts").as_uri())).info.run_id
     with pytest.MonkeyPatch.context() as killed:
         killed.setattr(MlflowClient, "log_outputs", lambda *_: sys.exit())
         with pytest.raises(SystemExit):

@@ -121,7 +121,7 @@ def test_long_names_get_short_and_stay_different() -> None:
         lambda path: run_plots.predictions(images(2), [0, 1], [0, 0], [0.9, 0.8], ["a", "b"], path),
     ],
 )
-def test_a_picture_that_cannot_be_written_is_told_with_its_path(draw: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_named_with_its_path(draw: Callable[[Path], None], tmp_path: Path) -> None:
     (tmp_path / "x.png").mkdir()
     (tmp_path / "x.png" / "full").touch()
     with pytest.raises(RequestError, match=r"^cannot write .*x\.png"):

@@ -66,7 +66,7 @@ def test_other_data_sets_keep_their_names() -> None:
 def test_a_run_its_model_and_the_cache_have_the_name_and_the_identity_has_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[str] = []
+    descriptions: list[str] = []
     summaries = []
     for name in ("birds", "other birds"):
         rng = np.random.default_rng(len(name))
@@ -78,8 +78,8 @@ def test_a_run_its_model_and_the_cache_have_the_name_and_the_identity_has_not(
         words = ["dataset=image_folder", f"dataset.root={tmp_path / name}", f"output={tmp_path / 'out'}"]
         fast = ["backbone=small_cnn", "backbone.input_size=32", "training.epochs=1", "tracking=none"]
         summaries.append(tlx.run([*words, *fast]))
-        told.append((summaries[-1].folder / "model" / "model.json").read_text(encoding="utf-8"))
-    assert ['"name": "birds"' in told[0], '"name": "other birds"' in told[1]] == [True, True]
+        descriptions.append((summaries[-1].folder / "model" / "model.json").read_text(encoding="utf-8"))
+    assert ['"name": "birds"' in descriptions[0], '"name": "other birds"' in descriptions[1]] == [True, True]
     assert [summary.folder.name.split("-", 3)[3] for summary in summaries] == [
         "small_cnn-birds-feature_extraction", "small_cnn-other_birds-feature_extraction"
     ]  # fmt: skip

@@ -53,8 +53,8 @@ def own(run: Summary) -> list[str]:
     return ["dataset=image_folder", f"dataset.root={root}", f"output={run.folder.parents[1]}", "seed=3"]
 
 
-def verb(run: Summary, *words: str) -> int:
-    """As `python -m tlx evaluate` carries it out."""
+def run_evaluate(run: Summary, *words: str) -> int:
+    """Runs the subcommand `python -m tlx evaluate`; its exit code."""
     return evaluate.SUBCOMMAND.main([str(run.folder), *words])
 
 
@@ -65,7 +65,7 @@ def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
     run = learned(tmp_path, *RESNET, f"runtime.precision={precision}", f"strategy={strategy}")
     capsys.readouterr()
     words = ["--part", "test", "--csv", str(tmp_path / "t.csv"), "--json", str(tmp_path / "t.json")]
-    assert verb(run, *own(run), *words) == 0
+    assert run_evaluate(run, *own(run), *words) == 0
     assert (tmp_path / "t.csv").read_bytes() == (run.folder / "predictions.csv").read_bytes()
     with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -99,7 +99,7 @@ def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so
     whole = found["all"].scores
     assert whole.interval == wilson(round(whole.accuracy * 45), 45)
     assert found["all"].others == (found["test"].scores.accuracy, found["test"].scores.interval, 9)
-    verb(run, *own(run), "--part", "val")
+    run_evaluate(run, *own(run), "--part", "val")
     said = capsys.readouterr().out
     assert "note         the model has learned from all of these images, or was chosen by them" in said
     assert "seen before  0 of these 7 images in training, 7 in validation" in said
@@ -109,14 +109,14 @@ def test_a_name_that_is_no_unicode_is_an_escape_in_what_is_written(
     run: Summary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, figures = tmp_path / "t.csv", tmp_path / "t.json"
-    assert verb(run, *own(run), "--part", "test", "--csv", str(table), "--json", str(figures)) == 0
+    assert run_evaluate(run, *own(run), "--part", "test", "--csv", str(table), "--json", str(figures)) == 0
     assert table.read_bytes() == (run.folder / "predictions.csv").read_bytes()
     with table.open(encoding="utf-8") as file:
         assert sum("/dark/\\udcff" in row["file"] for row in csv.DictReader(file)) == 3
     bad = run.folder.parents[2] / "data" / os.fsdecode(b"dark/\xfe.png")
     bad.write_text("no image")
     try:
-        assert verb(run, *own(run), "dataset.on_error=skip", "--json", str(figures)) == 0
+        assert run_evaluate(run, *own(run), "dataset.on_error=skip", "--json", str(figures)) == 0
     finally:
         bad.unlink()
     ((path, why),) = json.loads(figures.read_text(encoding="utf-8"))["skipped"]
@@ -140,14 +140,14 @@ def test_another_split_of_its_own_data_is_no_test_of_a_model_and_that_is_said(
     seen = [file for file, split in zip(found.files, found.seen or (), strict=True) if split]
     assert set(seen) == trained & set(found.files)
     assert seen or word == "dataset.limit.test=5"
-    assert verb(run, *words, word, "--part", "test") == 0
+    assert run_evaluate(run, *words, word, "--part", "test") == 0
     number = sum(split == "train" for split in found.seen or ())
     line = f"seen before  {number} of these {len(found.files)} images in training, {len(seen) - number} in validation"
     assert (line if seen else "seen before  none of these images, in training or validation") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["++seed=3"], ["dataset.limit.train=6"], ["dataset.per_class=2"]])
-def test_its_own_test_set_is_told_apart_whatever_else_was_chosen(run: Summary, words: list[str]) -> None:
+def test_its_own_test_set_is_recognized_whatever_else_was_chosen(run: Summary, words: list[str]) -> None:
     found = evaluate_model.evaluate(str(run.folder), [*own(run)[:-1], *words], "test")
     assert len(found.files) == 9
     assert found.seen == ("",) * 9
@@ -158,7 +158,7 @@ def test_few_images_of_a_class_are_measured_as_they_are(
 ) -> None:
     root = draw(tmp_path / "few", ("dark", "light"), n=2, start=9)
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
-    assert verb(run, *words, "--csv", str(tmp_path / "t.csv")) == 0
+    assert run_evaluate(run, *words, "--csv", str(tmp_path / "t.csv")) == 0
     assert "few, part all: 4 images" in capsys.readouterr().out
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -167,14 +167,14 @@ def test_few_images_of_a_class_are_measured_as_they_are(
     predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
     assert [f"{p.probability:.6f}" for p in predicted] == [row["probability"] for row in rows]
     with pytest.raises(RequestError) as raised:
-        verb(run, *words, "--part", "test")
+        run_evaluate(run, *words, "--part", "test")
     assert str(raised.value) == (
         "--part test: class 'dark' has 2 of the 3 images that a split needs; --part all measures all images"
     )
     (root / "dark" / "0.png").write_text("no image")
     with pytest.raises(RequestError, match=r"0\.png: cannot be read as an image \(not an image, .*on_error=skip"):
-        verb(run, *words, "--part", "all")
-    assert verb(run, *words, "--part", "all", "dataset.on_error=skip") == 0
+        run_evaluate(run, *words, "--part", "all")
+    assert run_evaluate(run, *words, "--part", "all", "dataset.on_error=skip") == 0
     said = capsys.readouterr().out
     assert "part all: 3 images" in said
     assert f"skipped      {root / 'dark' / '0.png'} (not an image, or of an unknown format)" in said
@@ -185,7 +185,7 @@ def test_classes_are_matched_by_name_and_fewer_of_them_are_said(
 ) -> None:
     root = draw(tmp_path / "two", ("dark", "light"), n=4, start=9)
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
-    assert verb(run, *words, "--part", "all", "--csv", str(tmp_path / "t.csv")) == 0
+    assert run_evaluate(run, *words, "--part", "all", "--csv", str(tmp_path / "t.csv")) == 0
     said = capsys.readouterr().out
     assert "no image of  grey (1 of 3 classes)" in said
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
@@ -196,7 +196,7 @@ def test_classes_are_matched_by_name_and_fewer_of_them_are_said(
     draw(tmp_path / "three", ("grey", "light"), n=4)
     (tmp_path / "three/grey").rename(tmp_path / "three/gray")
     with pytest.raises(RequestError) as raised:
-        verb(run, "dataset=image_folder", f"dataset.root={tmp_path / 'three'}")
+        run_evaluate(run, "dataset=image_folder", f"dataset.root={tmp_path / 'three'}")
     assert str(raised.value) == (
         "dataset: the model does not know gray (did you mean 'grey'?); classes of the data: gray, light; "
         "of the model: dark, grey, light"
@@ -208,7 +208,7 @@ def test_of_one_class_is_said_how_many_are_right_and_nothing_that_does_not_exist
 ) -> None:
     root = draw(tmp_path / "one", ("light",), n=7, start=9)
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", "--part", "all"]
-    assert verb(run, *words, "--json", str(tmp_path / "t.json")) == 0
+    assert run_evaluate(run, *words, "--json", str(tmp_path / "t.json")) == 0
     said = capsys.readouterr().out.splitlines()
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     right = [p.prediction for p in tlx.load(run.folder, "cpu").predict(sorted(root.rglob("*.png")))].count("light")
@@ -271,9 +271,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("word", WRONG)
-def test_what_cannot_be_asked_is_said(run: Summary, word: str) -> None:
+def test_a_wrong_option_is_named(run: Summary, word: str) -> None:
     with pytest.raises(RequestError) as raised:
-        verb(run, *own(run), word)
+        run_evaluate(run, *own(run), word)
     assert WRONG[word] in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -297,7 +297,7 @@ def test_all_that_is_given_is_measured_and_images_are_known_by_their_content(
         (root / CLASSES[label] / "under another name.png").write_bytes(Path(file).read_bytes())
         (root / CLASSES[label] / "again").mkdir(exist_ok=True)
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}", "--json", str(tmp_path / "t.json")]
-    assert verb(run, *words) == 0
+    assert run_evaluate(run, *words) == 0
     number = sum(1 for _ in root.rglob("*.png"))
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     copied = len(list(root.rglob("under*.png")))

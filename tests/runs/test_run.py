@@ -152,7 +152,7 @@ def test_a_source_that_was_stopped_is_trained_again(here: Path) -> None:
     assert (source / "model/model.safetensors").read_bytes() == before
 
 
-def test_each_phase_is_evaluated_where_asked(here: Path) -> None:
+def test_each_phase_is_evaluated_where_requested(here: Path) -> None:
     summary = tlx.run([*SMALL, "strategy=lp_ft", "evaluation.after_each_phase=true"])
     tables = {}
     for name in ("predictions-before", "predictions-probe", "predictions-tune", "predictions"):

@@ -41,7 +41,7 @@ def test_a_part_within_another_is_counted_once(monkeypatch: pytest.MonkeyPatch) 
     watch.counted("features", lambda: made[0])
     with watch.part("training"):
         passes(2)
-        made[0] += passes(3)  # features that training asked for
+        made[0] += passes(3)  # features that training needed
         with watch.part("saving"):
             passes(4)
         passes(5)

@@ -32,7 +32,7 @@ SMALL = [
     "training.batch_size=8",
 ]  # fmt: skip
 LR = "training.lr=interval(1e-4,1e-1)"
-LIT = "schedule={_target_:tests.search.test_search.lit}"  # no group's name: asked for by phase
+LIT = "schedule={_target_:tests.search.test_search.lit}"  # no group's name: chosen by phase
 FUSE: list[tuple[int, BaseException] | None] = [None]  # after so many steps this is raised
 STEPS = [0]  # taken, by all that were trained
 
@@ -293,8 +293,8 @@ def test_a_folder_that_holds_no_study_or_a_broken_one_is_refused(
     (copied / "study.db").write_bytes(b"no database" * 1000)
     assert main(typed) == 2
     file = copied / "study.db"
-    told = f"tlx: {file}: cannot be used (file is not a database); take another sweep.name\n"
-    assert capsys.readouterr().err == told
+    message = f"tlx: {file}: cannot be used (file is not a database); take another sweep.name\n"
+    assert capsys.readouterr().err == message
     file.unlink()
     assert main(typed) == 2
     assert capsys.readouterr().err == "tlx: sweep.name=s: holds a sweep that is no search; take another name\n"
@@ -303,7 +303,7 @@ def test_a_folder_that_holds_no_study_or_a_broken_one_is_refused(
 def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A learning rate that is lost, one that diverges, and a space of four points that is not asked for a fifth."""
+    """A learning rate that is lost, one that diverges, and a space of four points of which no fifth is requested."""
     monkeypatch.setattr(optuna_study, "STARTUP", 1)
     lr, *size = "training.lr=choice(1e-2,1e-3,1e-7,1e30)", "dataset.train=40", "dataset.test=4", "training.epochs=4"
     assert main(["search", *SMALL[:2], lr, *size, "training.batch_size=16", "sweep.name=p", "--trials", "9"]) == 0
@@ -337,9 +337,9 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     children = {run.data.params["training.lr"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert len(children) == len(runs) - 1 == 4
     for lr, row in rows.items():
-        status, told = children[lr].info.status, children[lr].data.tags.get("tlx.error")
+        status, error = children[lr].info.status, children[lr].data.tags.get("tlx.error")
         expected = {"finished": "FINISHED", "pruned": "KILLED" if row in pruned else "FAILED"}
-        assert (status, told) == (expected[row["status"]], row["error"] or None)
+        assert (status, error) == (expected[row["status"]], row["error"] or None)
 
 
 def test_a_failed_trial_is_replaced_and_three_in_a_row_end_the_search(
@@ -431,7 +431,7 @@ def test_a_study_keeps_the_rule_that_it_was_made_with(here: Path, rule: str) -> 
     again.close()
 
 
-def test_values_that_do_not_go_together_are_said_and_not_asked_for_again(here: Path) -> None:
+def test_values_that_do_not_go_together_are_named_and_not_requested_again(here: Path) -> None:
     fixed, axes = search_space.read([*SMALL, "strategy=scratch,feature_extraction", "strategy.phases.probe.lr=1,2"])
     good = single([*fixed, "strategy=feature_extraction"], None)[0]
 

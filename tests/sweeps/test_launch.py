@@ -272,7 +272,7 @@ def test_what_cannot_be_launched_is_said_in_one_line(monkeypatch: pytest.MonkeyP
     assert raised("ray", nowhere).startswith("launch=ray: no cluster answers at 127.0.0.1:9 (")
 
 
-def test_what_starts_the_jobs_is_asked_whether_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_starts_the_jobs_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     def slurm(sinfo: str) -> str:

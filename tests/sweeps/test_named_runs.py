@@ -41,7 +41,7 @@ def sweep(made: Make, name: str = "heads", when: int = 1000) -> Path:
         at(
             made(
                 f"{folder}/{head}-{seed}", correct,
-                seed=seed, asked=[f"head={head}"], values={"head": head}, val_loss=loss,
+                seed=seed, overrides=[f"head={head}"], values={"head": head}, val_loss=loss,
             ),
             when,
         )  # fmt: skip

@@ -415,7 +415,7 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_server_that_cannot_be_reached_is_told_at_once(silent: str, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_reached_is_named_at_once(silent: str, tmp_path: Path) -> None:
     for uri in (silent, f"http://127.0.0.1:{free_port()}", "http://user:secret@nowhere.invalid:5000"):
         began = time.perf_counter()
         with pytest.raises(RequestError) as error:

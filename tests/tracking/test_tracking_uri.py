@@ -47,9 +47,9 @@ class Guard(http.server.BaseHTTPRequestHandler):
             self.send(401, b"who are you?")
             return
         headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Authorization")}
-        asked = urllib.request.Request(self.server.behind + self.path, body or None, headers, method=self.command)
+        request = urllib.request.Request(self.server.behind + self.path, body or None, headers, method=self.command)
         try:
-            with urllib.request.urlopen(asked) as found:
+            with urllib.request.urlopen(request) as found:
                 self.send(found.status, found.read())
         except urllib.error.HTTPError as error:
             self.send(error.code, error.read())
@@ -137,7 +137,7 @@ def test_a_password_opens_the_server_and_is_nowhere_to_be_found(
     assert not holding(tmp_path)
 
 
-def test_who_is_not_let_in_is_told_so_without_the_password(
+def test_who_is_not_let_in_reads_so_without_the_password(
     guarded: tuple[Server, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A process for MLflow that dies, hangs or is told nonsense costs a run one warning, and another one goes on."""
+"""A process for MLflow that dies, hangs or reads nonsense costs a run one warning, and another one goes on."""
 
 import json
 import signal

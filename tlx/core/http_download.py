@@ -122,7 +122,7 @@ def transfer(url: str, target: Path, *, expected: int = 0, limit: int = MAX_BYTE
         length = _length(response)
         announce(target.name, length or expected, url)
         console = Console(stderr=True)
-        body: Any = contextlib.nullcontext(_Told(response, target.name))
+        body: Any = contextlib.nullcontext(_LoggedStream(response, target.name))
         if console.is_terminal:
             total = length or expected
             body = wrap_file(response, total, description=target.name, console=console, transient=True)
@@ -148,7 +148,7 @@ def intact(path: Path) -> bool:
     return digits is None or _sha256(path, found.st_size, found.st_mtime_ns).startswith(f"sha256:{digits}")
 
 
-class _Told:
+class _LoggedStream:
     """A stream that says every ten seconds how much of it has been read: where there is no terminal for a bar."""
 
     def __init__(self, source: IO[bytes], name: str) -> None:

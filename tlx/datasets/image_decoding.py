@@ -84,7 +84,7 @@ def decode(data: bytes | Path, span: Range | None = None, name: str = "") -> Pix
     pixels than `allow` says.
     """
     name = name or (str(data) if isinstance(data, Path) else "")
-    with _told(name), _opened(data) as image:
+    with _decoding_errors(name), _opened(data) as image:
         return _pixels(image, data, span, name)
 
 
@@ -93,10 +93,10 @@ def examined(data: bytes, name: str = "") -> Pixels | Levels | None:
 
     None where such an image has no value that is a number. Raises `UnreadableImage` as `decode` does.
     """
-    with _told(name), _opened(data) as image:
+    with _decoding_errors(name), _opened(data) as image:
         if not deep(image):
             return _pixels(image, data)
-        with _room(image):
+        with _one_if_large(image):
             declared = said(image)
             return levels(*loaded(image, lambda: _opened(data)), declared)
 
@@ -106,7 +106,7 @@ def pixels_of(image: Image.Image, span: Range | None = None) -> Pixels:
 
     Returns uint8 [H, W, 3], a copy. Raises `UnreadableImage` as `decode` does.
     """
-    with _told(""):
+    with _decoding_errors(""):
         return _pixels(image, _content(image) if deep(image) else None, span)
 
 
@@ -171,7 +171,7 @@ def _content(image: Image.Image) -> bytes | None:
 
 
 @contextmanager
-def _room(image: Image.Image) -> Iterator[None]:
+def _one_if_large(image: Image.Image) -> Iterator[None]:
     """Large images are decoded one after the other; too large ones are refused."""
     width, height = image.size
     if width * height > _most:
@@ -182,7 +182,7 @@ def _room(image: Image.Image) -> Iterator[None]:
 
 
 def _pixels(image: Image.Image, source: Source, span: Range | None = None, name: str = "") -> Pixels:
-    with _room(image):
+    with _one_if_large(image):
         pixels = _jpeg(image, source)
         if pixels is None:
             shown = _scaled(image, source, span, name) if deep(image) else image
@@ -227,7 +227,7 @@ def _jpeg(image: Image.Image, source: Source) -> Pixels | None:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _decoding_errors(name: str) -> Iterator[None]:
     """What Pillow raises on damaged data, as `UnreadableImage`; MemoryError and programming errors pass.
 
     What libraries remark on an image that they read all the same is a warning, once for each file.

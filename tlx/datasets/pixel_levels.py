@@ -39,7 +39,7 @@ class Levels(NamedTuple):
 
 
 def deep(image: Image.Image) -> bool:
-    """Whether the image has more than 8 bits a channel. Asked before its pixels are read."""
+    """Whether the image has more than 8 bits a channel. Needs no pixel of it."""
     return image.mode.startswith(("I", "F")) or bool(_colour(image))
 
 

@@ -42,7 +42,7 @@ def split_folders(
     entries = [entry for entry in entries if not any(entry in (place, *place.parents) for place in found.values())]
     speaking = {entry: about for entry in entries if (about := named(entry.name))}
     places = {entry: inner for entry in speaking if (inner := _place(entry)) is not None}
-    for entry, split in _told_apart({entry: speaking[entry] for entry in places}, places).items():
+    for entry, split in _splits_of({entry: speaking[entry] for entry in places}, places).items():
         if split in found and (chosen or {}).get(split) is not None:
             continue
         if split in found:
@@ -105,7 +105,7 @@ def _like_classes(others: Sequence[Path], speaking: Collection[Path]) -> list[Pa
     return [entry for entry in unknown if any(has_pictures(Path(inner.path)) for inner in subfolders(entry))]
 
 
-def _told_apart(speaking: Mapping[Path, Named], places: Mapping[Path, Path]) -> dict[Path, str]:
+def _splits_of(speaking: Mapping[Path, Named], places: Mapping[Path, Path]) -> dict[Path, str]:
     """The split of each folder that is one: its name says no more than that, or it has a fellow of another split that
     is named alike (`seg_train`, `seg_test`) or holds the same classes."""
     splits = {about.split for about in speaking.values()}

@@ -94,7 +94,7 @@ def claimed(record: Record, config: Config, job: Job, identity: str, resume: boo
 def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder: Path) -> dict[str, Any]:
     if before["identity"] == identity:
         return before
-    what = identity_module.differences(_asked(from_tree(before["config"])), _asked(config))
+    what = identity_module.differences(_compared(from_tree(before["config"])), _compared(config))
     if not what and before["data"] != job.data.fingerprint:
         what = [
             f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
@@ -103,7 +103,7 @@ def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder
     raise RequestError(f"{folder}: cannot go on with this run: {'; '.join(what[:3])}; start a new one for that")
 
 
-def _asked(config: Config) -> dict[str, Any]:
+def _compared(config: Config) -> dict[str, Any]:
     """What can change the result but for where data and weights lie: of these the contents count."""
     tree = results(config)
     tree["backbone"].pop("weights")
