@@ -133,7 +133,7 @@ def test_a_command_of_the_readme_runs(
         extra = [*LESS[kind], "tracking=none"]
     if " resume " in command:
         code, _, said = types()
-        assert (code, "this run is finished; there is nothing to go on with" in said) == (2, True), said
+        assert (code, "this run is finished; there is nothing to resume" in said) == (2, True), said
         return
     code, out, said = types(*extra)
     assert code == 0, said

@@ -725,7 +725,7 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
     )
     assert text.count("<figure>") == 2 * SHOWN
     assert all(f'<td class="words">{folder}</td>' in text for folder in folders), "each run has its folder"
-    assert f"has 40 images right more often, {SHOWN} of them shown" in text
+    assert f"is correct more often on 40 images, {SHOWN} of them shown" in text
     assert text.count("not distinguishable") >= 2
 
 
@@ -754,18 +754,18 @@ def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(
     assert printed.splitlines() == [
         f"first:  {a}",
         f"second: {b}",
-        "2 of 6 test images are right in the first alone, 1 in the second alone: "
+        "2 of 6 test images are correct in the first only, 1 in the second only: "
         f"{points(paired_tests.one(lead(read(a), read(b))))} points, p 1 (McNemar's exact test)",
         "",
-        "right in  label  first says  second says  file",
-        "first     cat    cat         dog          test/1",
-        "first     cat    cat         dog          test/2",
-        "second    cat    dog         cat          test/4",
+        "correct in  label  first predicts  second predicts  file",
+        "first       cat    cat             dog              test/1",
+        "first       cat    cat             dog              test/2",
+        "second      cat    dog             cat              test/4",
     ]
     assert (
         run_compare("--flipped", a, a)[0]
         .splitlines()[2]
-        .startswith("0 of 6 test images are right in the first alone, 0 in")
+        .startswith("0 of 6 test images are correct in the first only, 0 in")
     )
     several = flips([(read(a), read(b)), (read(a), read(a))])
     assert [(flip.file, flip.first, flip.second, flip.of) for flip in several] == [

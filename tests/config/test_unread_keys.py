@@ -318,7 +318,7 @@ IDLE = {
     "tracking=none tracking.experiment=mine seed=0,1": "tracking.experiment=mine: has no effect: nothing is tracked",
     "strategy=full training={lr: 3} seed=0,1": "training={lr:3}: has no effect: the phase has its own",
     "hydra.run.dir=x seed=0,1": "hydra.run.dir=x: has no effect: a sweep's folder is hydra.sweep.dir",
-    "resume=auto seed=0,1": "resume=auto: has no effect: a sweep goes on where it stopped if it has a name",
+    "resume=auto seed=0,1": "resume=auto: has no effect: a sweep is resumed by its name",
     "seed=0,1 seed=2": "seed=0,1: has no effect: seed=2 comes after it",
     "folds=2 dataset.fold=1 dataset.folds=2": "folds=2: stands for every fold; leave out ",
     # No two jobs are the same, and none is left out in silence.

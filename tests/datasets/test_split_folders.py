@@ -202,10 +202,10 @@ def test_a_second_folder_is_the_test_set_unless_it_is_said_to_validate(tmp_path:
     write(tmp_path, *some("train/a", "train/b", count=10), *some("val/a", "val/b"))
     first = split_of(tmp_path)
     assert sizes(first) == (16, 4, 6)
-    assert first.origins == {"train": "train/", "val": "split off train/", "test": "val/"}
+    assert first.origins == {"train": "train/", "val": "created from train/", "test": "val/"}
     second = split_of(tmp_path, val="val")
     assert sizes(second) == (16, 6, 4)
-    assert second.origins == {"train": "train/", "val": "val/", "test": "split off train/"}
+    assert second.origins == {"train": "train/", "val": "val/", "test": "created from train/"}
     assert {name.split("/")[0] for name in second.val.names} == {"val"}
     assert {name.split("/")[0] for name in second.test.names} == {"train"}
     folded = [split_of(tmp_path, folds=5, fold=fold, val="val") for fold in range(5)]
@@ -301,7 +301,9 @@ def test_a_run_says_which_folder_is_which_split_and_runs_of_before_compare(tmp_p
     fast = ["backbone=small_cnn", "backbone.input_size=32", "tracking=none", "training.epochs=1"]
     words = ["dataset=image_folder", f"dataset.root={tmp_path / 'data'}", f"output={tmp_path / 'out'}", *fast]
     summary = tlx.run(words)
-    line = "images: 12 train (training_set/), 3 val (split off training_set/), 15 test (test_set/); 3 classes: dark, "
+    line = (
+        "images: 12 train (training_set/), 3 val (created from training_set/), 15 test (test_set/); 3 classes: dark, "
+    )
     assert next(opening(summary)).startswith(line)
     assert line in (summary.folder / "tlx.log").read_text(encoding="utf-8")
     assert summary.to_dict()["splits"]["test"] == "test_set/"

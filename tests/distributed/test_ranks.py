@@ -314,13 +314,13 @@ def test_a_rank_that_dies_ends_its_job_and_no_other_and_the_same_command_goes_on
     said = capsys.readouterr().err
     folders = sorted(path.parent for path in Path("outputs/sweeps/ranks").glob("*/config.yaml"))
     dead = next(folder for folder in folders if (folder / "checkpoint.safetensors").exists())
-    line = f"rank 1 of 2 died (signal 9, as when memory runs out); to go on: python -m tlx resume {dead.absolute()}"
+    line = f"rank 1 of 2 died (signal 9, as when memory runs out); to resume: python -m tlx resume {dead.absolute()}"
     assert f"tlx: {line}\n" in said
     assert "1 of 2 jobs finished" in said
     assert len((dead / "metrics.jsonl").read_text().splitlines()) == 1
     assert not rank_children(psutil.Process())
     assert main(typed) == 0
-    assert "going on after epoch 1 of 3" in capsys.readouterr().err
+    assert "resuming after epoch 1 of 3" in capsys.readouterr().err
     assert all(json.loads((folder / "summary.json").read_text())["status"] == "finished" for folder in folders)
 
 

@@ -204,7 +204,7 @@ def test_what_predict_cannot_do_is_said(trained: tuple[Summary, Path], tmp_path:
 def test_of_a_run_that_has_not_finished_the_way_on_is_said(trained: tuple[Summary, Path], tmp_path: Path) -> None:
     """A run that was killed is no wrong folder: it has no model because it was not at its end."""
     shutil.copy(trained[0].folder / "config.yaml", tmp_path)
-    said = f"{tmp_path}: this run has no saved model yet; `resume {tmp_path}` goes on with it where it stopped"
+    said = f"{tmp_path}: this run has no saved model yet; `resume {tmp_path}` continues it"
     with pytest.raises(RequestError, match=f"^{re.escape(said)}$"):
         tlx.load(tmp_path)
 

@@ -96,7 +96,7 @@ def test_elsewhere_than_on_a_terminal_there_is_a_plain_line_an_epoch(capsys: pyt
     assert lines[0] == "images: 195 train, 49 val, 153 test; 2 classes: ants, bees"
     assert lines[1] == "skipped: 1 file: train/ants/x.gif (a placeholder)"
     assert lines[2] == "device: cpu, fp32; folder: outputs/run"
-    assert "phase probe: 10 of 1,010 parameters learn" in lines
+    assert "phase probe: 10 of 1,010 parameters trainable" in lines
     epochs = [line for line in lines if line.startswith("epoch")]
     assert epochs[0] == (
         "epoch 1/3  probe  train_loss 0.5000  val_loss 0.4000  val_accuracy  90.0%  lr 0.001  100 images/s  2.0 s  best"
@@ -217,8 +217,8 @@ def test_a_plan_of_many_frozen_stages_is_short_and_its_sums_are_right() -> None:
     ]
     lines = plan_lines({"phase": "tune", "stages": stages})
     assert [line.split() for line in lines] == [
-        ["phase", "tune:", "15", "of", "12,000,015", "parameters", "learn"],
-        ["stage", "parameters", "learn", "lr"],
+        ["phase", "tune:", "15", "of", "12,000,015", "parameters", "trainable"],
+        ["stage", "parameters", "trainable", "lr"],
         ["blocks.0", "…", "blocks.11", "(12", "stages)", "12,000,000", "frozen"],
         ["norm", "10", "10", "0.0001"],
         ["head", "5", "5", "0.001"],
@@ -231,12 +231,12 @@ def test_the_closing_table_is_plain_where_it_is_not_a_terminal(capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert err == ""
     assert "\x1b" not in out
-    assert "test accuracy    94.8%  (95 % interval 90.0% to 97.0%, 153 images)" in out
-    assert "before training  36.6%" in out
-    assert "validation       95.0%  (best epoch 2 of 3, by val_loss)" in out
-    assert "time             1 min 02 s  (data 1.0 s, training 1 min 01 s)" in out
+    assert "test accuracy   94.8%  (95 % interval 90.0% to 97.0%, 153 images)" in out
+    assert "untrained head  36.6%" in out
+    assert "validation      95.0%  (best epoch 2 of 3, by val_loss)" in out
+    assert "time            1 min 02 s  (data 1.0 s, training 1 min 01 s)" in out
     assert re.search(r"^ants +70 +0\.900 +0\.800 +0\.850$", out, re.MULTILINE)
-    assert "folder           outputs/run" in out
+    assert "folder          outputs/run" in out
 
 
 def test_of_many_classes_the_worst_are_shown() -> None:

@@ -136,7 +136,7 @@ def test_the_card_says_what_was_found_and_how_to_get_it_again() -> None:
         "command": "python -m tlx dataset=ants_bees",
     }  # fmt: skip
     said = card(summary)
-    assert "**Test accuracy 94.8%** (95 % interval 90.0% to 97.0%), 36.6% before training\n" in said
+    assert "**Test accuracy 94.8%** (95 % interval 90.0% to 97.0%), 36.6% with an untrained head\n" in said
     assert "- images: 195 train, 49 val, 153 test\n- classes: 2: ants, bees\n- best epoch: 7 of 10\n" in said
     assert said.endswith("```\npython -m tlx dataset=ants_bees\n```\n")
 

@@ -281,13 +281,13 @@ def test_an_interrupted_run_says_what_its_folder_has(
     assert said.startswith(f"tlx: interrupted: {epochs} of 4 epochs are done; {here}/stopped has them, ")
     found = summary_of(here / "stopped")
     assert found["status"] == "interrupted"
-    announced = re.search(r"and the model of epoch (\d)( \(its test accuracy was not measured\))?; to go on", said)
+    announced = re.search(r"and the model of epoch (\d)( \(its test accuracy was not measured\))?; to resume", said)
     assert bool(announced) == model == (here / "stopped/model").is_dir()
     if announced:
         assert tlx.load("stopped").description["epoch"] == int(announced[1])
         assert bool(announced[2]) == (found["test_accuracy"] is None)
     else:
-        assert "but no model, which was not saved yet; to go on" in said
+        assert "but no model, which was not saved yet; to resume" in said
         with pytest.raises(RequestError):
             tlx.load("stopped")
     assert not list(here.glob("stopped/.model*"))

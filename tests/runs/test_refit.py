@@ -63,7 +63,7 @@ def test_the_choice_is_that_of_a_run_without_and_the_model_has_seen_both_splits(
 def test_it_is_in_the_plan_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     typed = words("feature_extraction", "training.refit=true")
     assert main([*typed, "--dry-run"]) == 0
-    said = "parameters learn, and again from the start on train and val images, for as many epochs as validation choos"
+    said = "parameters trainable, and again from the start on train and val images, for as many epochs as validation"
     assert said in capsys.readouterr().out
     assert main(typed) == 0
     out, err = capsys.readouterr()

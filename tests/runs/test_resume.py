@@ -112,7 +112,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(
         assert main(["resume", str(folder)]) == 0
         assert outcome(folder) == expected, (phase, step)
         assert left(folder) == set()
-    assert "going on after epoch" in capsys.readouterr().err
+    assert "resuming after epoch" in capsys.readouterr().err
 
 
 def test_cut_off_again_and_again(here: Path) -> None:
@@ -137,7 +137,7 @@ def test_resume_auto_goes_on_with_the_run_of_the_same_identity(capsys: pytest.Ca
     assert other.folder != folder
     same = run_overrides(typed)
     assert same.folder == folder
-    assert "going on after epoch 1 of 3" in capsys.readouterr().err
+    assert "resuming after epoch 1 of 3" in capsys.readouterr().err
     assert run_overrides(typed).folder != folder  # that one is finished
     assert outcome(folder) == outcome(run_overrides(words("finetune")).folder)
 
@@ -199,13 +199,13 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     assert refused(str(here / "nowhere")).endswith(
         "nowhere: no such folder; give a run's folder, as in outputs/<date>/<run>, or latest"
     )
-    assert refused(str(here)).endswith(f"no checkpoint to go on from (no {checkpoint.FILE} in it)")
+    assert refused(str(here)).endswith(f"no checkpoint to resume from (no {checkpoint.FILE} in it)")
     assert refused(str(folder), "training.lr=1").startswith("tlx: unrecognized arguments: training.lr=1")
     with folder_lock.alone(folder):
         assert "another process is working on this run; wait for it, or stop it" in refused()
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"))
-    assert "training.batch_size was 8, is 4; a run goes on as it began: start a new one" in refused()
+    assert "training.batch_size was 8, is 4; a run keeps its configuration: start a new one" in refused()
     (folder / "config.yaml").write_text(text)
     for cut in (10, len(kept) // 2, len(kept) - 3):
         file.write_bytes(kept[:cut])
@@ -215,7 +215,7 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     save_file(tensors, file, {"tlx": json.dumps({**state, "version": 7})})
     assert "a checkpoint of version 7, made by tlx 0.1.0; this tlx 0.1.0 reads version 1" in refused()
     save_file(tensors, file, {"tlx": json.dumps({**state, "data": "0" * 64, "identity": "other"})})
-    assert "cannot go on with this run: the images have changed (their fingerprint was 000000000000, is" in refused()
+    assert "cannot resume this run: the images have changed (their fingerprint was 000000000000, is" in refused()
     save_file(tensors, file, {"tlx": json.dumps({**state, "cwd": "/no/where"})})
     assert "was started in /no/where, which is no more" in refused()
     other = {**state["config"], "training": {"epochs": 1}}
@@ -238,7 +238,7 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     assert "damaged (phase other)" in refused()
     file.write_bytes(kept)
     assert main(["resume", str(folder)]) == 0
-    assert refused().endswith("this run is finished; there is nothing to go on with")
+    assert refused().endswith("this run is finished; there is nothing to resume")
 
 
 def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,9 +248,9 @@ def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest
     folder = cut_off(typed, 4)
     shutil.copy(here / "photos" / "b" / "0.png", here / "photos" / "a" / "0.png")
     assert main(["resume", str(folder)]) == 2
-    assert "cannot go on with this run: the images have changed" in capsys.readouterr().err
+    assert "cannot resume this run: the images have changed" in capsys.readouterr().err
     assert main(typed) == 2
-    assert f"{folder}: cannot go on with this run: the images have changed" in capsys.readouterr().err
+    assert f"{folder}: cannot resume this run: the images have changed" in capsys.readouterr().err
     assert (folder / checkpoint.FILE).is_file()
     assert main([*typed, "resume=never"]) == 0
 
@@ -288,7 +288,7 @@ def test_a_run_goes_on_after_its_data_weights_and_project_have_moved(
 
     assert "which is no more; its paths begin there, or here where you give those that have moved" in refused()
     assert "dataset.root: is empty" in refused("dataset.root=")
-    assert "training.epochs=9; a run goes on as it began" in refused("training.epochs=9")
+    assert "training.epochs=9; a run keeps its configuration" in refused("training.epochs=9")
     assert "source.dataset.root=" in refused("source.dataset.root=pictures")
     assert f"dataset.root={here}/no: is not there; where it has moved: python -m tlx resume" in refused(
         "dataset.root=no"
@@ -324,7 +324,7 @@ def test_a_source_task_goes_on_too(here: Path, capsys: pytest.CaptureFixture[str
     (source,) = Path("outputs/sources").glob("shapes-*")
     assert checkpoint.FILE in left(source)
     weights = (run_overrides(typed).folder / "model" / "model.safetensors").read_bytes()
-    assert "going on after epoch 1 of 2" in capsys.readouterr().err
+    assert "resuming after epoch 1 of 2" in capsys.readouterr().err
     assert left(source) == set()
     shutil.rmtree("outputs/sources")
     assert (run_overrides(typed).folder / "model" / "model.safetensors").read_bytes() == weights
@@ -341,7 +341,7 @@ def test_what_is_kept_of_an_interrupted_run_is_its_best_epoch_each_time(monkeypa
         return backward(*arguments, **more)
 
     monkeypatch.setattr(solvers, "backward", stopped)
-    with pytest.raises(KeyboardInterrupt, match=r"the model of epoch 1 .*; to go on: python -m tlx resume "):
+    with pytest.raises(KeyboardInterrupt, match=r"the model of epoch 1 .*; to resume: python -m tlx resume "):
         run_overrides(typed)
     first = Path("stopped/model/model.safetensors").read_bytes()
     calls[0] = 0

@@ -290,7 +290,7 @@ def test_every_preset_composes_and_builds(here: Path, preset: str, capsys: pytes
     assert main(["--dry-run", f"experiment={preset}", *words]) == 0
     said = capsys.readouterr().out
     assert "phase " in said
-    assert "parameters learn" in said
+    assert "parameters trainable" in said
     assert not (here / "outputs").exists()
 
 

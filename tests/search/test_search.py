@@ -226,7 +226,7 @@ def test_interrupted_anywhere_and_measured_on_other_test_images_it_finds_the_sam
     typed = words(LR, "sweep.name=s", f"dataset.limit.test={images}")
     if isinstance(error, KeyboardInterrupt):
         assert main(typed) == 130, stop
-        assert "the same command goes on" in capsys.readouterr().err
+        assert "running the same command again resumes" in capsys.readouterr().err
     else:
         with pytest.raises(CutOff):
             main(typed)

@@ -167,6 +167,6 @@ def test_a_sweep_is_not_resumed_but_its_command_named(made: Make, capsys: pytest
     sweep(made)
     assert main(["resume", "latest"]) == 2
     assert capsys.readouterr().err == (
-        "tlx: latest: a sweep (outputs/sweeps/heads); its command, run again, goes on with it: "
+        "tlx: latest: a sweep (outputs/sweeps/heads); running its command again resumes it: "
         "python -m tlx -m head=linear,mlp\n"
     )

@@ -158,7 +158,7 @@ def test_a_finished_job_whose_images_have_changed(here: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(typed) == 1
     said = capsys.readouterr().err
-    assert said.count("cannot go on with this run: the images have changed (their fingerprint was") == 4
+    assert said.count("cannot resume this run: the images have changed (their fingerprint was") == 4
     for folder in jobs_of("mine").values():
         assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
 
@@ -207,7 +207,7 @@ def test_four_jobs_in_processes_of_their_own(here: Path, preset: str, capfd: pyt
     )
     assert done.returncode == 0, done.stderr
     assert "4 of 4 jobs finished" in done.stderr
-    assert "against the chosen" in done.stdout
+    assert "difference to the chosen" in done.stdout
     ((parent,), jobs) = children(here)
     assert {run.info.status for run in (parent, *jobs)} == {"FINISHED"}
     assert len(jobs) == 4

@@ -394,7 +394,7 @@ def test_a_server_that_dies_costs_one_warning_and_one_that_returns_gets_everythi
             lost.changed()
         lost.finish()  # returns though nobody listens
     (warning,) = caplog.messages
-    assert f"MLflow ({server.uri}) failed, the run goes on without it" in warning
+    assert f"MLflow ({server.uri}) failed, the run continues without it" in warning
     for epoch in range(2, 6):
         epochs(folders[1], [{"epoch": epoch, "a": float(epoch)}])
         late.changed()

@@ -29,7 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="sweeps' names or folders, runs' folders, latest, runs' ids in MLflow, or folders that hold runs",
     )
     parser.add_argument(
-        "--flipped", nargs=2, metavar=("RUN", "RUN"), help="the test images that one of two runs alone has right"
+        "--flipped", nargs=2, metavar=("RUN", "RUN"), help="the test images where two runs disagree and one is correct"
     )
     for kind, what in (("csv", "the table"), ("html", "a page with all of it"), ("png", "the picture")):
         parser.add_argument(
@@ -84,7 +84,7 @@ def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTP
 
 
 def flipped(words: Sequence[str], output: str = OUTPUT) -> None:
-    """Prints the test images that one of two runs, by their names, alone has right.
+    """Prints the test images where two runs, given by their names, disagree and one of them is correct.
 
     Raises:
         RequestError: one is no finished run, or they were tested on different images.

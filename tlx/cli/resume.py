@@ -1,4 +1,4 @@
-"""`python -m tlx resume`: an interrupted run goes on where it stopped, in the same folder and the same MLflow run."""
+"""`python -m tlx resume`: resumes an interrupted run, in the same folder and the same MLflow run."""
 
 import argparse
 import json
@@ -52,7 +52,7 @@ def _main(given: argparse.Namespace) -> int:
     return resume(str(named.folder), given.overrides)
 
 
-SUBCOMMAND = Subcommand("resume", "go on with an interrupted run where it stopped", _options, _main)
+SUBCOMMAND = Subcommand("resume", "resume an interrupted run where it stopped", _options, _main)
 
 
 def resume(run: str, overrides: Sequence[str]) -> int:
@@ -71,7 +71,7 @@ def resume(run: str, overrides: Sequence[str]) -> int:
     from tlx.runs import run_state
 
     if run_state.finished(folder):
-        raise RequestError(f"{run}: this run is finished; there is nothing to go on with")
+        raise RequestError(f"{run}: this run is finished; there is nothing to resume")
     if why := run_state.diverged(folder):
         raise RequestError(f"{run}: this run diverged, and would again; start a new one: {why}")
     state = checkpoint.read(folder)
@@ -111,8 +111,8 @@ def _moved(words: Sequence[str]) -> dict[str, str]:
         key, _, value = word.partition("=")
         if key not in (*PLACES, URI):
             raise RequestError(
-                f"unrecognized arguments: {word}; a run goes on as it began; resume takes only where its data, "
-                f"weights and MLflow are ({', '.join([*PLACES, URI])})"
+                f"unrecognized arguments: {word}; a run keeps its configuration; resume takes "
+                f"only where its data, weights and MLflow are ({', '.join([*PLACES, URI])})"
             )
         if not value:
             raise empty(key)
@@ -165,4 +165,6 @@ def _as_it_was(folder: Path, tree: dict[str, object]) -> None:
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, RecursionError) as error:
         raise RequestError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     if differing:
-        raise RequestError(f"{path}: {'; '.join(differing[:3])}; a run goes on as it began: start a new one for that")
+        raise RequestError(
+            f"{path}: {'; '.join(differing[:3])}; a run keeps its configuration: start a new one for that"
+        )

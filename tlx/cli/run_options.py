@@ -12,13 +12,13 @@ __all__ = ["help_text", "refuse_stray_words", "run_options"]
 EXAMPLES = """\
 examples:
   python -m tlx                                                     the default: ImageNet features on drawn shapes
-  python -m tlx dataset=image_folder dataset.root=~/photos          your own images, one sub-folder a class
-  python -m tlx strategy=finetune backbone=resnet50                 more of the network learns
+  python -m tlx dataset=image_folder dataset.root=~/photos          your own images, one sub-folder per class
+  python -m tlx strategy=finetune backbone=resnet50                 train more of the network
   python -m tlx -m strategy=feature_extraction,finetune seed=0,1,2  every combination
-  python -m tlx -m strategy=feature_extraction,finetune seeds=5 sweep.name=first    typed again, it goes on
+  python -m tlx -m strategy=feature_extraction,finetune seeds=5 sweep.name=first    run it again to resume
   python -m tlx compare first                                       its table, with paired tests
   python -m tlx predict latest photo.jpg                            use the model of the last run
-  python -m tlx predict first photo.jpg                             use the model that a sweep chose
+  python -m tlx predict first photo.jpg                             use the model that the sweep chose
 """
 
 

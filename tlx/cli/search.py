@@ -1,4 +1,4 @@
-"""`python -m tlx search`: the best values of some keys by validation, in a study that goes on where it stopped.
+"""`python -m tlx search`: the best values of some keys by validation, in a study that can be resumed.
 
 A trial is a job of a sweep. It is scored by that figure of the validation images which `evaluation.choose_by` names, of
 the model that it saves. A study that an earlier version made goes on by the validation accuracy. The test set chooses
@@ -62,7 +62,7 @@ def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = N
             failed = search.run()
         except BaseException as error:
             search.whole.end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", said(error))
-            print(f"{search.standing()}; the same command goes on", file=sys.stderr)
+            print(f"{search.standing()}; running the same command again resumes", file=sys.stderr)
             raise
         code = search.close(failed)
     if code == 0:

@@ -1,4 +1,5 @@
-"""A comparison as one page, with nothing beside it: table, picture, every two of them, the images that flipped."""
+"""A comparison as one page, with nothing beside it: table, picture, pairwise tests, and the images where the models
+disagree."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -117,7 +118,7 @@ def _detail(comparison: Comparison, pair: Pair, found: list[Flip], pictures: _Pi
     sides = []
     for name, some in ((first, won), (second, lost)):
         more = f", {SHOWN} of them shown" if len(some) > SHOWN else ""
-        words = f"{name} has {_images(len(some))} right more often{more}"
+        words = f"{name} is correct more often on {_images(len(some))}{more}"
         sides.append({"words": words, "flips": [_flip(flip, pictures) for flip in some[:SHOWN]]})
     return {
         "summary": f"{first} against {second}: {len(won)} and {_images(len(lost))}",
@@ -127,7 +128,7 @@ def _detail(comparison: Comparison, pair: Pair, found: list[Flip], pictures: _Pi
 
 
 def _flip(flip: Flip, pictures: _Pictures) -> dict[str, Any]:
-    counts = f"right in {flip.first} of {flip.of} against {flip.second} of {flip.of}"
+    counts = f"correct in {flip.first} of {flip.of} against {flip.second} of {flip.of}"
     return {
         "picture": pictures.of(flip.file),
         "lines": [f"is {flip.label}", counts if flip.of > 1 else " against ".join(flip.said)],

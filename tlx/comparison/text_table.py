@@ -30,9 +30,13 @@ def text(comparison: Comparison, width: int | None = None) -> str:
     rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
     lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
     if width is not None and max(map(len, lines)) > width:
-        lines = []
+        lines, longest = [], max(map(len, rows[0][1:]))
         for row in rows[1:]:
-            lines += [row[0], *(f"  {name:<16}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)), ""]
+            lines += [
+                row[0],
+                *(f"  {name:<{longest}}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)),
+                "",
+            ]
     more = [*chosen(comparison), *folders(comparison), *notes(comparison), *left_out(comparison)]
     lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
     return "\n".join(line for line in lines if line is not None)
@@ -42,7 +46,7 @@ def head(comparison: Comparison) -> tuple[str, ...]:
     """The names of the table's columns."""
     figures = dict.fromkeys((comparison.rule, "val_accuracy"))
     columns = ("configuration", "test accuracy", "95 % interval", "sd", "runs", *figures, "time")
-    return (*columns, "trainable", "cached", "against the chosen")
+    return (*columns, "trainable parameters", "cache hits", "difference to the chosen")
 
 
 def chosen(comparison: Comparison) -> list[str]:
@@ -124,10 +128,10 @@ def notes(comparison: Comparison) -> list[str]:
         some = [one for one in comparison.configurations if one.interval_of == kind]
         lines.append(f"{mark.strip()}{' ' if mark else ''}95 % interval over {kind}: {meanings[kind](some)}")
     lines += ["time: of a run's data, features, training and evaluation, without starting and saving; the median run's"]
-    lines += ["trainable: parameters that learned; cached: share of the features that were read from an earlier run"]
+    lines += ["cache hits: share of the features that were read from an earlier run and not computed"]
     if found:
         tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"
-        lines += [f"against the chosen: points (95 % interval), p after Holm's correction for {tests}"]
+        lines += [f"difference to the chosen: percentage points (95 % interval), p after Holm's correction for {tests}"]
     if any(each.runs == 1 for each in found):
         lines += ["one run each: McNemar's exact test compares these two models; seeds=5 compares configurations"]
     crossed = [each for each in found if each.runs > 1 and each.same_images]
@@ -171,13 +175,13 @@ def left_out(comparison: Comparison) -> list[str]:
 
 
 def flipped(flips: Sequence[Flip], names: tuple[str, str], found: Difference) -> str:
-    """The images that one of two runs alone has right, a line each."""
+    """The images where two models disagree, one of them being correct; a line each."""
     won, lost = sum(flip.first > flip.second for flip in flips), sum(flip.first < flip.second for flip in flips)
     lines = [
-        f"{won} of {found.images} test images are right in the first alone, {lost} in the second alone: "
+        f"{won} of {found.images} test images are correct in the first only, {lost} in the second only: "
         f"{points(found)} points, p {p_value(found.p)} (McNemar's exact test)"
     ]
-    rows = [("right in", "label", "first says", "second says")]
+    rows = [("correct in", "label", "first predicts", "second predicts")]
     rows += [("first" if flip.first else "second", flip.label, *flip.said) for flip in flips]
     lines = [f"first:  {names[0]}", f"second: {names[1]}", *lines]
     if flips:

@@ -213,7 +213,7 @@ def _of_mode(node: DictConfig, several: bool) -> Iterator[tuple[str, str]]:
     if several:
         yield "hydra.run", "a sweep's folder is hydra.sweep.dir, and a job's in it hydra.sweep.subdir"
         if node.resume == "auto" and node.sweep.name is None:
-            yield "resume", "a sweep goes on where it stopped if it has a name; give sweep.name"
+            yield "resume", "a sweep is resumed by its name; give sweep.name"
         if node.hydra.runtime.choices["hydra/launcher"] == "basic":
             yield "hydra.launcher", "launch=basic has no settings; take another launch"
     else:

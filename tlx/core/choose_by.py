@@ -1,6 +1,6 @@
 """The one rule by which an epoch, a trial, a configuration and a champion are chosen: `evaluation.choose_by`.
 
-It names a figure of the validation images. The test images choose nothing.
+It names a figure of the validation images. The test set is only used for the final evaluation.
 """
 
 from collections.abc import Mapping

@@ -117,13 +117,13 @@ def split(
         uses = "one each for training and test" if val is not None else "one each for training, validation and test"
         _enough(train, parts.classes, 3 if val is None else 2, uses)
         train, test = _cut(train, common.test_fraction, seed, salt=0)
-        origins = _with(origins, "test", "split off")
+        origins = _with(origins, "test", "created from")
     else:
         _enough(train, parts.classes, 2, "one each for training and validation")
     assert test is not None
     if val is None:
         train, val = _cut(train, common.val_fraction, seed, salt=1)
-        origins = _with(origins, "val", "split off")
+        origins = _with(origins, "val", "created from")
     if common.per_class is not None:
         train = _few(train, common.per_class, seed, parts.classes)
     limits = (common.limit.train, common.limit.val, common.limit.test)

@@ -48,8 +48,8 @@ class _Entry:
 class Gallery:
     """Takes predictions as they come and writes the page at the end of the block, unless an exception ends it.
 
-    Pictures wait in a file, so that memory holds a line for each. They are sorted by class, in each the surest first;
-    what could not be read is listed below.
+    Pictures wait in a file, so that memory holds a line for each. Sorted by class, in each the most probable first.
+    What could not be read is listed below.
     """
 
     def __init__(self, stream: IO[str], classes: Sequence[str], top: int) -> None:

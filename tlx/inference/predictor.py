@@ -59,7 +59,7 @@ class Prediction:
     error: str = ""
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The k most probable classes (all, where there are fewer) with their probabilities, the surest first."""
+        """The k most probable classes (all, where there are fewer) with their probabilities, highest first."""
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:k]
 
 

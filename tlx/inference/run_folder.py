@@ -48,4 +48,4 @@ def _unfinished(folder: str | Path, path: Path) -> str:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         if summary.get("status") == "diverged":
             return f"{folder}: this run has no model, for it diverged in its first epoch: {summary['error']}"
-    return f"{folder}: this run has no saved model yet; `resume {folder}` goes on with it where it stopped"
+    return f"{folder}: this run has no saved model yet; `resume {folder}` continues it"

@@ -165,7 +165,7 @@ def doubts(classes: Sequence[str], copies: Mapping[str, Any]) -> Iterator[str]:
 
 
 def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:
-    """How many images each split has, and where they come from: `195 train (train/), 49 val (split off train/)`."""
+    """How many images each split has, and where they come from: `195 train (train/), 49 val (created from train/)`."""
     return ", ".join(
         f"{number} {split}{f' ({splits[split]})' if split in splits else ''}" for split, number in images.items()
     )
@@ -175,7 +175,7 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
     """A phase of `plan.json` as aligned lines; many frozen stages in a row are one line."""
     stages = list(phase["stages"])
     total, learns = (sum(stage[key] for stage in stages) for key in ("parameters", "learns"))
-    rows = [("stage", "parameters", "learn", "lr")]
+    rows = [("stage", "parameters", "trainable", "lr")]
     i = 0
     while i < len(stages):
         run = i
@@ -187,12 +187,12 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
             i = run
             continue
         stage = stages[i]
-        learn = "frozen" if stage["frozen"] else f"{stage['learns']:,}" if stage["learns"] else "statistics"
-        rows.append((stage["stage"], f"{stage['parameters']:,}", learn, _lr(stage["lr"])))
+        trainable = "frozen" if stage["frozen"] else f"{stage['learns']:,}" if stage["learns"] else "statistics"
+        rows.append((stage["stage"], f"{stage['parameters']:,}", trainable, _lr(stage["lr"])))
         i += 1
-    share = f"{learns:,} of {total:,} parameters learn"
+    share = f"{learns:,} of {total:,} parameters trainable"
     if phase.get("min_steps"):
-        share = f"{phase['epochs']} epochs, of {phase['min_steps']} steps at least; {share}"
+        share = f"{phase['epochs']} epochs, at least {phase['min_steps']} steps; {share}"
     if phase.get("refit"):
         share += ", and again from the start on train and val images, for as many epochs as validation chooses"
     return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
@@ -239,7 +239,7 @@ def _facts(summary: Found) -> Iterator[tuple[str, str]]:
     if absent := [printable(name) for name, of in summary.per_class.items() if not of["images"]]:
         yield "no test image of", f"{_some(absent, 6)} ({len(absent)} of {len(summary.per_class)} classes)"
     if summary.accuracy_before_training is not None:
-        yield "before training", f"{summary.accuracy_before_training:.1%}"
+        yield "untrained head", f"{summary.accuracy_before_training:.1%}"
     if summary.val_accuracy is not None:
         best = f"best epoch {summary.best_epoch} of {summary.epochs}, by {summary.choose_by}"
         yield "validation", f"{summary.val_accuracy:.1%}  ({best})"

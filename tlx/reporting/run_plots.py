@@ -163,7 +163,8 @@ def predictions(
 
 
 def choose(labels: Sequence[int], predictions: Sequence[int], probabilities: Sequence[float]) -> list[int]:
-    """Which images the grid shows: mistakes, the surest first; then right ones, the least sure, each class in turn."""
+    """Which images the grid shows: the most confident errors first; then correct ones, the least confident
+    first, each class in turn."""
     images = range(len(labels))
     wrong = sorted((i for i in images if predictions[i] != labels[i]), key=lambda i: -probabilities[i])
     right = sorted((i for i in images if predictions[i] == labels[i]), key=lambda i: probabilities[i])

@@ -80,9 +80,9 @@ def interrupted(record: Record, job: Job, state: "TrainState") -> str:
         pass
     kept, epoch = record.kept, _epoch(record)
     after = "" if kept == len(record.rows) else f" after epoch {kept}"
-    again = f"to go on{after}: python -m tlx resume {record.folder}"
+    again = f"to resume{after}: python -m tlx resume {record.folder}"
     if record.within_sweep:
-        again = f"it goes on{after} when the command is typed again"
+        again = f"running the same command again resumes it{after}"
     model = "but no model, which was not saved yet"
     if epoch is not None:
         which = f"epoch {epoch}" if epoch else "an earlier epoch"

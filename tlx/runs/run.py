@@ -165,7 +165,7 @@ def _start(
     if before is not None:
         clock.add(before["seconds"])
         checkpoint.load(record.folder, before, job.net, progress.state)
-        log.info("going on after epoch %d of %d", progress.epoch, progress.epochs)
+        log.info("resuming after epoch %d of %d", progress.epoch, progress.epochs)
         if record.rows:
             watch({**record.rows[-1], "epochs": progress.epochs})  # who was killed may not have seen it
     if record.writes:
@@ -210,7 +210,7 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
 
 def _advice(record: Record, command: str) -> str:
     """What to do when a rank has died."""
-    return f"to go on: python -m tlx resume {record.folder}" if record.opened else f"again: {command}"
+    return f"to resume: python -m tlx resume {record.folder}" if record.opened else f"again: {command}"
 
 
 def follow(tree: Mapping[str, Any], folder: str, command: str, resume: bool) -> None:

@@ -100,7 +100,7 @@ def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder
             f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
         ]
     what = what or ["the weights that it starts from, or the device, have changed"]
-    raise RequestError(f"{folder}: cannot go on with this run: {'; '.join(what[:3])}; start a new one for that")
+    raise RequestError(f"{folder}: cannot resume this run: {'; '.join(what[:3])}; start a new one for that")
 
 
 def _compared(config: Config) -> dict[str, Any]:

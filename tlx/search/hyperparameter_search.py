@@ -1,4 +1,4 @@
-"""The best values of some keys by validation, in a study that goes on where it stopped."""
+"""The best values of some keys by validation, in a study that can be resumed."""
 
 import hashlib
 import json

@@ -71,7 +71,7 @@ def begun(word: str, output: str | Path = OUTPUT) -> Named:
     if is_sweep(place):
         command = sweep_manifest.read(place).get("command")
         raise RequestError(
-            f"{word}: a sweep{f' ({near(place)})' if word == LATEST else ''}; its command, run again, goes on with it"
+            f"{word}: a sweep{f' ({near(place)})' if word == LATEST else ''}; running its command again resumes it"
             f"{f': {command}' if command else ''}"
         )
     return Named(place, f"{LATEST}: {near(place)}" if word == LATEST else "")

@@ -1,7 +1,7 @@
 """Runs that belong together: every combination once, whatever happens on the way.
 
 A sweep is a folder. A job is known by a hash of what is requested, and has a sub-folder of that name, so that the same
-command, typed again after a crash, finds what is finished, goes on with what was interrupted and runs what is missing.
+command, run again after a crash, skips finished jobs, resumes interrupted ones and runs missing ones.
 """
 
 import dataclasses

@@ -49,7 +49,7 @@ def run_sweep(overrides: list[str], config_dir: str | None = None, *, table: boo
         failed = whole.failed()
         unsaid = whole.close("failed" if failed else "finished", table=table)
     except KeyboardInterrupt:
-        again = "; the same command goes on" if jobs[0].config.sweep.name is not None else ""
+        again = "; running the same command again resumes" if jobs[0].config.sweep.name is not None else ""
         print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)
         whole.end("interrupted")
         raise

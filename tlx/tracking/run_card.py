@@ -11,7 +11,9 @@ def card(summary: Mapping[str, Any]) -> str:
         low, high = summary["test_accuracy_interval"]
         lines.append(f"**Test accuracy {summary['test_accuracy']:.1%}** (95 % interval {low:.1%} to {high:.1%})")
     if summary.get("accuracy_before_training") is not None:
-        lines[-1:] = [f"{lines[-1] + ', ' if lines else ''}{summary['accuracy_before_training']:.1%} before training"]
+        lines[-1:] = [
+            f"{lines[-1] + ', ' if lines else ''}{summary['accuracy_before_training']:.1%} with an untrained head"
+        ]
     if summary.get("error"):
         lines += ["", f"{summary['status']}: {summary['error']}"]
     if summary.get("not_converged"):

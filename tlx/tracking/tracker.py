@@ -145,7 +145,7 @@ class MlflowTracker(Tracker):
     def _lives(self) -> bool:
         """Whether there is a process that writes; one that has died is replaced, a few times."""
         if not self._pipe.usable and self._replaceable():
-            log.info("MLflow: another process goes on with it")
+            log.info("MLflow: its process ended; a new one takes over")
             self._open()
         return self._pipe.usable
 

@@ -1,7 +1,7 @@
 """The run's end of what leads to the process that writes into MLflow (`mlflow_worker`).
 
 Sending never waits, and no wait for an answer is without limit: a process that has ended, that does not answer, or
-whose answers cannot be read costs one warning, and the run goes on without it.
+whose answers cannot be read costs one warning, and the run continues without it.
 """
 
 import atexit
@@ -168,7 +168,9 @@ class Pipe:
         if "said" in answer:
             log.info("MLflow: %s", shown(answer["said"]))
         if "warning" in answer:
-            log.warning("MLflow (%s) failed, the run goes on without it: %s", self._uris[key], shown(answer["warning"]))
+            log.warning(
+                "MLflow (%s) failed, the run continues without it: %s", self._uris[key], shown(answer["warning"])
+            )
         if "refused" in answer:
             log.warning("MLflow (%s) %s", self._uris[key], shown(answer["refused"]))
 

@@ -95,7 +95,7 @@ def read(folder: Path) -> dict[str, Any]:
 
     path = folder / FILE
     if not path.is_file():
-        raise RequestError(f"{folder}: no checkpoint to go on from (no {FILE} in it)")
+        raise RequestError(f"{folder}: no checkpoint to resume from (no {FILE} in it)")
     try:
         with safe_open(path, framework="np") as file:
             state = json.loads((file.metadata() or {})["tlx"])
