@@ -20,9 +20,11 @@ _DIGITS = 12  # of an id, as it is shown
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
     parser.add_argument(
-        "action", metavar="clear", nargs="?", help="remove cached features; without it, they are listed"
+        "action", metavar="clear", nargs="?", help="remove cached features; without this word they are listed"
     )
-    parser.add_argument("ids", metavar="ID", nargs="*", help="remove only these: the first digits of ids in the list")
+    parser.add_argument(
+        "ids", metavar="ID", nargs="*", help="remove only these: ids from the list, or their first digits"
+    )
     output_option(parser)
 
 

@@ -38,8 +38,10 @@ def subcommand(name: str, summary: str, what: str, actions: Sequence[str], run: 
     def options(parser: argparse.ArgumentParser) -> None:
         said = f"nothing for the list; or {' or '.join(actions)}, then names of {what} and key=value"
         parser.add_argument("words", nargs="*", metavar="WORD", help=said)
-        parser.add_argument("--to", metavar="FOLDER", help="with fetch: put it there, to carry it to another machine")
-        parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+        parser.add_argument(
+            "--to", metavar="FOLDER", help="with fetch: the folder to put it in, to carry it to another machine"
+        )
+        parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own YAML files")
 
     def main(given: argparse.Namespace) -> int:
         return run(request(given, actions), given.to, given.config_dir)

@@ -33,7 +33,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     for kind, what in (("csv", "the table"), ("html", "a page with all of it"), ("png", "the picture")):
         parser.add_argument(
-            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; a sweep's folder has it in any case"
+            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; a sweep's folder gets it anyway"
         )
     output_option(parser)
 
@@ -50,7 +50,7 @@ def _main(given: argparse.Namespace) -> int:
     return 0
 
 
-SUBCOMMAND = Subcommand("compare", "the runs of a sweep side by side, with paired tests", _options, _main)
+SUBCOMMAND = Subcommand("compare", "compare runs or the configurations of a sweep, with paired tests", _options, _main)
 
 
 def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTPUT) -> None:

@@ -148,4 +148,4 @@ def _same(reader: Mapping[str, Any], folder: Path | None) -> bool:
     return same
 
 
-SUBCOMMAND = catalog.subcommand("data", "list the data sets, fetch and verify them", "data sets", ACTIONS, data)
+SUBCOMMAND = catalog.subcommand("data", "list data sets, fetch and verify them", "data sets", ACTIONS, data)

@@ -21,11 +21,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="+", metavar="key=value", help="dataset=…, dataset.<key>=…, runtime.<key>=…, seed, output"
     )
     parser.add_argument(
-        "--part", default="all", metavar="PART", help=f"{', '.join(PARTS)} (all); whichever, all files are read"
+        "--part",
+        default="all",
+        metavar="PART",
+        help=f"{', '.join(PARTS)} (default: all); all files are read in any case",
     )
-    parser.add_argument("--csv", metavar="FILE", help="the predictions, to FILE.csv")
-    parser.add_argument("--json", metavar="FILE", help="the figures, to FILE.json")
-    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+    parser.add_argument("--csv", metavar="FILE", help="write the predictions to FILE.csv")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics to FILE.json")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own YAML files")
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -11,7 +11,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
     run_argument(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--to", metavar="FILE", help="where to write; RUN/export/model.onnx, .pt2, .safetensors")
+    parser.add_argument(
+        "--to", metavar="FILE", help="file to write; default: RUN/export/model.onnx, .pt2 or .safetensors"
+    )
     parser.add_argument(
         "--images",
         nargs="+",

@@ -38,16 +38,21 @@ def _options(parser: argparse.ArgumentParser) -> None:
     run_argument(parser)
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), - for a list on stdin, a path a line",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
     )  # fmt: skip
-    parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="as CSV, to FILE.csv or stdout")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON lines, to FILE.json or stdout")
-    parser.add_argument("--html", metavar="FILE", help="as a page of pictures, to FILE.html")
-    parser.add_argument("--top", type=int, metavar="K", help="the K most probable classes of each image")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images in a batch; as many as in the run's test")
+    parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="write CSV to FILE.csv, or to stdout")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON lines to FILE.json, or to stdout"
+    )
+    parser.add_argument("--html", metavar="FILE", help="write a page with all pictures to FILE.html")
+    parser.add_argument("--top", type=int, metavar="K", help="show the K most probable classes of each image")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="batch size; default: that of the run's evaluation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     parser.add_argument(
-        "--max-pixels", type=int, metavar="N", help=f"of an image; larger ones are not read ({MAX_PIXELS:,})"
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help=f"maximum number of pixels of an image; larger images are not read (default: {MAX_PIXELS:,})",
     )
 
 

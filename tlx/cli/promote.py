@@ -27,7 +27,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "overrides",
         metavar="key=value",
         nargs="*",
-        help=f"where MLflow is, if not as in the run: {', '.join(sync.KEYS)}",
+        help=f"where MLflow is, if not where the run logged: {', '.join(sync.KEYS)}",
     )
 
 

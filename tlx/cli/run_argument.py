@@ -18,7 +18,7 @@ def run_argument(parser: argparse.ArgumentParser) -> None:
 
 def output_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--output`."""
-    parser.add_argument("--output", metavar="FOLDER", default=OUTPUT, help=f"where the runs are ({OUTPUT})")
+    parser.add_argument("--output", metavar="FOLDER", default=OUTPUT, help=f"folder of the runs (default: {OUTPUT})")
 
 
 def run_folder(word: str, output: str) -> str:

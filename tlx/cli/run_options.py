@@ -26,16 +26,27 @@ def run_options() -> Parser:
     """The parser of a command line without a subcommand."""
     parser = Parser(prog="tlx", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("-h", "--help", action="store_true", help="this text")
-    parser.add_argument("-m", "--multirun", action="store_true", help="every combination of comma-separated values")
-    parser.add_argument("--dry-run", action="store_true", help="the plan, its sizes and downloads; nothing is run")
-    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration")
-    parser.add_argument("-p", "--package", help="with --cfg: only this part")
-    parser.add_argument("--resolve", action="store_true", help="with --cfg: with all references resolved")
-    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
-    parser.add_argument("-i", "--info", nargs="?", const="all", help="what Hydra knows: all, defaults, searchpath, …")
-    parser.add_argument("-sc", "--shell-completion", action="store_true", help="completion: tlx -sc install=bash")
-    parser.add_argument("--version", action="store_true", help="the version")
+    parser.add_argument("-h", "--help", action="store_true", help="show this text")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="a sweep: every combination of comma-separated values"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, its sizes and downloads; run nothing")
+    parser.add_argument(
+        "-c",
+        "--cfg",
+        choices=["job", "hydra", "all"],
+        help="print the configuration, each key with a comment; run nothing",
+    )
+    parser.add_argument("-p", "--package", help="with --cfg: print only this part")
+    parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve references between keys")
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own YAML files")
+    parser.add_argument(
+        "-i", "--info", nargs="?", const="all", help="information from Hydra: all, defaults, searchpath, …"
+    )
+    parser.add_argument(
+        "-sc", "--shell-completion", action="store_true", help="install shell completion: tlx -sc install=bash"
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
     return parser
 
 
@@ -45,7 +56,7 @@ def help_text(config_dir: str | None) -> str:
     from tlx.config.hydra_errors import GROUPS
     from tlx.config.key_comments import help_lines
 
-    lines = ["tlx: which backbone and strategy works on your images, measured honestly", ""]
+    lines = ["tlx: a transfer-learning framework for image classification", ""]
     lines += ["usage: python -m tlx [key=value …] [option …]        one run", ""]
     for name, subcommand in subcommands().items():
         lines.append(f"       python -m tlx {name} …{' ' * (35 - len(name))}{subcommand.summary}")
@@ -53,7 +64,7 @@ def help_text(config_dir: str | None) -> str:
     for group in GROUPS:
         lines.append(f"\n  {group}")
         lines += [f"    {name:<26}{about.split(': python')[0]}" for name, about in choices(group, config_dir).items()]
-    lines += ["", "keys that no group sets, with their defaults (--cfg job prints all keys with such comments):", ""]
+    lines += ["", "other keys, with their defaults (--cfg job prints all keys with comments):", ""]
     lines += [*help_lines(), "", "options:"]
     for action in run_options()._actions:
         if action.option_strings:

@@ -29,8 +29,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="as for a run; keys to search get interval(low,high), range(start,stop,step) or a,b; sweep.name is "
         "the study's name (without one it comes from what is searched)",
     )
-    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier calls included; default 20")
-    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with YAML of your own")
+    parser.add_argument(
+        "--trials", type=int, default=20, help="total number of trials, including those of earlier calls (default: 20)"
+    )
+    parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="a folder with your own YAML files")
 
 
 def _main(given: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def _main(given: argparse.Namespace) -> int:
     return search_for(given.overrides, given.trials, given.config_dir)
 
 
-SUBCOMMAND = Subcommand("search", "look for the best values by validation, with Optuna", _options, _main)
+SUBCOMMAND = Subcommand("search", "hyperparameter search with Optuna, by a validation metric", _options, _main)
 
 
 def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = None) -> int:

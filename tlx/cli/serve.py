@@ -25,7 +25,9 @@ START = (
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
     run_argument(parser)
-    parser.add_argument("--port", type=int, metavar="N", help=f"0: any that is free; the first free one from {PORT} on")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help=f"port; 0: any free port (default: the first free one from {PORT} on)"
+    )
 
 
 def _main(given: argparse.Namespace) -> int:
@@ -33,7 +35,7 @@ def _main(given: argparse.Namespace) -> int:
     return serve(run_folder(given.run, given.output), given.port)
 
 
-SUBCOMMAND = Subcommand("serve", "serve a saved model on this machine, by MLflow's server", _options, _main)
+SUBCOMMAND = Subcommand("serve", "serve a saved model on this machine with MLflow's server", _options, _main)
 
 
 def serve(run: str, port: int | None = None) -> int:

@@ -64,7 +64,7 @@ def _main(given: argparse.Namespace) -> int:
     return sync(given.given, given.output)
 
 
-SUBCOMMAND = Subcommand("sync", "send MLflow what it has not got of a run, from the run's folder", _options, _main)
+SUBCOMMAND = Subcommand("sync", "send MLflow what it lacks of a run, from the run's folder", _options, _main)
 
 
 def sync(runs: Sequence[str], output: str) -> int:

@@ -20,8 +20,10 @@ PORT = 5000
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    parser.add_argument("--port", type=int, metavar="N", help=f"0: any that is free; the first free one from {PORT} on")
-    parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help=f"port; 0: any free port (default: the first free one from {PORT} on)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the address without opening a browser")
     output_option(parser)
 
 
@@ -30,7 +32,7 @@ def _main(given: argparse.Namespace) -> int:
     return ui(given.output, given.port, browser=not given.no_browser)
 
 
-SUBCOMMAND = Subcommand("ui", "open MLflow's pages on all runs of the output folder", _options, _main)
+SUBCOMMAND = Subcommand("ui", "open MLflow's pages for all runs of the output folder", _options, _main)
 
 
 def ui(output: str, port: int | None = None, *, browser: bool = True) -> int:

@@ -85,4 +85,6 @@ def _fetch(choice: str, config: Config, overrides: tuple[str, ...], to: str | No
         print(f"  or put it into TORCH_HOME/hub/checkpoints there, where backbone={choice} finds it")
 
 
-SUBCOMMAND = catalog.subcommand("weights", "list what the backbones need, and fetch it", "backbones", ACTIONS, weights)
+SUBCOMMAND = catalog.subcommand(
+    "weights", "list the weights that backbones need, and fetch them", "backbones", ACTIONS, weights
+)

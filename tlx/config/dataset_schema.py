@@ -12,20 +12,20 @@ from tlx.core.errors import RequestError, printable
 
 @dataclass
 class Limit:
-    """At most so many images of a split; null: all."""
+    """The maximum number of images of each split; null: all."""
 
-    train: int | None = key(None, minimum=1, help="at most so many training images; null: all")
-    val: int | None = key(None, minimum=1, help="at most so many validation images; null: all")
-    test: int | None = key(None, minimum=1, help="at most so many test images; null: all")
+    train: int | None = key(None, minimum=1, help="maximum number of training images; null: all")
+    val: int | None = key(None, minimum=1, help="maximum number of validation images; null: all")
+    test: int | None = key(None, minimum=1, help="maximum number of test images; null: all")
 
 
 @dataclass
 class Splits:
-    """Which folder, below the data set's own, each split is read from; null: the one whose name says so."""
+    """Which folder, below the data set's own, each split is read from; null: recognised by its name."""
 
-    train: str | None = key(None, help="the folder of the training images; null: the one whose name says so")
-    val: str | None = key(None, help="the folder of the validation images; null: the one whose name says so")
-    test: str | None = key(None, help="the folder of the test images; null: the one whose name says so")
+    train: str | None = key(None, help="folder of the training images; null: recognised by its name")
+    val: str | None = key(None, help="folder of the validation images; null: recognised by its name")
+    test: str | None = key(None, help="folder of the test images; null: recognised by its name")
 
 
 @dataclass
@@ -33,21 +33,26 @@ class Dataset:
     """What every data set has, whoever reads it; the reader's own keys are beside these in the YAML."""
 
     val_fraction: float = key(
-        0.2, above=0, maximum=0.9, help="of the training split, where the data set has no validation split"
+        0.2,
+        above=0,
+        maximum=0.9,
+        help="share of the training images used for validation, if the data set has no validation split",
     )
     test_fraction: float = key(
-        0.2, above=0, maximum=0.9, help="of everything, where the data set has no test split either"
+        0.2, above=0, maximum=0.9, help="share of all images used for testing, if the data set has no test split"
     )
     splits: Splits = key(factory=Splits, help="which folder is which split")
-    limit: Limit = key(factory=Limit, help="at most so many images of a split, stratified, the first by seed")
-    per_class: int | None = key(None, minimum=1, help="few-shot: training images per class; null: all")
-    folds: int | None = key(
-        None, minimum=2, help="cross-validation: how many folds the images are divided into; null: none"
+    limit: Limit = key(factory=Limit, help="maximum number of images of a split, stratified, chosen by seed")
+    per_class: int | None = key(None, minimum=1, help="few-shot: number of training images per class; null: all")
+    folds: int | None = key(None, minimum=2, help="cross-validation: number of folds; null: no cross-validation")
+    fold: int | None = key(None, minimum=0, help="index of the fold that this run holds out, from 0")
+    on_error: str = key(
+        "fail",
+        choices=("fail", "skip"),
+        help="fail: stop at a file that cannot be read as an image; skip: leave it out and list it",
     )
-    fold: int | None = key(None, minimum=0, help="which of them this run holds out, from 0")
-    on_error: str = key("fail", choices=("fail", "skip"), help="where a file is no image that can be read")
     range: list[float] | None = key(
-        None, help="[black, white] of images of more than 8 bits; null: as their headers say, or measured"
+        None, help="[black, white] of images of more than 8 bits; null: from the file headers, else measured"
     )
     reader: dict[str, Any] = key(factory=dict, help="")  # `_target_`, `name`, `root` and what else the reader takes
 

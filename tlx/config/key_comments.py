@@ -69,7 +69,7 @@ def page() -> str:
         "",
         "## `source`",
         "",
-        "A task that the backbone learns from scratch first. `source.dataset`, `.augmentation`,",
+        "A task that the backbone is trained on first, from scratch. `source.dataset`, `.augmentation`,",
     ]
     lines += [
         "`.strategy`, `.optimizer`, `.schedule` and `.training` have the keys above; `source.name=none`: no such task."
@@ -78,7 +78,7 @@ def page() -> str:
 
 
 def _section(lines: list[str], title: str, found: list[tuple[str, "dataclasses.Field[Any]", Rule]]) -> None:
-    lines += ["", f"## {title}", "", "| key | default | values | |", "|---|---|---|---|"]
+    lines += ["", f"## {title}", "", "| key | default | values | meaning |", "|---|---|---|---|"]
     for name, field, rule in found:
         shown = _default(field)
         default = "" if shown is None else f"`{shown}`"
