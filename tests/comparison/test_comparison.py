@@ -626,7 +626,7 @@ def test_where_the_screen_is_narrow_each_configuration_has_lines_of_its_own(made
 
     found = comparison.compared(side_by_side(made))
     lines = text(found, width=60).splitlines()
-    assert lines[:2] == ["head=linear", f"  test accuracy     {found.configurations[0].mean:.1%}"]
+    assert lines[:2] == ["head=linear", f"  test accuracy             {found.configurations[0].mean:.1%}"]
     assert text(found, width=1000) == text(found)
 
 
