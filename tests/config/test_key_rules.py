@@ -87,7 +87,9 @@ def test_the_configuration_is_printed_with_comments_and_is_still_the_same(
     plain = OmegaConf.to_yaml(without_hydra(compose(words)))
     assert yaml.safe_load(printed) == yaml.safe_load(plain)
     assert [line.partition("  # ")[0] for line in printed.splitlines()] == plain.splitlines()
-    assert "  batch_size: 32  # batch size: number of images (at least 1)\n" in printed or "batch_size: 32" not in printed
+    assert (
+        "  batch_size: 32  # batch size: number of images (at least 1)\n" in printed or "batch_size: 32" not in printed
+    )
     assert sum("  # " in line for line in printed.splitlines()) > 90
     main(["--cfg", "job", "--package", "runtime", *words])
     assert "offline: false  # never touch the network (true, false)\n" not in (part := capsys.readouterr().out)

@@ -125,7 +125,9 @@ def test_onnx_is_one_file_that_onnxruntime_runs(
     size = predictor.load(run, "cpu").preprocessing.input_size
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", 3, size, size])
     check_answers(lambda x: session.run(["logits", "probabilities"], {"images": x.numpy()}), run)
-    check_facts(json.loads(session.get_modelmeta().custom_metadata_map["tlx"]), run)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["tlx"])
+    check_facts(facts, run)
+    assert facts["normalisation"].startswith("inside the model")  # beside mean and std: nobody applies them twice
     # Alone it is the model, and it tells nothing of the machine it was made on.
     assert not [file for file in target.parent.iterdir() if file.suffix not in (".onnx", ".pt2", ".safetensors")]
     assert str(ROOT).encode() not in target.read_bytes()
@@ -184,6 +186,7 @@ def test_a_state_dict_loads_strictly_where_the_network_comes_from(
         facts = json.loads(file.metadata()["tlx"])
     check_facts(facts, run)
     assert "input" not in facts
+    assert facts["normalisation"].startswith("not in the weights")
     library_network(network).load_state_dict(state, strict=True)
     unpickled = torch.load(pth, weights_only=True)
     library_network(network).load_state_dict(unpickled, strict=True)

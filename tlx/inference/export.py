@@ -59,6 +59,7 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
     with atomic(target) as path:
         if not graph:
             del facts["input"], facts["outputs"]
+            facts["normalisation"] = "not in the weights: apply the mean and std of preprocessing to pixels in 0..1"
             into, original = exporters.state_dict(model, path, facts)
             lines = [into]
             if original is not None:
@@ -147,7 +148,8 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
         "tlx": __version__,
         "backbone": model.description["backbone"]["name"],
         "classes": list(model.classes),
-        "input": {"images": f"uint8 [N, 3, {side}, {side}], RGB, 0..255, resized; normalisation is inside"},
+        "input": {"images": f"uint8 [N, 3, {side}, {side}], RGB, 0..255, resized, not normalised"},
+        "normalisation": "inside the model: it applies the mean and std of preprocessing itself; do not apply them again",
         "outputs": {
             "logits": f"float32 [N, {classes}]",
             "probabilities": f"float32 [N, {classes}], softmax(logits / temperature)",
