@@ -157,12 +157,14 @@ def test_what_cannot_be_shown_is_readable() -> None:
 
 LIVE = """
 import sys, time
+from tlx.core.activity import State, doing
 from tlx.reporting import rich_console as terminal
-with terminal.LiveLine(lambda: ("größe … " * 30, None)) as line:
+from tlx.reporting.screen import live
+with live("größe … " * 30):
     time.sleep(0.3)
-    line.say("мир …")
-with terminal.LiveLine(lambda: ("größe", 0.5)):
-    time.sleep(0.3)
+    print("мир …", file=sys.stderr)
+    with doing(lambda: State(["größe"], 0.5)):
+        time.sleep(0.3)
 terminal.tables([("class", "мир →")], [("class", "F1"), ("größe", "0.5")], "…", sys.stderr)
 """
 

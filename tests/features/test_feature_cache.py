@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 from tests.conftest import ROOT
 from tests.training.test_trainer import NETWORKS, TINY, composed
 from tlx.augmentations import ShearZoom
+from tlx.core import activity
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import Kept, Pixels, Rows
@@ -505,12 +506,12 @@ def test_random_views_of_a_batch_at_once_are_those_of_each_image(on: str) -> Non
 
 
 def test_what_is_being_computed_is_said_while_it_is(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    lines: list[str] = []
-    run.features.doing = lines.append
-    run.rows()
-    assert re.fullmatch(r"features: fc input, train, (\d+) of \1 images, \d+ images/s", lines[-2])
-    assert lines[-1] == ""
+    run, said = Run(tmp_path), list[activity.State]()
+    with activity.watched(lambda: said.append(activity.current()[0])):
+        run.rows()
+    assert re.fullmatch(r"features: fc input, train, 0 of \d+ images", said[-1].facts[0])
+    assert said[-1].share == 0
+    assert activity.current()[0].facts == ()
 
 
 def test_a_network_that_prints_the_same_but_is_built_otherwise_misses(tmp_path: Path) -> None:

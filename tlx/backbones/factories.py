@@ -22,6 +22,7 @@ from tlx.backbones.huggingface import architecture
 from tlx.backbones.stage_discovery import discover
 from tlx.backbones.staged_network import Net, body_head, staged
 from tlx.config.schema import Backbone, Head
+from tlx.core.activity import importing
 from tlx.core.errors import RequestError, nearest, reason
 from tlx.datasets.preprocessing import Normalize, Preprocessing
 
@@ -108,7 +109,8 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
 
     Weights of timm's own are loaded by timm, which knows how older files are to be converted.
     """
-    import timm as library
+    with importing("timm"):
+        import timm as library
 
     architecture(cfg.name)
     own = file is not None and cfg.weights == "imagenet" and (cfg.url or "").startswith("hub:")

@@ -13,6 +13,7 @@ from tlx.comparison.comparison import compared
 from tlx.comparison.flips import flips, lead
 from tlx.comparison.outputs import KINDS, show, write
 from tlx.comparison.paired_tests import one
+from tlx.core.activity import doing
 from tlx.core.errors import RequestError
 from tlx.runs.run_reader import is_run, read, state
 from tlx.sweeps.named_runs import OUTPUT, runs_named, sweep_named
@@ -75,11 +76,14 @@ def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTP
         raise RequestError("compare what? a sweep's name, or the folders of runs")
     folders, place = runs_named(runs, output), sweep_named(runs, output)
     print(f"{len(folders)} run{'' if len(folders) == 1 else 's'} …", file=sys.stderr)
-    found = compared(folders)
+    with doing("comparing the runs"):
+        found = compared(folders)
     show(found)
     # A sweep's own three always go together.
     own = [] if place is None else [place / f"comparison.{kind}" for kind in KINDS]
-    for file in write(found, list(dict.fromkeys([*own, *targets.values()]))):
+    with doing("drawing and writing the comparison"):
+        files = write(found, list(dict.fromkeys([*own, *targets.values()])))
+    for file in files:
         print(f"written: {file}", file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from tlx.cli.run_argument import run_argument, run_folder
@@ -49,6 +50,9 @@ def _main(given: argparse.Namespace) -> int:
             text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
             path.write_text(unicode(text), encoding="utf-8")  # a file's name need not be Unicode
     print("\n".join(map(printable, _lines(found))))
+    for target in (given.csv, given.json):
+        if target is not None:
+            print(f"written: {target}", file=sys.stderr)
     return 0
 
 

@@ -5,6 +5,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -19,13 +20,22 @@ from tlx.core import output_streams
 from tlx.core.atomic_files import FULL
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
+from tlx.reporting import screen
 from tlx.runs import stopwatch
+
+# They are answered at once, or by a line that a shell reads.
+AT_ONCE = {"-h", "--help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     output_streams.use()
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
+    with screen.of_whole_lines() if AT_ONCE & set(arguments) else screen.live():
+        return _answered(arguments, argv)
+
+
+def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
     began = time.perf_counter() - (stopwatch.process_age() if argv is None else 0.0)
     try:
@@ -51,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 1)
     finally:
         if argv is None:
+            gc.freeze()  # torch's modules are a second's work for the last collection, which finds nothing
             # All is written. An interruption while libraries clean up ends the process, without their tracebacks; what
             # is registered last runs first.
             for number in (signal.SIGINT, signal.SIGTERM):

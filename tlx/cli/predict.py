@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.config.schema import DEVICES
+from tlx.core.activity import State, doing, importing
 from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated
@@ -22,6 +23,7 @@ from tlx.core.output_streams import shows_all
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
 from tlx.datasets.image_paths import SHOWN, find, none_of_them
 from tlx.inference.prediction_gallery import Gallery
+from tlx.reporting.text_table import duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     Writer = Callable[[Prediction, Tensor | None], None]
-RATE = 5.0  # a second, how often the progress is written
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -91,10 +92,12 @@ def predict(
     requested = {form: target for form, target in (targets or {}).items() if target is not None}
     _check(requested, top, batch_size, device)
     left_out: list[Path] = []
-    files = list(find(paths, left_out))
-    from tlx.inference.predictor import load
-
-    model = load(run, device)
+    with doing("looking for images"):
+        files = list(find(paths, left_out))
+    with importing("torch"):
+        from tlx.inference.predictor import load
+    with doing("opening the model"):
+        model = load(run, device)
     if emulated(model.precision, model.device):
         slow = f"the model computes in bf16, as it was measured: {EMULATED}; tlx export writes it in fp32"
         print(f"warning: {slow}", file=sys.stderr)
@@ -109,18 +112,25 @@ def predict(
             else:
                 write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
         write = write or [_TableRows(sys.stdout, model.classes, k)]
-        to_files = requested and "-" not in requested.values()
-        progress = within.enter_context(_Progress(len(files), shown=bool(to_files) or not sys.stdout.isatty()))
+
+        def now() -> State:
+            rate = done / (time.perf_counter() - began)
+            left = [f"{duration((len(files) - done) / rate)} left", f"{rate:.0f} images/s"] if done else []
+            return State([f"{done:,} of {len(files):,} images", *left], done / len(files))
+
+        within.enter_context(doing(now))
         for prediction, view in model.with_views(files, batch_size):
             done, failed = done + 1, failed + bool(prediction.error)
             for rows in write:
                 rows(prediction, view)
-            progress.at(done)
     took = time.perf_counter() - began
     unread = f", {failed} could not be read" if failed else ""
     if left_out:
         print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
     print(f"{done} images, {done / took:.0f} images/s{unread}", file=sys.stderr)
+    for target in requested.values():
+        if target != "-":
+            print(f"written: {target}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -138,31 +148,6 @@ def _check(requested: dict[str, str], top: int | None, batch_size: int | None, d
             raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
     if list(requested.values()).count("-") > 1:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them a file")
-
-
-class _Progress:
-    """How far it is: a line on the terminal that is written over; nothing elsewhere, nor beside rows that show it."""
-
-    def __init__(self, total: int, *, shown: bool) -> None:
-        self.total, self.shown = total, shown and sys.stderr.isatty()
-        self.began = self.last = time.perf_counter()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write("")
-
-    def at(self, done: int) -> None:
-        """So many images are done."""
-        now = time.perf_counter()
-        if now - self.last >= 1 / RATE:
-            self.last = now
-            self._write(f"{done:,} of {self.total:,} images, {done / (now - self.began):.0f} images/s")
-
-    def _write(self, line: str) -> None:
-        if self.shown:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 class _TableRows:

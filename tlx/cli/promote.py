@@ -12,6 +12,7 @@ from pathlib import Path
 from tlx.cli import sync
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
+from tlx.core.activity import doing
 from tlx.core.errors import RequestError
 from tlx.inference.run_folder import model_folder
 from tlx.reporting.log_lines import lines
@@ -60,7 +61,7 @@ def promote(run: str, name: str, overrides: Sequence[str] = (), output: str = "o
         raise RequestError(f"{run}: {why}; only a finished run is promoted")
     settings = sync.settings_of(folder, sync.typed_places(overrides, "promote"), default=True)
     settings.model, settings.register = True, name
-    with lines(quiet=True):
+    with lines(quiet=True), doing("sending the model to MLflow"):
         sent = sync.send(folder, settings, Path(output).expanduser().absolute())
     if sent.missing:
         print(f"{near(folder)}: not registered: {sent.missing}", file=sys.stderr)

@@ -13,6 +13,7 @@ from contextlib import closing
 
 from tlx.cli.next_command import show_use
 from tlx.cli.subcommand import Subcommand
+from tlx.core.activity import doing, importing
 from tlx.core.errors import RequestError, said
 
 
@@ -56,9 +57,11 @@ def search_for(overrides: Sequence[str], trials: int, config_dir: str | None = N
         raise RequestError("search: needs the package optuna; pip install 'tlx-transfer[search]'")
     if trials < 1:
         raise RequestError(f"--trials {trials}: must be at least 1")
-    from tlx.search.hyperparameter_search import Search
+    with importing("optuna"):
+        from tlx.search.hyperparameter_search import Search
 
-    search = Search(overrides, trials, config_dir)
+    with doing("composing the trials"):
+        search = Search(overrides, trials, config_dir)
     with closing(search.study):
         try:
             failed = search.run()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
+from tlx.core.activity import State, doing
 from tlx.core.errors import printable
 from tlx.inference.export import tested_files
 from tlx.inference.run_folder import model_folder
@@ -55,12 +56,14 @@ def serve(run: str, port: int | None = None) -> int:
     words = [sys.executable, "-X", "utf8", "-P", "-c", START, str(PACKAGE.parent), str(model), str(chosen)]
     try:
         with LocalServer(words, chosen) as server:
-            server.wait_until_it_answers("/ping")
+            with doing("starting the server"):
+                server.wait_until_it_answers("/ping")
             image = next((file for file in tested_files(model.parent) if file.is_file()), Path("photo.jpg"))
             print(f"serving {near(run)} on {server.address}; a request with an image file:")
             print(curl(server.address, printable(near(image))))
             print("Ctrl-C ends it", flush=True)
-            server.wait()
+            with doing(lambda: State(())):  # what it says stays on the screen
+                server.wait()
     except KeyboardInterrupt:
         print("\nthe server has ended", file=sys.stderr)
     return 0

@@ -21,9 +21,11 @@ from tlx.cli.subcommand import Subcommand
 from tlx.comparison import comparison
 from tlx.config.schema import Tracking
 from tlx.core import folder_lock
+from tlx.core.activity import doing
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, said
 from tlx.reporting.log_lines import lines
+from tlx.reporting.text_table import near
 from tlx.runs.run_reader import content, is_run
 from tlx.sweeps import sweep_manifest, sweep_summary
 from tlx.sweeps.named_runs import runs_named, sweep_named
@@ -91,7 +93,7 @@ def sync(runs: Sequence[str], output: str) -> int:
     failed = False
     for place in places:
         try:
-            with lines():
+            with lines(), doing(f"sending {near(place)} to MLflow"):
                 sent = send(place, settings_of(place, typed), folder)
         except RequestError as error:
             if not every:

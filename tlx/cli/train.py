@@ -5,6 +5,7 @@ import argparse
 from omegaconf import OmegaConf
 
 from tlx.cli.run_options import help_text, refuse_stray_words, run_options
+from tlx.core.activity import doing
 from tlx.core.errors import RequestError, nearest, shown
 from tlx.runs.request import is_sweep, run_single
 
@@ -68,7 +69,7 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
 
     node = None if multirun else compose(overrides, config_dir)
     if node is None or is_sweep(node):
-        with lines(quiet=True):
+        with lines(quiet=True), doing("composing the jobs"):
             planned = plan(overrides, config_dir)[0]
         requested = [(job.config, job.typed) for job in planned]
     else:
@@ -79,7 +80,7 @@ def _preview(overrides: list[str], config_dir: str | None, multirun: bool) -> in
         if planned:
             job = " ".join(planned[number].overrides)
             print(f"{'' if number == 0 else chr(10)}job {number + 1} of {len(planned)}: {job}")
-        with lines(quiet=True):
+        with lines(quiet=True), doing("making the plan"):
             preview = dry_run.preview(config, typed)
         print("\n".join(preview))
     return 0

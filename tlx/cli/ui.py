@@ -9,6 +9,7 @@ from pathlib import Path
 from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.config import tracking_uri
+from tlx.core.activity import State, doing
 from tlx.core.errors import RequestError, shown
 from tlx.reporting.text_table import near
 from tlx.tracking.local_server import HOST, LocalServer, port_to_use
@@ -62,15 +63,17 @@ def ui(output: str, port: int | None = None, *, browser: bool = True) -> int:
     words += ["--host", HOST, "--port", str(chosen), "--workers", "1"]
     try:
         with LocalServer(words, chosen, {"MLFLOW_DISABLE_TELEMETRY": "true"}) as server:
-            server.wait_until_it_answers("/health")
-            views = {name: server.address + path for name, path in prepared_views(database).items()}
+            with doing("starting MLflow's server"):
+                server.wait_until_it_answers("/health")
+                views = {name: server.address + path for name, path in prepared_views(database).items()}
             print(f"MLflow on {near(database)}: {server.address}")
             for name, view in views.items():
                 print(f"the runs of {name} with their accuracies: {view}")
             print("Ctrl-C ends it", flush=True)
             if browser and _has_screen():
                 webbrowser.open(next(iter(views.values()), server.address))
-            server.wait()
+            with doing(lambda: State(())):  # what it says stays on the screen
+                server.wait()
     except KeyboardInterrupt:
         print("\nMLflow's pages are closed; the runs stay where they are", file=sys.stderr)
     return 0

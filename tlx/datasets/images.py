@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlx.core import activity
 from tlx.core.device import free_memory
 from tlx.core.errors import reason
 from tlx.datasets.content_digests import Decoded, Seen, digest_of, seen
@@ -259,14 +260,21 @@ def read_all(
     if total > 5_000:
         log.info("reading %s images", f"{total:,}")
 
+    read = list[int]()  # images, by each piece of work that is done
+
     def check(images: Images, start: int, known: Decoded | None) -> list[tuple[int, str]]:
         rows = enumerate(images.rows[start : start + CHUNK].tolist(), start)
         results = ((index, images.store.check(row, known)) for index, row in rows)
-        return [(index, why) for index, why in results if why is not None]
+        found = [(index, why) for index, why in results if why is not None]
+        read.append(len(images.rows[start : start + CHUNK]))
+        return found
+
+    def now() -> activity.State:
+        return activity.State((f"reading images, {sum(read):,} of {total:,}",), sum(read) / total if total else None)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     good, bad = {}, []
-    with ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
+    with activity.doing(now), ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
         pending = {
             name: [
                 threads.submit(check, images, start, decoded if decode is None or name in decode else None)

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor, nn
 
+from tlx.core import activity
 from tlx.core.device import device_name, free_bytes
 from tlx.distributed import process_group
 from tlx.features.batches import Kept, Pixels, Rows, Through
@@ -26,6 +27,7 @@ from tlx.features.feature_rows import Known, Mapped, Outline, Task, outline
 from tlx.features.frozen_forward import Forward, recipe
 from tlx.features.sharded_features import made_together
 from tlx.features.weight_fingerprint import fingerprint
+from tlx.reporting.text_table import duration
 
 FORMAT = 4  # of the rows that are kept across runs: one more for every change of what a forward pass computes
 
@@ -47,7 +49,6 @@ class Features:
         architecture: what the network is built from, for keys: its printed form does not say all of it (a transformer's
             number of heads).
         say: takes one line about what happens.
-        doing: takes a line about what is being computed, again and again while it is.
         served: how many `rows` were cached, and how many of these were `read` from files of earlier runs.
     """
 
@@ -63,7 +64,6 @@ class Features:
     about: Mapping[str, str] = field(default_factory=dict)
     architecture: str = ""
     say: Callable[[str], None] = lambda line: None
-    doing: Callable[[str], None] = lambda line: None
     seconds: float = 0.0
     served: Counter[str] = field(default_factory=Counter)
     _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
@@ -193,8 +193,12 @@ class Features:
         def step(rows: int) -> None:
             nonlocal done
             done += rows
+
+        def now() -> activity.State:
             rate = done / (time.perf_counter() - began)
-            self.doing(f"features: {wanted.title}, {done:,} of {wanted.rows:,} images, {rate:.0f} images/s")
+            left = [f"{duration((wanted.rows - done) / rate)} left", f"{rate:.0f} images/s"] if done else []
+            said = f"features: {wanted.title}, {done:,} of {wanted.rows:,} images"
+            return activity.State([said, *left], done / wanted.rows)
 
         where = None if wanted.place == FILES else self._device(wanted.place)
         store = self.store if wanted.namespace else None
@@ -202,22 +206,21 @@ class Features:
         about = {**self.about, "stage": wanted.stage, "format": shape.format, "size": size}
         made, found = list[Tensor | Mapped](), list[Known]()
         try:
-            for view in range(wanted.views):
-                task = Task(pixels, view, shape, partial(self._computed, net, chain, pixels), step)
-                rows, known = made_together(task, store, wanted.namespace, about, where)
-                if rows is None:
-                    self.say(f"{what}: do not fit in {mib(wanted.free)}, computed as needed")
-                    return None
-                made.append(rows)
-                found.append(known)
+            with activity.doing(now):
+                for view in range(wanted.views):
+                    task = Task(pixels, view, shape, partial(self._computed, net, chain, pixels), step)
+                    rows, known = made_together(task, store, wanted.namespace, about, where)
+                    if rows is None:
+                        self.say(f"{what}: do not fit in {mib(wanted.free)}, computed as needed")
+                        return None
+                    made.append(rows)
+                    found.append(known)
         except torch.OutOfMemoryError:
             if where is None or process_group.count() > 1:
                 raise
             made.clear()  # somebody else has taken it meanwhile
             self.say(f"{what}: the memory that was free is taken, computed as needed")
             return None
-        finally:
-            self.doing("")
         self.served.update(rows=wanted.rows, read=sum(known.earlier for known in found))
         took = time.perf_counter() - began
         self.seconds = before + took  # those of the cuts below are within

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.core import csv_cells
+from tlx.core.activity import doing, importing
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, nearest
 from tlx.datasets.image_decoding import UnreadableImage, decode
@@ -46,17 +47,19 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
     """
     home, target = _checked(run, form, to)
     files = list(find(images))
-    from tlx.inference import exporters
-    from tlx.inference.predictor import load
-
-    model = load(run, "cpu")
-    views, what = pictures(model.preprocessing, files, home)
+    with importing("torch"):
+        from tlx.inference import exporters
+        from tlx.inference.predictor import load
+    with doing("opening the model"):
+        model = load(run, "cpu")
+        views, what = pictures(model.preprocessing, files, home)
     print(f"writing {target}, then comparing it on {what}", file=sys.stderr)
-    reference = exporters.answers(exporters.saved(model), views)
     graph = form != "state_dict"
-    beside = [_beside_measured(model, reference, views)] if graph and model.precision != "fp32" else []
+    with doing(f"computing {len(views)} images with the saved model"):
+        reference = exporters.answers(exporters.saved(model), views)
+        beside = [_beside_measured(model, reference, views)] if graph and model.precision != "fp32" else []
     facts = about(model, home)
-    with atomic(target) as path:
+    with atomic(target) as path, doing(f"writing {target.name} and comparing it"):
         if not graph:
             del facts["input"], facts["outputs"]
             facts["normalisation"] = "not in the weights: apply the mean and std of preprocessing to pixels in 0..1"

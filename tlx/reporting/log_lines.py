@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tlx.reporting.line_width import width
+
 log = logging.getLogger("tlx")
 
 
@@ -14,22 +16,15 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "detail", False) and os.environ.get("HYDRA_FULL_ERROR") != "1":
             return
         warning = "warning: " if record.levelno >= logging.WARNING else ""
-        self._say(warning + record.getMessage())
-
-    @contextmanager
-    def through(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Lines go to `say` while the block lasts."""
-        before, self._say = self._say, say
-        try:
-            yield
-        finally:
-            self._say = before
+        line, most = warning + record.getMessage(), width(sys.stderr)
+        # A row of figures has a function that makes it as wide as the terminal.
+        fitting: Callable[[int], str] | None = getattr(record, "fitting", None)
+        print(line if fitting is None or most is None else fitting(most), file=sys.stderr, flush=True)
 
 
 HANDLER = _Lines()

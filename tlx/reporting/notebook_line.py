@@ -3,9 +3,10 @@
 import html
 import sys
 import threading
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
+
+from tlx.core import activity
 
 EVERY = 0.5  # seconds between two looks
 
@@ -18,15 +19,9 @@ def in_notebook() -> bool:
 
 
 class NotebookLine:
-    """What `LiveLine` is on a terminal, as an HTML progress bar; it needs no widgets.
+    """What `rich_console.LiveLines` is on a terminal, as an HTML progress bar; it needs no widgets."""
 
-    `now`: what to say, and which share is done (0..1), None where that is not known; called by another thread.
-    """
-
-    shown = True
-
-    def __init__(self, now: Callable[[], tuple[str, float | None]]) -> None:
-        self.now = now
+    def __init__(self) -> None:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._handle: Any = None
@@ -45,16 +40,13 @@ class NotebookLine:
         self._thread.join()
         self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        print(line, file=sys.stderr, flush=True)
-
     def _renew(self) -> None:
         while not self._done.wait(EVERY):
             self._handle.update(self._rendered(), raw=True)
 
     def _rendered(self) -> dict[str, str]:
-        text, done = self.now()
+        (facts, done, _), _ = activity.current()
+        text = "  ".join((*activity.current_whole().facts, *facts))
         value = "" if done is None else f' value="{done:.4f}"'
         bar = f'<progress max="1"{value} style="width: 12em; vertical-align: middle"></progress>'
         return {"text/plain": text, "text/html": f"{bar} <code>{html.escape(text)}</code>"}

@@ -1,7 +1,7 @@
 """What a person sees: the plan before a run, where it stands while it goes on, and what it found.
 
-Progress goes to stderr: on a terminal a live line that reads the trainer's `Progress` a few times a second (the trainer
-knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
+Progress goes to stderr: on a terminal a live line (`screen`) that reads the trainer's `Progress` a few times a second
+(the trainer knows nothing of it), elsewhere one plain line an epoch. Results go to stdout.
 """
 
 import logging
@@ -10,28 +10,30 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from tlx.core import activity
 from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
 from tlx.core.metric import of_summary
-from tlx.reporting import rich_console
+from tlx.reporting.line_width import cells
 from tlx.reporting.log_lines import HANDLER, lines
-from tlx.reporting.notebook_line import NotebookLine, in_notebook
+from tlx.reporting.screen import live
 from tlx.reporting.text_table import aligned, duration, near
 
 LONG = 3  # so many frozen stages in a row are one line of the plan
 SHOWN = 0.01  # of a run's time, from which a part of it is named
 MOST = 20  # classes in the closing table
+LEAST = ("rate", "lr", "train_loss", "seconds", *RULES[2:], "phase", "val_loss")  # of an epoch: what is left out first
 log = logging.getLogger("tlx")
 
 
 class Progress(Protocol):
     """Where a run stands: plain values that are read from another thread."""
 
-    doing: str  # between epochs, in words
     batch: int
     batches: int
     loss: Any  # number or 0-d tensor, nats
@@ -96,16 +98,15 @@ class Display:
 
     def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
         self.progress, self.summary, self.plan = progress, summary, plan
-        self._live = NotebookLine(self._now) if in_notebook() else rich_console.LiveLine(self._now)
         self._within = ExitStack()
 
     def __enter__(self) -> "Display":
         self._within.enter_context(lines())
-        self._within.enter_context(HANDLER.through(self.say))
+        if HANDLER.level == logging.INFO:
+            self._within.enter_context(live())
+        self._within.enter_context(activity.doing(self.now))
         for line in (*opening(self.summary), *(line for phase in self.plan for line in plan_lines(phase))):
             log.info("%s", line)
-        if self._live.shown and HANDLER.level == logging.INFO:
-            self._within.enter_context(self._live)
         return self
 
     def __exit__(
@@ -115,32 +116,22 @@ class Display:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a finished epoch."""
-        log.info("%s", epoch_line(row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"]))
+        line = partial(epoch_line, row, self.progress.epochs, best=self.progress.best_epoch == row["epoch"])
+        log.info("%s", line(), extra={"fitting": line})
 
-    def say(self, line: str) -> None:
-        """A line that stays, above the live one; never wrapped where it is not a terminal."""
-        if self._live.shown:
-            self._live.say(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def _now(self) -> tuple[str, float | None]:
-        """What the live line says: what is going on, how far, how good, how fast, how long still; and the share done,
-        None where that is not known."""
+    def now(self) -> activity.State:
+        """What is going on, how long still, how good, how fast; and the share done, None where that is not known."""
         now = self.progress
-        if now.doing:
-            return now.doing, None
         if not now.batches or now.epoch >= now.epochs:
-            return "measuring …" if now.epochs and now.epoch >= now.epochs else "preparing …", None
+            return activity.State(("measuring" if now.epochs and now.epoch >= now.epochs else "preparing",))
         loss = float(now.loss)
-        facts = [
-            f"{now.phase}: epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}, batch {now.batch} of {now.batches}"
-        ]
-        facts += [f"loss {loss:.4f}"] if not math.isnan(loss) else []
-        facts += [f"val_accuracy {now.val_accuracy:.1%}"] if not math.isnan(now.val_accuracy) else []
-        facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
+        facts = [f"{now.phase}: epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}"]
         facts += [f"{duration(now.eta)} left"] if not math.isnan(now.eta) else []
-        return "  ".join(facts), min((now.epoch + now.batch / now.batches) / now.epochs, 1.0)
+        facts += [f"val_accuracy {now.val_accuracy:.1%}"] if not math.isnan(now.val_accuracy) else []
+        facts += [f"batch {now.batch} of {now.batches}"]
+        facts += [f"loss {loss:.4f}"] if not math.isnan(loss) else []
+        facts += [f"{now.images_per_second:.0f} images/s"] if not math.isnan(now.images_per_second) else []
+        return activity.State(facts, min((now.epoch + now.batch / now.batches) / now.epochs, 1.0), now.eta)
 
 
 def opening(summary: Found) -> Iterator[str]:
@@ -198,20 +189,32 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
     return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int | None = None, *, best: bool = False) -> str:
-    """An epoch in one line; `best` marks the best one so far by the figure that chooses."""
+def epoch_line(
+    row: Mapping[str, Any], epochs: int | None = None, most: int | None = None, *, best: bool = False
+) -> str:
+    """An epoch in one line; `best` marks the best one so far by the figure that chooses.
+
+    `most`: cells that there are; what matters least is left out, and is in `metrics.jsonl`.
+    """
     of = f"/{epochs}" if epochs else ""
-    facts = [
-        f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
-        f"{row['phase']}",
-        f"train_loss {row['train_loss']:.4f}",
-        *([f"val_loss {row['val_loss']:.4f}", f"val_accuracy {row['val_accuracy']:6.1%}"] if "val_loss" in row else []),
-        *(f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row),
-        f"lr {_lr(row['lr'])}",
-        f"{row['images_per_second']:.0f} images/s",
-        f"{row['seconds']:.1f} s",
-    ]
-    return "  ".join(facts) + ("  best" if best else "")
+    facts = {
+        "epoch": f"epoch {row['epoch']:>{len(str(epochs or ''))}}{of}",
+        "phase": f"{row['phase']}",
+        "train_loss": f"train_loss {row['train_loss']:.4f}",
+    }
+    if "val_loss" in row:
+        facts |= {
+            "val_loss": f"val_loss {row['val_loss']:.4f}",
+            "val_accuracy": f"val_accuracy {row['val_accuracy']:6.1%}",
+        }
+    facts |= {name: f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row}
+    facts |= {"lr": f"lr {_lr(row['lr'])}", "rate": f"{row['images_per_second']:.0f} images/s"}
+    facts |= {"seconds": f"{row['seconds']:.1f} s", **({"best": "best"} if best else {})}
+    for name in LEAST:
+        if most is None or cells("  ".join(facts.values())) <= most:
+            break
+        facts.pop(name, None)
+    return "  ".join(facts.values())
 
 
 def closing(summary: Found, file: Any = None) -> None:
@@ -224,7 +227,10 @@ def closing(summary: Found, file: Any = None) -> None:
         figures = [f"{of[key]:.3f}" if of["images"] else "-" for key in ("precision", "recall", "f1")]
         classes.append((printable(name), f"{of['images']:.0f}", *figures))
     note = f"the {MOST} classes of {len(ranked)} with the lowest F1" if len(ranked) > MOST else ""
-    if rich_console.tables(facts, classes, note, file or sys.stdout):
+    if (file or sys.stdout).isatty():
+        from tlx.reporting.rich_console import tables
+
+        tables(facts, classes, note, file or sys.stdout)
         return
     lines = aligned(facts, left=2)
     if len(classes) > 1:

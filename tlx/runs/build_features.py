@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tlx.core.device import reader_processes
@@ -20,13 +19,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
-def features_of(
-    job: Job, before: "Features | None" = None, doing: Callable[[str], None] = lambda line: None
-) -> "Features":
+def features_of(job: Job, before: "Features | None" = None) -> "Features":
     """The rows of a job's images, as they are and behind its frozen stages.
 
-    `before`: the run's own, if it has some; both use the same files, and one count of what was read. `doing`: takes a
-    line about what is being computed, again and again while it is.
+    `before`: the run's own, if it has some; both use the same files, and one count of what was read.
     """
     from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
@@ -52,7 +48,6 @@ def features_of(
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,
-        doing=doing,
     )
 
 

@@ -109,6 +109,7 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
     run_folder(run)
     config = composed(overrides, config_dir)
+    from tlx.core.activity import doing, importing
     from tlx.core.device import device_name, use_precision, use_threads
     from tlx.datasets.content_digests import Decoded
     from tlx.datasets.image_decoding import allow
@@ -116,14 +117,17 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
     from tlx.runs.prepare import found
 
     allow(config.runtime.max_pixels)
-    parts = found(config, fewest=1)
-    use_threads(config.runtime.threads)
-    import torch
+    with doing("reading the data"):
+        parts = found(config, fewest=1)
+    with importing("torch"):
+        use_threads(config.runtime.threads)
+        import torch
 
-    from tlx.inference.predictor import load
-    from tlx.training.metrics import scores
+        from tlx.inference.predictor import load
+        from tlx.training.metrics import scores
 
-    model = load(run, config.runtime.device)
+    with doing("opening the model"):
+        model = load(run, config.runtime.device)
     use_precision(model.precision)
     position = _positions(parts.classes, model.classes)
     trained_on: Mapping[str, Any] = model.description.get("data", {})

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from tlx.core.activity import doing
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
@@ -26,7 +27,8 @@ def look(record: Record, job: Job, features: "Features", when: str, clock: Clock
     from tlx.training.evaluation import logits
     from tlx.training.metrics import scores
 
-    with clock.part("evaluation"):
+    when_said = "" if when == "after" else f", {when} training" if when == "before" else f", after {when}"
+    with clock.part("evaluation"), doing(f"measuring the test set{when_said}"):
         cut = next(iter(job.plans.values())).cut
         rows = features.rows(job.net, cut, "test")
         result = scores(logits(job.net[cut:], rows, job.precision), rows.y, job.data.classes)

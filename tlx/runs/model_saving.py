@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tlx.config.schema import Backbone, Head
+from tlx.core.activity import doing
 from tlx.core.errors import Diverged
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
@@ -71,8 +72,9 @@ def interrupted(record: Record, job: Job, state: "TrainState") -> str:
     try:
         # Without a best epoch the checkpoint's tensors are not all there yet.
         if state.best_epoch and state.best and not measured and _epoch(record) != state.best_epoch:
-            restore(job.net, state.best)
-            save(record, job, state)
+            with doing("saving the model of the best epoch"):
+                restore(job.net, state.best)
+                save(record, job, state)
         if any(row["epoch"] == state.best_epoch for row in record.rows):
             record.best(state.best_epoch)
         record.flush()

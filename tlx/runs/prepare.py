@@ -11,6 +11,7 @@ from tlx.config.identity import identity
 from tlx.config.instantiate import component
 from tlx.config.schema import Backbone, Config, Phase
 from tlx.config.unread_keys import Typed
+from tlx.core.activity import doing, importing
 from tlx.core.device import device_of, precision_of, use_precision, use_threads
 from tlx.core.errors import RequestError, reason
 from tlx.datasets.content_digests import Decoded
@@ -67,7 +68,7 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
     """
     pretrained = config.source.dataset is None
     allow(config.runtime.max_pixels)
-    with clock.part("data"):
+    with clock.part("data"), doing("reading the data"):
         # A folder that is given is looked at before weights are fetched; weights are looked for before data is fetched.
         given = config.dataset.reader.get("root") is not None
         parts = found(config) if given else None
@@ -80,9 +81,10 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         span = scale(data, config.dataset.range)
         if span is None and typed and typed.strict:  # `scale` has warned
             _warn(typed, {f"{prefix}dataset.range": "no image has more than 8 bits; leave it out"})
-    import torch
+    with importing("torch"):
+        import torch
 
-    from tlx.training.phase_length import lengthened
+        from tlx.training.phase_length import lengthened
 
     use_threads(config.runtime.threads)
     torch.set_num_threads(process_group.share_of_threads(torch.get_num_threads()))
@@ -90,7 +92,7 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
     precision = "fp32" if config.features.mode == "exact" else precision_of(config.runtime.precision, device)
     use_precision(precision)
     backbone = config.backbone if pretrained else dataclasses.replace(config.backbone, weights="none")
-    with clock.part("network"):
+    with clock.part("network"), doing("building the network"):
         net, preprocessing = network(config, backbone, len(data.classes), device)
         preprocessing = dataclasses.replace(preprocessing, range=span)
         components.try_out(config, preprocessing.input_size)
@@ -173,7 +175,8 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
     """
     import torch
 
-    from tlx.backbones import factories
+    with importing("torchvision"):
+        from tlx.backbones import factories
 
     net, preprocessing = factories.build(
         backbone, config.head, classes, seed=config.seed, offline=config.runtime.offline

@@ -18,6 +18,7 @@ from tlx.config.identity import from_tree
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import Typed
 from tlx.core import folder_lock
+from tlx.core.activity import doing
 from tlx.core.atomic_files import unwritable
 from tlx.core.device import EMULATED, device_name, emulated
 from tlx.core.errors import Diverged, RequestError
@@ -26,6 +27,7 @@ from tlx.datasets.exact_copies import copies
 from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
+from tlx.reporting.screen import live
 from tlx.runs import model_saving, refit, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
@@ -87,8 +89,10 @@ def run(
     record.summary.requested = typed.requested() if typed else {}
     name, said = name or _name(folder), typed if writes else None
     to_others = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
+    quiet = part.quiet or not writes
     with (
-        lines(quiet=part.quiet or not writes),
+        contextlib.nullcontext() if quiet else live("preparing the run"),
+        lines(quiet=quiet),
         record.ending(name),
         launch.together(config.runtime, "tlx.runs.run:follow", to_others, partial(_advice, record, command)),
     ):
@@ -121,7 +125,7 @@ def _prepared(config: Config, clock: Clock, job: Job | None, typed: Typed | None
             job = prepare(config, clock, typed)
             if launch.writes() and emulated(job.precision, job.device):
                 log.warning("runtime.precision=bf16: %s; use runtime.precision=auto", EMULATED)
-        with clock.part("network"):
+        with clock.part("network"), doing("trying out whether the model can be saved"):
             model_saving.try_out(job)
     return job
 
@@ -156,9 +160,9 @@ def _start(
     before = process_group.agreed(claimed)
     epochs = sum(phase.epochs or 0 for phase in job.phases.values())
     progress = Progress(TrainState(epochs=epochs, choose_by=config.evaluation.choose_by))
-    features = features_of(job, doing=progress.say)
+    features = features_of(job)
     clock.counted("features", lambda: features.seconds)
-    with clock.part("tracking"):
+    with clock.part("tracking"), doing("making the run's folder"):
         record.open(name, config, job.plan, job.data, known, before, features.served)
     record.folder = record.summary.folder = Path(process_group.agreed(str(record.folder)))
     untrained = refit.start(job)
@@ -186,10 +190,11 @@ def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> t
     from tlx.inference import predictor
 
     record, config = run.record, learned.config
-    with run.clock.part("saving"):
+    with run.clock.part("saving"), doing("saving the model"):
         with process_group.first():
             model_saving.save(record, learned, run.state)
-        model = predictor.load(record.folder, str(learned.device))
+        with doing("opening the saved model"):
+            model = predictor.load(record.folder, str(learned.device))
     scores = look(record, *as_saved(learned, model, run.features), "after", run.clock)
     model_saving.describe(record, scores, len(learned.data.test))
     if config.evaluation.after_each_phase and lost is None and not config.training.refit:
@@ -203,7 +208,7 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
     if lost is None and (line := not_converged(record.rows, learned.phases, smoothing, len(data.classes))):
         record.summary.not_converged = line
         log.info("%s", line)
-    with run.clock.part("pictures"):
+    with run.clock.part("pictures"), doing("drawing and predicting samples"):
         draw_samples(record, learned, model)
     record.close(scores, data.test, run.state, "finished" if lost is None else "diverged")
 

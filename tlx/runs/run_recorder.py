@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from tlx.config.schema import Config
+from tlx.core.activity import doing
 from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
 from tlx.core.errors import Diverged, Pruned, RequestError, shown, unicode
@@ -202,9 +203,9 @@ class Record:
         summary = self.summary
         self.best(state.best_epoch)
         summary.images_per_second = len(self.rows) / sum(1 / float(row["images_per_second"]) for row in self.rows)
-        with self.clock.part("pictures"):
+        with self.clock.part("pictures"), doing("drawing the pictures"):
             run_pictures.draw(summary, self.rows, scores, images)
-        with self.clock.part("tracking"):
+        with self.clock.part("tracking"), doing("waiting for MLflow"):
             summary.mlflow_run_id = self.tracker.run_id
         summary.status, summary.seconds = status, self.clock.total()
         self._write_summary()
@@ -246,8 +247,9 @@ class Record:
             with contextlib.suppress(KeyboardInterrupt):
                 if not self.opened and self.within_sweep and not killed:
                     self.tracked.start(self.summary, name)
-                self._ended()
-                self.tracked.finish(self.summary.error)
+                with doing("waiting until MLflow has everything"):
+                    self._ended()
+                    self.tracked.finish(self.summary.error)
                 if self.opened and (pruned or diverged):  # nobody goes on with it
                     self._through()
             # A request that could not be carried out leaves nothing behind, but for a sweep's job.
@@ -255,7 +257,7 @@ class Record:
             raise
         else:
             try:
-                with self.clock.part("tracking"):
+                with self.clock.part("tracking"), doing("waiting until MLflow has everything"):
                     self.tracked.finish(self.summary.error)
                 self._waited()
                 # Last: a run without a checkpoint is one that is through, in MLflow too.

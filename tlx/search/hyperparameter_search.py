@@ -12,6 +12,7 @@ from typing import Any
 from tlx.config.command_line import command
 from tlx.config.identity import key, results
 from tlx.config.unread_keys import refuse
+from tlx.core import activity
 from tlx.core.atomic_files import unwritable
 from tlx.core.choose_by import score, shown
 from tlx.core.errors import Diverged, Pruned, RequestError, said
@@ -23,6 +24,7 @@ from tlx.search import search_space, trial_report
 from tlx.search.optuna_study import FILE, Study, Trial
 from tlx.sweeps import sweep, sweep_manifest, sweep_summary
 from tlx.sweeps.sweep_plan import Planned, single
+from tlx.sweeps.sweep_progress import SweepProgress
 from tlx.tracking import tracker
 
 THROUGH = ("finished", "pruned")
@@ -71,12 +73,13 @@ class Search:
         Raises:
             RequestError: a trial's, where none has worked so far.
         """
-        failures = 0
+        failures, progress = 0, SweepProgress("trial", self.trials)
         while (trial := self.study.next(self.trials)) is not None:
             through = sum(one.status in THROUGH for one in self.study.found())
             head = f"trial {trial.number} ({through} of {self.trials} are through)"
             print(f"\n{head}: {trial.planned.name}", file=sys.stderr)
-            with trial.within:
+            later = ["trial"] * (self.trials - through - 1)
+            with trial.within, activity.whole(progress.now), progress.job(through, "trial", later):
                 error = self._trial(trial)
             failures = failures + 1 if error else 0
             if isinstance(error, RequestError) and not through:

@@ -17,12 +17,14 @@ from tlx.config import multirun, tracking_uri
 from tlx.config.hydra_launchers import Lost, reachable
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import refuse
+from tlx.core import activity
 from tlx.core.atomic_files import unwritable
 from tlx.core.errors import RequestError, said
 from tlx.datasets.splits import Parts, split, unread
 from tlx.runs.output_layout import new_folder
 from tlx.sweeps import sweep_job, sweep_manifest
 from tlx.sweeps.sweep_plan import Planned, all_differ
+from tlx.sweeps.sweep_progress import JobsBeside, SweepProgress, kind
 from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
 from tlx.tracking.network_disk import fit_for_many
@@ -46,7 +48,8 @@ class Sweep:
             return
         inside = left[0].launcher == "basic"
         if not inside:  # other processes find the sweep's MLflow run by its key: it must be there before theirs
-            _ = self.tracker.run_id
+            with activity.doing("starting MLflow"):
+                _ = self.tracker.run_id
         job = partial(
             sweep_job.task,
             jobs={
@@ -58,8 +61,11 @@ class Sweep:
             quiet=not inside,
         )
         if inside:  # composed already
-            for j in left:
-                self.outcomes[j.key] = job(j.node, folder=self.folder / j.folder)
+            progress, kinds = SweepProgress("job", len(self.jobs)), [kind(j) for j in left]
+            with activity.whole(progress.now):
+                for i, j in enumerate(left):
+                    with progress.job(len(self.jobs) - len(left) + i, kinds[i], kinds[i + 1 :]):
+                        self.outcomes[j.key] = job(j.node, folder=self.folder / j.folder)
             return
         # One process that dies may take others along: all of them again, and then each for itself.
         lost = [j for some in self._launched(job, [left]) for j in some]
@@ -100,7 +106,8 @@ class Sweep:
                 ]
                 for j in batch
             ]
-            found = multirun.launch(typed, job, self.folder, self.config_dir)
+            with activity.doing(JobsBeside(batch, self.folder).now):
+                found = multirun.launch(typed, job, self.folder, self.config_dir)
             lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
             for j, outcome in zip(batch, found, strict=True):
                 self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
@@ -149,7 +156,8 @@ class Sweep:
     def end(self, status: str, error: str = "") -> None:
         """Ends the sweep's MLflow run; `status`: finished, failed or interrupted, `error`: why."""
         sweep_manifest.write(self.folder, {"status": status, "error": error})
-        why = self.tracker.finish()
+        with activity.doing("waiting until MLflow has everything"):
+            why = self.tracker.finish()
         if self.tracker.uri:
             sweep_manifest.write(self.folder, {"mlflow_run_id": self.tracker.run_id, "mlflow_sent": not why})
         if why:
@@ -204,6 +212,9 @@ def _try_out(jobs: Sequence[Planned]) -> None:
     """
     from tlx.core.device import device_of, precision_of
     from tlx.runs import components
+
+    with activity.importing("torch"):
+        import torch  # noqa: F401
 
     resolved = []
     for job in jobs:

@@ -15,6 +15,7 @@ from tlx.config.validation import checked
 from tlx.core import folder_lock
 from tlx.core.device import device_of, free_bytes
 from tlx.core.errors import said
+from tlx.reporting.screen import of_whole_lines
 
 
 def task(
@@ -32,13 +33,20 @@ def task(
     Hydra's launcher says.
     """
     from tlx.distributed import launch
+
+    launch.once("a sweep")
+    folder = folder or multirun.job_folder()
+    with of_whole_lines(beside=quiet):
+        return _done(node, folder, jobs[folder.name], key, beside, quiet=quiet)
+
+
+def _done(
+    node: DictConfig, folder: Path, known: Mapping[str, Any], key: str, beside: int, *, quiet: bool
+) -> dict[str, Any]:
     from tlx.reporting.run_display import closing
     from tlx.runs import run, run_state
     from tlx.sweeps import sweep_summary
 
-    launch.once("a sweep")
-    folder = folder or multirun.job_folder()
-    known = jobs[folder.name]
     head = f"job {known['number']} of {known['of']}"
     if not quiet:
         between = "\n" if known["number"] > 1 else ""

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from tlx.config import tracking_uri
 from tlx.config.command_line import command
+from tlx.core.activity import doing
 from tlx.core.errors import said
 from tlx.distributed import launch
 from tlx.reporting.log_lines import lines
+from tlx.reporting.screen import live
 from tlx.sweeps import sweep
 from tlx.sweeps.sweep_plan import plan
 
@@ -32,6 +34,7 @@ class Outcome:
     unsaid: list[str]
 
 
+@live("preparing the sweep")
 def run_sweep(overrides: list[str], config_dir: str | None = None, *, table: bool = True) -> Outcome:
     """Runs every combination of the overrides' values, as `python -m tlx -m` does; with `table` it is printed.
 
@@ -41,13 +44,16 @@ def run_sweep(overrides: list[str], config_dir: str | None = None, *, table: boo
     launch.once("a sweep")
     overrides = tracking_uri.typed(overrides)
     with lines(quiet=True):
-        jobs, folder = plan(overrides, config_dir)
-        sweep.check_data(jobs)
+        with doing("composing the jobs"):
+            jobs, folder = plan(overrides, config_dir)
+        with doing("reading the data"):
+            sweep.check_data(jobs)
     whole = sweep.open_sweep(jobs, folder, command(overrides, config_dir, multirun=True), config_dir)
     try:
         whole.launch()
         failed = whole.failed()
-        unsaid = whole.close("failed" if failed else "finished", table=table)
+        with doing("comparing the runs"):
+            unsaid = whole.close("failed" if failed else "finished", table=table)
     except KeyboardInterrupt:
         again = "; running the same command again resumes" if jobs[0].config.sweep.name is not None else ""
         print(f"{len(whole.finished())} of {len(jobs)} jobs finished, in {whole.folder}{again}", file=sys.stderr)

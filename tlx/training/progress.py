@@ -15,7 +15,6 @@ class Progress:
 
     Attributes:
         state: only read.
-        doing: what is done between epochs, in words.
         batch, batches: of the running epoch.
         loss: of the last batch, nats.
         images_per_second: in the last epoch.
@@ -23,7 +22,6 @@ class Progress:
     """
 
     state: TrainState = field(default_factory=TrainState)
-    doing: str = ""
     batch: int = 0
     batches: int = 0
     loss: Tensor | float = math.nan
@@ -62,7 +60,3 @@ class Progress:
         spent = self.state.seconds + (time.perf_counter() - self.since if running else 0.0)
         done = self.state.epoch + running
         return spent / done * max(self.state.epochs - done, 0) if done and spent else math.nan
-
-    def say(self, doing: str) -> None:
-        """What is done between epochs; "" when it is done."""
-        self.doing = doing

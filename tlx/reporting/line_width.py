@@ -1,0 +1,91 @@
+"""Text as wide as a screen is: wrapped at spaces, shortened at spaces, never in the middle of a word."""
+
+import os
+import re
+import shlex
+import unicodedata
+from collections.abc import Sequence
+from typing import IO
+
+__all__ = ["cells", "command_lines", "fitting", "shortened", "width", "wrapped"]
+NARROW = 30  # cells below which a last column goes to lines of its own
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def width(stream: IO[str] | None) -> int | None:
+    """The cells in a line of the terminal that a stream writes to; None where it is no terminal."""
+    if stream is None or not stream.isatty():
+        return None
+    if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def cells(text: str) -> int:
+    """How wide a text is on a terminal, without the signs that only change its colour."""
+    plain = _ESCAPES.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in plain)
+
+
+def wrapped(line: str, most: int) -> list[str]:
+    """A line as lines of at most `most` cells, broken at spaces; the further ones begin below its second column.
+
+    A word that is longer, as a path may be, has a line of its own.
+    """
+    if cells(line) <= most or "\x1b" in line:
+        return [line]
+    indent = len(line) - len(line.lstrip(" "))
+    hang, lines, begun = indent + 2, list[str](), " " * indent
+    if (gap := re.match(r" *\S+(?: \S+)* {2,}(?=\S)", line)) is not None and not re.search(
+        r"\S {2,}\S", line[gap.end() :]
+    ):
+        if most - cells(gap[0]) >= NARROW:
+            hang = cells(gap[0])
+        elif cells(line[gap.end() :]) > most - cells(gap[0]):
+            lines, begun, line = [gap[0].rstrip()], " " * (hang + 2), " " * (hang + 2) + line[gap.end() :]
+            hang += 2
+    empty = True
+    for word in re.findall(r"\S+ *", line.strip(" ")):
+        if not empty and cells(begun) + cells(word.rstrip()) > most:
+            lines.append(begun.rstrip())
+            begun, empty = " " * hang, True
+        begun, empty = begun + word, False
+    return [*lines, begun.rstrip()]
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or as many of its words as fit into so many cells, and three dots."""
+    if cells(text) <= most:
+        return text
+    words = text.split(" ")
+    while words and cells(" ".join(words)) > most - 2:
+        words.pop()
+    return f"{' '.join(words).rstrip(',;: ')} …" if words else ""
+
+
+def fitting(facts: Sequence[str], most: int, between: str = "  ") -> str:
+    """The facts beside each other, as far as they fit, the last ones left out first; the first one is there always."""
+    kept = list(facts)
+    while len(kept) > 1 and cells(between.join(kept)) > most:
+        kept.pop()
+    return shortened(between.join(kept), most)
+
+
+def command_lines(words: Sequence[str], most: int | None, before: str = "") -> str:
+    """A command that can be copied from the screen; where it is wider, its lines end in a backslash."""
+    line = f"{before}{shlex.join(words)}"
+    if most is None or cells(line) <= most:
+        return line
+    lines, begun = list[str](), before.rstrip(" ")
+    for word in map(shlex.quote, words):
+        if cells(begun) + cells(word) + 3 > most:
+            lines.append(begun)
+            begun = f"  {word}"
+        else:
+            begun = f"{begun} {word}" if begun else word
+    return " \\\n".join([*lines, begun])
