@@ -22,6 +22,7 @@ from tlx.config.compose import compose
 from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
+from tlx.core.stopwatch import Clock
 from tlx.datasets import content_digests, image_decoding
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.data_range import scale
@@ -31,7 +32,6 @@ from tlx.datasets.readers import image_folder
 from tlx.datasets.splits import Data, split
 from tlx.runs.evaluate_model import evaluate
 from tlx.runs.prepare import identify, prepare
-from tlx.runs.stopwatch import Clock
 
 Deep = NDArray[Any]
 ROWS = np.arange(0, 1024, dtype=np.uint16).reshape(32, 32)  # 10 bits, each value once

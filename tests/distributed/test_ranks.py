@@ -22,12 +22,12 @@ from tests.conftest import ROOT
 from tlx.cli.main import main
 from tlx.config.schema import Runtime, Training
 from tlx.core.errors import RequestError
+from tlx.core.stopwatch import Clock
 from tlx.distributed import launch, process_group
 from tlx.distributed.data_parallel import share, shared_statistics, sum_gradients
 from tlx.features.batches import Kept
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import prepare
-from tlx.runs.stopwatch import Clock
 from tlx.training import trainer
 from tlx.training.evaluation import logits
 from tlx.training.progress import Progress

@@ -24,6 +24,7 @@ from tests.conftest import ROOT
 from tests.training.test_trainer import NETWORKS, TINY, composed
 from tlx.augmentations import ShearZoom
 from tlx.core import activity
+from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import Kept, Pixels, Rows
@@ -33,7 +34,6 @@ from tlx.features.feature_rows import Mapped, Outline
 from tlx.runs.build_features import features_of
 from tlx.runs.components import written
 from tlx.runs.prepare import Job, prepare
-from tlx.runs.stopwatch import Clock
 from tlx.training import trainer
 from tlx.training.progress import Progress
 
@@ -430,7 +430,7 @@ def test_seconds_are_counted_once(tmp_path: Path) -> None:
     run = Run(tmp_path, "strategy=gradual", store=0)
     began = time.perf_counter()
     run.features.rows(run.job.net, max(plan.cut for plan in run.job.plans.values()), "train")
-    assert 0 < run.features.seconds <= time.perf_counter() - began
+    assert 0 < run.features.clock.total()["features"] <= time.perf_counter() - began
     assert len(run.said) > 1, "rows of one phase are made from those of the next"
 
 

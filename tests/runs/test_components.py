@@ -15,9 +15,9 @@ from tlx.cli.main import main
 from tlx.config.compose import compose, without_hydra
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
+from tlx.core.stopwatch import Clock
 from tlx.runs import components, run
 from tlx.runs.prepare import prepare
-from tlx.runs.stopwatch import Clock
 
 TINY = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4", "tracking=none"]
 OWN = "_target_: tests.runs.test_components"

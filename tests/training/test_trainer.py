@@ -19,12 +19,12 @@ from tlx import schedules
 from tlx.config.schema import Phase, Training
 from tlx.core.choose_by import RULES, score
 from tlx.core.errors import Diverged
+from tlx.core.stopwatch import Clock
 from tlx.features.batches import Kept, shuffled
 from tlx.features.feature_rows import Mapped, outline
 from tlx.features.weight_fingerprint import fingerprint
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import prepare
-from tlx.runs.stopwatch import Clock
 from tlx.training import phase_plan, trainer
 from tlx.training.optimizers import optimizer_for
 from tlx.training.progress import Progress

@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from tlx.cli.subcommands import subcommands
 from tlx.cli.train import run_or_show
 from tlx.config import tracking_uri
-from tlx.core import output_streams
+from tlx.core import output_streams, stopwatch
 from tlx.core.atomic_files import FULL
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
 from tlx.reporting import screen
-from tlx.runs import stopwatch
 
 # They are answered at once, or by a line that a shell reads.
 AT_ONCE = {"-h", "--help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}

@@ -70,10 +70,24 @@ def bf16_units() -> str:
     takes = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # not built in everywhere
     if takes is None or not takes():
         return ""
-    units = torch.cpu.get_capabilities()
+    units = cpu_capabilities()
     if units.get("amx_bf16", False):
         return "matrix"
     return "vector" if any(units.get(name, False) for name in _DOT_PRODUCTS) else ""
+
+
+def cpu_capabilities() -> dict[str, bool]:
+    """What the processor's vector and matrix units can do, by torch's names; before torch 2.11, of x86 alone."""
+    import torch
+
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name: value for name, value in torch.cpu.get_capabilities().items() if isinstance(value, bool)}
+    return {
+        "avx2": torch.cpu._is_avx2_supported(),
+        "avx512_f": torch.cpu._is_avx512_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+    }
 
 
 def emulated(precision: str, device: "torch.device") -> bool:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tlx.core import activity
-from tlx.core.device import device_name, free_bytes
+from tlx.core.device import cpu_capabilities, device_name, free_bytes
+from tlx.core.stopwatch import Clock
 from tlx.distributed import process_group
 from tlx.features.batches import Kept, Pixels, Rows, Through
 from tlx.features.disk_cache import Store, mib
@@ -49,6 +50,7 @@ class Features:
         architecture: what the network is built from, for keys: its printed form does not say all of it (a transformer's
             number of heads).
         say: takes one line about what happens.
+        clock: counts as `features` the time in which rows are made.
         served: how many `rows` were cached, and how many of these were `read` from files of earlier runs.
     """
 
@@ -64,7 +66,7 @@ class Features:
     about: Mapping[str, str] = field(default_factory=dict)
     architecture: str = ""
     say: Callable[[str], None] = lambda line: None
-    seconds: float = 0.0
+    clock: Clock = field(default_factory=Clock)
     served: Counter[str] = field(default_factory=Counter)
     _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
@@ -187,7 +189,7 @@ class Features:
     def _make(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Kept | None:
         """The first of the chain, cached; None where what was free is not any more."""
         wanted, shape = chain[0], self._outlines[chain[0].cut]
-        began, before = time.perf_counter(), self.seconds
+        began = time.perf_counter()
         what, done = f"features: {wanted.title}, {wanted.size}", 0
 
         def step(rows: int) -> None:
@@ -206,7 +208,7 @@ class Features:
         about = {**self.about, "stage": wanted.stage, "format": shape.format, "size": size}
         made, found = list[Tensor | Mapped](), list[Known]()
         try:
-            with activity.doing(now):
+            with self.clock.part("features"), activity.doing(now):
                 for view in range(wanted.views):
                     task = Task(pixels, view, shape, partial(self._computed, net, chain, pixels), step)
                     rows, known = made_together(task, store, wanted.namespace, about, where)
@@ -223,7 +225,6 @@ class Features:
             return None
         self.served.update(rows=wanted.rows, read=sum(known.earlier for known in found))
         took = time.perf_counter() - began
-        self.seconds = before + took  # those of the cuts below are within
         reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), wanted.rows)
         place = "" if where is not None else f": more than {mib(wanted.free)} of memory, read from files"
         self.say(f"{what}{reused}, {took:.1f} s{place}")
@@ -236,7 +237,7 @@ class Features:
         """A digest of everything that a row depends on but the image and its view."""
         chain = [c for c in self.cuts if 0 < c < cut]
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
-        units = sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True)
+        units = sorted(name for name, there in cpu_capabilities().items() if there)
         machine = [device_name(self.device), units]
         versions = [_version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]

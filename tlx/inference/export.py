@@ -152,7 +152,7 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
         "backbone": model.description["backbone"]["name"],
         "classes": list(model.classes),
         "input": {"images": f"uint8 [N, 3, {side}, {side}], RGB, 0..255, resized, not normalised"},
-        "normalisation": "inside the model: it applies the mean and std of preprocessing itself; do not apply them again",
+        "normalisation": "inside the model: it applies the mean and std itself; do not apply them again",
         "outputs": {
             "logits": f"float32 [N, {classes}]",
             "probabilities": f"float32 [N, {classes}], softmax(logits / temperature)",

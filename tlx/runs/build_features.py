@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tlx.core.device import reader_processes
+from tlx.core.stopwatch import Clock
 from tlx.runs import components
 from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlx")
 
 
-def features_of(job: Job, before: "Features | None" = None) -> "Features":
+def features_of(job: Job, before: "Features | None" = None, clock: Clock | None = None) -> "Features":
     """The rows of a job's images, as they are and behind its frozen stages.
 
-    `before`: the run's own, if it has some; both use the same files, and one count of what was read.
+    `before`: the run's own, if it has some; both use the same files and clock, and one count of what was read.
+    `clock`: counts the time in which rows are made.
     """
     from tlx.features.disk_cache import Store
     from tlx.features.feature_cache import Features
@@ -48,6 +50,7 @@ def features_of(job: Job, before: "Features | None" = None) -> "Features":
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
         say=log.info,
+        clock=before.clock if before else clock or Clock(),
     )
 
 

@@ -8,12 +8,12 @@ from tlx.backbones import pretrained_weights
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import Typed
 from tlx.core.device import EMULATED, device_of, emulated, precision_of
+from tlx.core.stopwatch import Clock
 from tlx.datasets.exact_copies import copies
 from tlx.reporting.run_display import counted, doubts, plan_lines
 from tlx.runs.build_features import features_of
 from tlx.runs.model_saving import try_out
 from tlx.runs.prepare import network, plans_of, prepare
-from tlx.runs.stopwatch import Clock
 
 if TYPE_CHECKING:
     from tlx.backbones.staged_network import Net

@@ -4,10 +4,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from tlx.core.activity import doing
+from tlx.core.stopwatch import Clock
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
-from tlx.runs.stopwatch import Clock
 
 if TYPE_CHECKING:
     from tlx.features.feature_cache import Features

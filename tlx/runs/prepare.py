@@ -14,6 +14,7 @@ from tlx.config.unread_keys import Typed
 from tlx.core.activity import doing, importing
 from tlx.core.device import device_of, precision_of, use_precision, use_threads
 from tlx.core.errors import RequestError, reason
+from tlx.core.stopwatch import Clock
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.data_range import scale
 from tlx.datasets.image_decoding import allow
@@ -22,7 +23,6 @@ from tlx.datasets.splits import unread as data_keys
 from tlx.distributed import process_group
 from tlx.runs import components
 from tlx.runs.output_layout import output
-from tlx.runs.stopwatch import Clock
 
 if TYPE_CHECKING:
     import torch

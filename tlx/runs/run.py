@@ -22,6 +22,7 @@ from tlx.core.activity import doing
 from tlx.core.atomic_files import unwritable
 from tlx.core.device import EMULATED, device_name, emulated
 from tlx.core.errors import Diverged, RequestError
+from tlx.core.stopwatch import Clock
 from tlx.core.version import __version__
 from tlx.datasets.exact_copies import copies
 from tlx.distributed import launch, process_group
@@ -37,7 +38,6 @@ from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
 from tlx.runs.started_run import StartedRun
-from tlx.runs.stopwatch import Clock
 from tlx.runs.train_phases import train_phases
 from tlx.tracking import tracker as tracking
 from tlx.training import checkpoint
@@ -160,8 +160,7 @@ def _start(
     before = process_group.agreed(claimed)
     epochs = sum(phase.epochs or 0 for phase in job.phases.values())
     progress = Progress(TrainState(epochs=epochs, choose_by=config.evaluation.choose_by))
-    features = features_of(job)
-    clock.counted("features", lambda: features.seconds)
+    features = features_of(job, clock=clock)
     with clock.part("tracking"), doing("making the run's folder"):
         record.open(name, config, job.plan, job.data, known, before, features.served)
     record.folder = record.summary.folder = Path(process_group.agreed(str(record.folder)))

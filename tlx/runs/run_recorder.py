@@ -21,13 +21,13 @@ from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
 from tlx.core.errors import Diverged, Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
+from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images
 from tlx.datasets.splits import Data
 from tlx.runs import run_pictures
 from tlx.runs.output_layout import new_folder
 from tlx.runs.run_log import RunLog
 from tlx.runs.run_summary import Summary
-from tlx.runs.stopwatch import Clock
 from tlx.runs.tracked_run import TrackedRun
 from tlx.tracking import run_facts
 from tlx.tracking.tracker import Tracker

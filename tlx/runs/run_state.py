@@ -11,10 +11,10 @@ from tlx.config import identity as identity_module
 from tlx.config.identity import from_tree, key, results
 from tlx.config.schema import Config
 from tlx.core.errors import RequestError
+from tlx.core.stopwatch import Clock
 from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job, identify, network, prepare
 from tlx.runs.run_recorder import Record
-from tlx.runs.stopwatch import Clock
 from tlx.training import checkpoint
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tlx.core.stopwatch import Clock
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
-from tlx.runs.stopwatch import Clock
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,6 @@ class Clock:
         self._part, self._since = "start", time.perf_counter()
         if whole and _began is not None:
             self._since, _began = _began, None
-        self._inner: tuple[str, Callable[[], float], float] | None = None
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -52,11 +51,6 @@ class Clock:
                     return
             yield item
 
-    def counted(self, name: str, seconds: Callable[[], float]) -> None:
-        """What `seconds` grows by is this part's, and no longer that of the part in which it happens."""
-        self._turn(self._part)
-        self._inner = name, seconds, seconds()
-
     def add(self, seconds: Mapping[str, float]) -> None:
         """What a run had spent before it was interrupted, as `total` gave it; what it does not name is `other`."""
         known = {name: spent for name, spent in seconds.items() if name in self._seconds}
@@ -74,20 +68,13 @@ class Clock:
     def _turn(self, part: str) -> None:
         """Closes the running part, and begins another."""
         now = time.perf_counter()
-        spent, self._since = now - self._since, now
-        if self._inner is not None:
-            name, seconds, before = self._inner
-            inner = min(seconds() - before, spent)
-            self._inner = name, seconds, before + inner
-            self._seconds[name] += inner
-            spent -= inner
-        self._seconds[self._part] += spent
-        self._part = part
+        self._seconds[self._part] += now - self._since
+        self._part, self._since = part, now
 
 
 @contextmanager
 def command(began: float) -> Iterator[None]:
-    """A command that began then (by time.perf_counter) is carried out in the block; its first whole run counts it."""
+    """Runs a command that began then (by time.perf_counter); the first whole run within it counts from there."""
     global _began
     _began = began
     try:
