@@ -1,12 +1,13 @@
 # `make run` and `make test` are all that is needed after a clone: they make the environment when it is missing or stale.
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 OUTPUT ?= outputs
 ARGS ?=
 PORT ?=
 STAMP := $(VENV)/.installed
 
-.PHONY: help install run test lint types sweep ui bench keys wheel clean
+.PHONY: help install run test oldest lint types sweep ui bench keys wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +26,12 @@ run: $(STAMP)  ## one run; ARGS='strategy=finetune backbone=resnet50' changes it
 
 test: $(STAMP)  ## all tests
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+oldest:  ## all tests with the oldest versions that pyproject.toml allows, in an environment of its own
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --compile-bytecode --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(OLDEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## format, style, and which package may import which
 	$(VENV)/bin/ruff format --check .
@@ -50,5 +57,5 @@ wheel: $(STAMP)  ## a wheel with all of conf/, in dist/
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## what was made, but not outputs/
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

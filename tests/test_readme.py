@@ -181,7 +181,21 @@ def test_make_test_is_pytest(home: Path) -> None:
 
 def test_make_help_lists_every_target(home: Path) -> None:
     listed = {line.split()[0] for line in make(home, "help").stdout.splitlines()}
-    targets = {"help", "install", "run", "test", "lint", "types", "sweep", "ui", "bench", "keys", "wheel", "clean"}
+    targets = {
+        "help",
+        "install",
+        "run",
+        "test",
+        "oldest",
+        "lint",
+        "types",
+        "sweep",
+        "ui",
+        "bench",
+        "keys",
+        "wheel",
+        "clean",
+    }
     assert listed == targets
 
 

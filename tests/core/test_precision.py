@@ -18,6 +18,7 @@ from bench.machine import formats
 from tests.conftest import ROOT
 from tests.features.test_frozen_forward import CPU, by_modules, is_recorded, stirred
 from tlx.cli import predict
+from tlx.core import device
 from tlx.core.device import EMULATED, bf16_units, emulated, precision_of
 from tlx.features.frozen_forward import Forward
 
@@ -28,7 +29,7 @@ SMALL = ["backbone=small_cnn", "backbone.input_size=16", "dataset.train=4", "dat
 def supports(monkeypatch: pytest.MonkeyPatch, *, onednn: bool, **units: bool) -> None:
     """Within the test the processor can do this, and nothing else."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **units})
+    monkeypatch.setattr(device, "cpu_capabilities", lambda: {"avx2": True, **units})
 
 
 @pytest.mark.parametrize(

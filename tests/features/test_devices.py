@@ -71,6 +71,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
 
     monkeypatch.setattr(_Recorder, "__torch_dispatch__", dispatch)
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.empty(1, device=GPU)[torch.tensor([0])]
+        except RuntimeError:  # before torch 2.11
+            pytest.skip("the fake tensors of this torch need a GPU's driver")
         yield found
 
 

@@ -49,19 +49,19 @@ def first(blocks: int, make: Callable[[], Any]) -> Callable[[], nn.Module]:
 CPU = torch.device("cpu")
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnet": (by_torchvision("resnet18"), 32),
+    "resnet": (by_torchvision("resnet18"), 48),
     "inverted residuals, relu6": (first(8, by_torchvision("mobilenet_v2")), 32),
     "fire modules": (by_torchvision("squeezenet1_1"), 32),
     "large kernels, dropout": (by_torchvision("alexnet"), 64),
-    "average pools": (by_timm("resnet10t"), 32),
+    "average pools": (by_timm("resnet10t"), 48),
     "vit": (by_timm("test_vit", img_size=64), 64),
     "padding by the input's size": (first(3, by_timm("tf_efficientnet_lite0")), 32),
-    "norms before convolutions": (by_timm("resnetv2_18", in_chans=3), 32),
+    "norms before convolutions": (by_timm("resnetv2_18", in_chans=3), 48),
     "dense": (by_timm("densenet121", growth_rate=8, block_config=(2, 2)), 32),
     "groups": (first(3, by_timm("regnetx_002")), 32),
     "hardswish, squeeze and excite": (first(4, by_timm("mobilenetv3_small_050")), 32),
     "convnext": (by_timm("test_convnext"), 32),
-    "standardised weights": (by_timm("test_nfnet"), 32),
+    "standardised weights": (by_timm("test_nfnet"), 48),
 }
 
 
@@ -172,7 +172,7 @@ def test_batch_norms_and_additions_of_a_resnet_are_gone() -> None:
     net = stirred(torchvision.models.get_model("resnet18", num_classes=7))
     for precision in ("fp32", "bf16"):
         forward = Forward(net, precision)
-        forward(torch.randn(1, 3, 32, 32))
+        forward(torch.randn(1, 3, 48, 48))
         if not is_recorded(precision):
             assert not isinstance(forward._run, fx.GraphModule)
             continue
