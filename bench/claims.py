@@ -30,7 +30,7 @@ IMAGES = (20, 60, 150, 300, 1000)
 LEVELS = (0.7, 1.3, 1.8)  # in standard deviations: 76, 90 and 96 % right
 LEAD = 0.4  # of the first configuration where there is one, in the same
 LEAST, MOST, CLAIMS = 0.93, 0.98, 0.06  # a cell should be between the first two, claims at most the third
-AT_ONCE = 100_000  # answers
+AT_ONCE = 100_000  # predictions
 CDF = np.vectorize(NormalDist().cdf)
 
 

@@ -72,7 +72,7 @@ def subcommand(run: Path, images: Path, table: Path) -> tuple[float, float]:
 
 
 def shares(run: Path, images: Path) -> list[float]:
-    """For each chunk, how fast files are answered, as a share of how fast the network answers ready views."""
+    """For each chunk, how fast files are predicted, as a share of how fast the network predicts ready views."""
     import torch
 
     import tlx

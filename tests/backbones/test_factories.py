@@ -46,8 +46,10 @@ def test_the_default_backbone_names_ants_and_bees_without_any_training(shared: P
         files = sorted((shared / "hymenoptera_data" / "val" / name).iterdir())
         views = [preprocessing.view(torch.from_numpy(decode(file)).permute(2, 0, 1)) for file in files]
         with torch.no_grad():
-            answers = torch.cat([net[:-1](torch.stack(views[i : i + 8])).argmax(1) for i in range(0, len(views), 8)])
-        right, total = right + int((answers == wanted).sum()), total + len(files)
+            predictions = torch.cat(
+                [net[:-1](torch.stack(views[i : i + 8])).argmax(1) for i in range(0, len(views), 8)]
+            )
+        right, total = right + int((predictions == wanted).sum()), total + len(files)
     assert total == 153
     assert 0.82 <= right / total <= 0.90  # 85 % by its authors' preprocessing
 

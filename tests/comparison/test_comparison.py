@@ -93,7 +93,7 @@ def run_compare(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, 
     return run
 
 
-def answers(rng: np.random.Generator, n: int, share: float) -> list[int]:
+def drawn(rng: np.random.Generator, n: int, share: float) -> list[int]:
     return [int(x < share) for x in rng.random(n)]
 
 
@@ -148,13 +148,13 @@ def scores(share: float, wide: float) -> list[float]:
     return sorted(np.roots([1 + wide, -2 * share - wide, share**2]).real.tolist())
 
 
-def width(images: float, answer: float, by_image: float, by_run: float, chance: float, runs: int) -> float:
-    """Half width² ÷ the variance of an answer, from the variances of the mean, with an image by chance in it."""
+def width(images: float, variance: float, by_image: float, by_run: float, chance: float, runs: int) -> float:
+    """Half width² ÷ the variance of a prediction, from the variances of the mean, with an image by chance in it."""
     subtracted = (1 - 0.9 / math.sqrt(runs - 1)) * chance + 0.1 * max(by_image - chance, 0)
     half = 1.959964**2 * (by_image + 0.25 / images**2) + statistics.quantile(runs - 1) ** 2 * max(
         by_run - subtracted, 0
     )
-    return half / (answer + 0.25 / images)
+    return half / (variance + 0.25 / images)
 
 
 def by_table(rows: Sequence[Sequence[float]]) -> float:
@@ -166,9 +166,9 @@ def by_table(rows: Sequence[Sequence[float]]) -> float:
     rest = sum(
         (rows[r][i] - mean - of_run[r] - of_image[i]) ** 2 for r, i in itertools.product(range(runs), range(images))
     )
-    answer = sum((value - mean) ** 2 for row in rows for value in row) / runs / images
+    variance = sum((value - mean) ** 2 for row in rows for value in row) / runs / images
     by_run, by_image = sum(x * x for x in of_run) / (runs - 1) / runs, sum(x * x for x in of_image) / images**2
-    return width(images, answer, by_image, by_run, rest / (runs - 1) / runs / images**2, runs)
+    return width(images, variance, by_image, by_run, rest / (runs - 1) / runs / images**2, runs)
 
 
 def test_runs_with_images_of_their_own_are_as_uncertain_as_nadeau_and_bengio_say() -> None:
@@ -187,9 +187,9 @@ def test_runs_with_images_of_their_own_are_as_uncertain_as_nadeau_and_bengio_say
 def test_the_interval_of_several_runs_is_that_of_their_variance_components() -> None:
     rng = np.random.default_rng(8)
     for runs, images in ((2, 20), (3, 50), (10, 30)):
-        answers = (rng.random((runs, images)) < rng.random(images) * rng.random((runs, 1)) ** 0.2).astype(float)
-        found = crossed_effects.share_interval(crossed_effects.of_the_same_images(answers))
-        assert found == pytest.approx(tuple(scores(answers.mean(), by_table(answers.tolist()))))
+        correct = (rng.random((runs, images)) < rng.random(images) * rng.random((runs, 1)) ** 0.2).astype(float)
+        found = crossed_effects.share_interval(crossed_effects.of_the_same_images(correct))
+        assert found == pytest.approx(tuple(scores(correct.mean(), by_table(correct.tolist()))))
 
 
 def by_bootstrap(d: np.ndarray, rng: np.random.Generator, times: int = 200) -> float:
@@ -383,7 +383,7 @@ def test_seeds_whose_test_images_overlap_have_no_more_images_than_there_are(made
     found = comparison.compared([seed(2, range(40)), seed(3, range(20, 60))])
     (half,) = found.configurations
     assert half.test_images == 60
-    assert wilson(45, 60)[0] > half.interval[0] > wilson(30, 40)[0], "as 53 images: 80 answers, some of one image"
+    assert wilson(45, 60)[0] > half.interval[0] > wilson(30, 40)[0], "as 53 images: 80 predictions, some of one image"
     assert notes(found)[0].endswith(
         "over the test images of all seeds together; an image that several runs were tested on counts as one"
     )
@@ -541,7 +541,7 @@ def test_other_test_images_are_not_paired(made: Make) -> None:
 def test_each_seed_may_have_test_images_of_its_own(made: Make) -> None:
     rng = np.random.default_rng(0)
     folders = [
-        made(f"{lr}-{seed}", answers(rng, 50, share), seed=seed, values={"training": {"lr": lr}}, test=f"of {seed}")
+        made(f"{lr}-{seed}", drawn(rng, 50, share), seed=seed, values={"training": {"lr": lr}}, test=f"of {seed}")
         for lr, share in ((0.1, 0.95), (0.2, 0.2))
         for seed in range(4)
     ]  # fmt: skip
@@ -555,7 +555,7 @@ def test_a_better_one_is_called_so_among_many(made: Make) -> None:
     rng = np.random.default_rng(4)
     ones = {"training.lr=0.1": 0.95, "training.lr=0.2": 0.6, "training.lr=0.3": 0.6}
     folders = [
-        made(f"{lr}-{s}", answers(rng, 200, share), seed=s, overrides=[lr], values={"training": {"lr": lr}})
+        made(f"{lr}-{s}", drawn(rng, 200, share), seed=s, overrides=[lr], values={"training": {"lr": lr}})
         for lr, share in ones.items()
         for s in range(3)
     ]  # fmt: skip
@@ -587,7 +587,7 @@ def test_the_summary_says_how_much_was_read_from_earlier_runs(made: Make) -> Non
 def side_by_side(made: Make) -> list[Path]:
     rng = np.random.default_rng(5)
     return [
-        made(f"{head}-{s}", answers(rng, 60, share), seed=s, overrides=[f"head={head}"], values={"head": head})
+        made(f"{head}-{s}", drawn(rng, 60, share), seed=s, overrides=[f"head={head}"], values={"head": head})
         for head, share in (("linear", 0.9), ("mlp", 0.4))
         for s in range(3)
     ]  # fmt: skip
@@ -740,7 +740,7 @@ def test_names_that_a_picture_cannot_show_are_no_error(made: Make) -> None:
 
 def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
-    folders = [made(f"{i}", answers(rng, 20, 0.5), values={"training": {"lr": i}}) for i in range(45)]
+    folders = [made(f"{i}", drawn(rng, 20, 0.5), values={"training": {"lr": i}}) for i in range(45)]
     found = comparison.compared(folders)
     assert found.tested == len(found.pairs) == 45 * 44 / 2
     assert len(outputs.write(found, [tmp_path / f"x.{kind}" for kind in outputs.KINDS])) == 3

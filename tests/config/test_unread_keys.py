@@ -228,7 +228,7 @@ def places(kind: Any, path: str = "") -> Iterator[tuple[type, str]]:
     """The classes of the schema, each with its place in a configuration."""
     yield kind, path
     for field in fields(kind):
-        inner = schema.Dataset if field.name == "dataset" else field.type
+        inner = schema.DatasetConfig if field.name == "dataset" else field.type
         if isinstance(inner, type) and is_dataclass(inner) and inner is not schema.Source:
             yield from places(inner, f"{path}.{field.name}".lstrip("."))
 

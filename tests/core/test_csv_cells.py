@@ -45,7 +45,7 @@ def test_a_run_on_classes_that_look_like_formulas_is_predicted_with_and_compared
     run = Path("outputs/run")
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         assert {row["label"] for row in csv.DictReader(stream)} == {"'=1+1", "-2"}
-    assert set(run_reader.read(run).answers.labels) == set(classes)
+    assert set(run_reader.read(run).predicted.labels) == set(classes)
     shutil.copy("d/-2/0.png", "@me.png")
     assert main(["predict", str(run), "@me.png", "--csv", "p.csv"]) == 0
     with Path("p.csv").open(encoding="utf-8", newline="") as stream:
@@ -60,9 +60,9 @@ def test_a_run_on_classes_that_look_like_formulas_is_predicted_with_and_compared
     capsys.readouterr()
     assert main(["compare", "outputs/run", "outputs/old"]) == 0
     assert "other images" not in capsys.readouterr().out
-    assert run_reader.read(run).answers.images == run_reader.read(Path("outputs/old")).answers.images
+    assert run_reader.read(run).predicted.images == run_reader.read(Path("outputs/old")).predicted.images
     assert "other test images" not in model_registry.compare(old, new)
     assert [file.name for file in export.tested_files(run)] == [
-        f"{Path(f).name}" for f in run_reader.read(run).answers.files
+        f"{Path(f).name}" for f in run_reader.read(run).predicted.files
     ]
     assert cell("x") == "x"

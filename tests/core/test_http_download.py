@@ -58,26 +58,26 @@ def left(folder: Path) -> set[str]:
 def test_all_hosts_are_tried_at_once_and_silence_is_a_result(silent: str) -> None:
     began = time.monotonic()
     with serving({}) as (host, _):
-        answers = probe([f"{silent}/a", f"{silent}/b", f"{host}/c"], seconds=0.5)
+        responses = probe([f"{silent}/a", f"{silent}/b", f"{host}/c"], seconds=0.5)
     assert time.monotonic() - began < 1.5
-    assert [answer.status for answer in answers.values()] == [None, None, 501]
-    assert all(answer.refused in ("no answer within 0.5 s", "timed out") for answer in list(answers.values())[:2])
+    assert [response.status for response in responses.values()] == [None, None, 501]
+    assert all(response.refused in ("no answer within 0.5 s", "timed out") for response in list(responses.values())[:2])
 
 
 def test_a_proxy_that_hangs_is_no_answer(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", silent)
-        (answer,) = probe([f"{scheme}://nowhere.invalid/x"], seconds=0.3).values()
-        assert answer.status is None
+        (response,) = probe([f"{scheme}://nowhere.invalid/x"], seconds=0.3).values()
+        assert response.status is None
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:0/x", "http://[::1/x", "nothing", "http:///x", ""])
 def test_an_address_that_is_none_is_refused_with_a_reason_in_one_line(url: str) -> None:
-    (answer,) = probe([url]).values()
-    assert answer.status is None
-    assert answer.refused
-    assert "\n" not in answer.refused
+    (response,) = probe([url]).values()
+    assert response.status is None
+    assert response.refused
+    assert "\n" not in response.refused
 
 
 def test_a_transfer_that_stalls_is_given_up(stalling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

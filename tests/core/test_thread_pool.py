@@ -9,7 +9,7 @@ import torch
 
 from tests.features.test_frozen_forward import NETWORKS, stirred
 from tlx.core.thread_pool import for_images, for_passes, side_by_side
-from tlx.features.batches import Kept, Through, in_order
+from tlx.features.batches import CachedRows, Through, in_order
 from tlx.features.frozen_forward import Forward
 from tlx.training.evaluation import logits
 
@@ -103,7 +103,7 @@ def test_rows_do_not_depend_on_the_number_of_threads(name: str, exact: bool, pre
     torch.manual_seed(0)
     make, size = NETWORKS[name]
     net, x = stirred(make()), torch.randint(0, 256, (37, 3, size, size)).float()
-    kept = Kept([x], torch.arange(37))
+    kept = CachedRows([x], torch.arange(37))
     own, found = torch.get_num_threads(), []
     try:
         for number in (1, 2, 3):
@@ -113,6 +113,6 @@ def test_rows_do_not_depend_on_the_number_of_threads(name: str, exact: bool, pre
             found.append((made, logits(net[2:], through, precision)))
     finally:
         torch.set_num_threads(own)
-    for made, answers in found[1:]:
+    for made, outputs in found[1:]:
         assert torch.equal(made, found[0][0])
-        assert torch.equal(answers, found[0][1])
+        assert torch.equal(outputs, found[0][1])

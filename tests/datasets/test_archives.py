@@ -254,8 +254,8 @@ def test_a_name_that_nobody_resolves_does_not_hold_up_a_host_that_answers(monkey
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with serving({}) as (host, _):
         began = time.monotonic()
-        answers = probe(["http://nowhere.invalid/x", f"{host}/x"], seconds=0.5)
-        assert [(answer.status, answer.refused) for answer in answers.values()] == [
+        responses = probe(["http://nowhere.invalid/x", f"{host}/x"], seconds=0.5)
+        assert [(response.status, response.refused) for response in responses.values()] == [
             (None, "no answer within 0.5 s"),
             (501, "HTTP 501 Unsupported method ('HEAD')"),
         ]

@@ -11,7 +11,7 @@ from PIL import Image
 
 import tlx
 from tlx.cli.main import main
-from tlx.config.dataset_schema import Dataset
+from tlx.config.dataset_schema import DatasetConfig
 from tlx.datasets.exact_copies import LISTED, copies
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.readers import image_folder
@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_copies_across_splits_are_counted_and_named_by_content(folder: Path) -> None:
-    of = found(split(image_folder(str(folder)), Dataset(), 0))
+    of = found(split(image_folder(str(folder)), DatasetConfig(), 0))
     assert of["across"] == {"test in train": 2, "test in val": 1, "val in train": 1}
     assert [(pair[1], pair[4]) for pair in of["across_pairs"]] == [
         ("test/a/other name.png", "train/a/0.png"), ("test/b/1.png", "train/a/4.png"),
@@ -106,16 +106,16 @@ def test_where_the_split_is_made_copies_of_one_image_are_found_on_both_sides(tmp
     for c in "ab":
         for i in range(6):
             copy(root, f"{c}/{i}.png", *(f"{c}/{i}-{number}.png" for number in range(4)))
-    of = found(split(image_folder(str(root)), Dataset(), 0))
+    of = found(split(image_folder(str(root)), DatasetConfig(), 0))
     assert of["across"]["test in train"] > 6
     assert of["labels"] == 0
 
 
 def test_nothing_is_said_where_there_is_no_copy_or_only_one_that_trains(tmp_path: Path) -> None:
     root = noise(tmp_path, *(f"{p}/{c}/{i}.png" for p in ("train", "val", "test") for c in "ab" for i in range(4)))
-    assert found(split(image_folder(str(root)), Dataset(), 0)) == {}
+    assert found(split(image_folder(str(root)), DatasetConfig(), 0)) == {}
     copy(root, "train/a/0.png", "train/a/1.png")
-    data = split(image_folder(str(root)), Dataset(), 0)
+    data = split(image_folder(str(root)), DatasetConfig(), 0)
     assert found(data) == {}
     assert not any("copies" in line for line in opening(_summary(data)))
 
@@ -141,5 +141,5 @@ def test_the_case_that_was_reported(shared: Path) -> None:
     case = shared.parent / "cases" / "data" / "dup_split"
     if not case.is_dir():
         pytest.skip("the reported case is not here")
-    of = found(split(image_folder(str(case)), Dataset(), 0))
+    of = found(split(image_folder(str(case)), DatasetConfig(), 0))
     assert sum(of["across"].get(f"test in {part}", 0) for part in ("train", "val")) == 2

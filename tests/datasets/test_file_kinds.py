@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlx.config.dataset_schema import Dataset
+from tlx.config.dataset_schema import DatasetConfig
 from tlx.datasets.file_kinds import is_image
 from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.datasets.image_paths import find, none_of_them
@@ -71,7 +71,7 @@ def written(folder: Path) -> None:
 def test_what_trains_is_what_is_predicted_and_the_rest_is_counted_and_named(tmp_path: Path) -> None:
     for name in "ab":
         written(tmp_path / "data" / name)
-    data = split(image_folder(str(tmp_path / "data")), Dataset(), 0)
+    data = split(image_folder(str(tmp_path / "data")), DatasetConfig(), 0)
     trained = sorted(file for images in (data.train, data.val, data.test) for file in images.files)
     assert len(trained) == 2 * len(IMAGES)
     for name, content in others().items():
@@ -162,7 +162,7 @@ def accented(root: Path, forms: dict[str, str]) -> Path:
 def test_names_are_the_same_in_both_unicode_forms(tmp_path: Path) -> None:
     composed = accented(tmp_path / "a", {"train": "NFC", "test": "NFC"})
     mixed = accented(tmp_path / "b", {"train": "NFD", "test": "NFC"})
-    first, second = (split(image_folder(str(root)), Dataset(), 0) for root in (composed, mixed))
+    first, second = (split(image_folder(str(root)), DatasetConfig(), 0) for root in (composed, mixed))
     assert second.classes == first.classes == ("Bär", "Zébra")
     assert second.fingerprint == first.fingerprint
     assert _positions(second.classes, [unicodedata.normalize("NFD", name) for name in first.classes]) == [0, 1]

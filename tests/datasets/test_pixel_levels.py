@@ -387,8 +387,8 @@ def test_the_model_knows_its_range_and_uses_it_everywhere(
     file = root / "bars/2.png"
     whole = np.asarray(Image.open(file))
     eight = Image.fromarray(expected(whole, (0, 1023)))
-    answers = model.predict([file, file.read_bytes(), Image.open(file), eight])
-    assert len({answer.probability for answer in answers}) == 1
+    predictions = model.predict([file, file.read_bytes(), Image.open(file), eight])
+    assert len({prediction.probability for prediction in predictions}) == 1
     words = ["dataset=image_folder", f"dataset.root={root}", f"output={tmp_path}"]
     again = evaluate(str(summary.folder), words, "test")
     assert again.scores.accuracy == summary.test_accuracy

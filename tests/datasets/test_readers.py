@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from tests.datasets.test_archives import serving
-from tlx.config.dataset_schema import Dataset
+from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.hydra_session import CONF
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError
@@ -197,7 +197,7 @@ def test_an_empty_class_and_an_empty_part_are_named(tmp_path: Path) -> None:
 def test_a_class_with_one_image_is_named(tmp_path: Path) -> None:
     parts = image_folder(str(write(tmp_path, *some("a"), "b/1.jpg")))
     with pytest.raises(RequestError, match=rf"class 'b' has 1 image \({tmp_path / 'b'}\); at least 3 are needed"):
-        split(parts, Dataset(), 0)
+        split(parts, DatasetConfig(), 0)
 
 
 def test_a_class_whose_name_is_no_unicode_is_refused_and_a_file_is_not(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_every_yaml_names_a_reader_and_its_own_keys(name: str) -> None:
     ("name", "classes"), [("shapes", {"circle", "square", "triangle"}), ("new_shapes", {"star", "pentagon"})]
 )
 def test_the_drawn_data_sets_have_their_classes_in_equal_numbers(name: str, classes: set[str]) -> None:
-    data = split(read(name), Dataset(), 0)
+    data = split(read(name), DatasetConfig(), 0)
     assert set(data.classes) == classes
     for images in (data.train, data.val, data.test):
         assert len(set(np.bincount(images.labels).tolist())) == 1
@@ -406,7 +406,7 @@ def test_pictures_labels_and_names_are_those_of_the_files(small: dict[str, bytes
         np.testing.assert_array_equal(parts.train.decode(40 + i), np.stack([red, green, blue], axis=-1))
         assert parts.train.labels[40 + i] == third["labels"][i]
     assert (parts.train.files[3], parts.test.files[5]) == ("train/3", "test/5")
-    data = split(parts, Dataset(), 0)
+    data = split(parts, DatasetConfig(), 0)
     assert (len(data.train), len(data.val), len(data.test)) == (80, 20, 20)
 
 
@@ -471,7 +471,7 @@ def test_a_wrong_root_for_cifar10_says_which_is_right(small: dict[str, bytes], t
     ],
 )
 def test_the_real_folders_have_their_known_sizes(name: str, folder: str, sizes: tuple[int, ...], shared: Path) -> None:
-    data = split(read(name, root=str(shared / folder)), Dataset(), 0)
+    data = split(read(name, root=str(shared / folder)), DatasetConfig(), 0)
     assert (len(data.train), len(data.val), len(data.test)) == sizes
     assert [Path(path).name for path, _ in data.skipped] == (["imageNotFound.gif"] if name == "ants_bees" else [])
     for i in range(0, len(data.test), 7):

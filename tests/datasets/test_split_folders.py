@@ -12,7 +12,7 @@ import tlx
 from tests.datasets.test_readers import read, refused, some, write
 from tests.runs.test_evaluate_model import draw
 from tlx.config.compose import compose, without_hydra
-from tlx.config.dataset_schema import Dataset, Splits
+from tlx.config.dataset_schema import DatasetConfig, Splits
 from tlx.config.identity import from_tree, key, results
 from tlx.config.schema import Config
 from tlx.config.validation import checked
@@ -219,11 +219,11 @@ def test_a_second_folder_is_the_test_set_unless_it_is_said_to_validate(tmp_path:
 
 
 def split_of(root: Path, folds: int | None = None, fold: int | None = None, **splits: str) -> Data:
-    common = Dataset(folds=folds, fold=fold, splits=Splits(**splits), on_error="skip")
+    common = DatasetConfig(folds=folds, fold=fold, splits=Splits(**splits), on_error="skip")
     return split_unread(image_folder(str(root), splits=splits), common)
 
 
-def split_unread(parts: Parts, common: Dataset) -> Data:
+def split_unread(parts: Parts, common: DatasetConfig) -> Data:
     """As `split`, of files that are no images: their pixels stand for them."""
     from tlx.datasets.images import Stacked
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tlx.config.compose import compose
-from tlx.config.dataset_schema import Dataset, Limit
+from tlx.config.dataset_schema import DatasetConfig, Limit
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
 from tlx.datasets import content_digests
@@ -53,9 +53,9 @@ def counts(images: Images) -> list[int]:
     return np.bincount(images.labels).tolist()
 
 
-def common(**values: Any) -> Dataset:
+def common(**values: Any) -> DatasetConfig:
     limit = Limit(**{k.removeprefix("limit_"): values.pop(k) for k in list(values) if k.startswith("limit_")})
-    return Dataset(limit=limit, **values)
+    return DatasetConfig(limit=limit, **values)
 
 
 # ---------------------------------------------------------------- which part is which

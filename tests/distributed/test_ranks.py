@@ -25,7 +25,7 @@ from tlx.core.errors import RequestError
 from tlx.core.stopwatch import Clock
 from tlx.distributed import launch, process_group
 from tlx.distributed.data_parallel import share, shared_statistics, sum_gradients
-from tlx.features.batches import Kept
+from tlx.features.batches import CachedRows
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import prepare
 from tlx.training import trainer
@@ -49,9 +49,9 @@ def trained(folder: Path, *overrides: str) -> dict[str, Any]:
     for name, phase in config.strategy.phases.items():
         rows += trainer.train(ready.net, ready.plans[name], phase, features, config, progress)
     cut = next(iter(ready.plans.values())).cut
-    answers = logits(ready.net[cut:], features.rows(ready.net, cut, "test"), "fp32")
+    outputs = logits(ready.net[cut:], features.rows(ready.net, cut, "test"), "fp32")
     numbers = [[row[key] for key in ("train_loss", "val_loss", "val_accuracy")] for row in rows]
-    return {"rows": numbers, "weights": {n: t.clone() for n, t in ready.net.state_dict().items()}, "test": answers}
+    return {"rows": numbers, "weights": {n: t.clone() for n, t in ready.net.state_dict().items()}, "test": outputs}
 
 
 RUNS = {
@@ -122,7 +122,7 @@ def exchange(folder: Path) -> dict[str, Any]:
     assert process_group.agreed([process_group.rank(), float("inf"), "ü"]) == [0, float("inf"), "ü"]
     for n in (1, 2, 3, 4, 11, 100):
         seen = torch.zeros(n)
-        rows = Kept([torch.eye(n)], torch.zeros(n, dtype=torch.int64))
+        rows = CachedRows([torch.eye(n)], torch.zeros(n, dtype=torch.int64))
         counted = _Counting(seen)
         assert torch.equal(logits(counted, rows, "fp32"), torch.eye(n))  # in order
         if n >= process_group.count():  # each by one rank only

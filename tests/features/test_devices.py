@@ -21,7 +21,7 @@ from tlx.config.schema import Phase, Training
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.preprocessing import Normalize, Preprocessing
 from tlx.features import batches as rows
-from tlx.features.batches import Kept, Pixels, Through
+from tlx.features.batches import CachedRows, Pixels, Through
 from tlx.features.feature_rows import Task, made_rows, outline
 from tlx.features.frozen_forward import Forward, rows_per_pass
 from tlx.features.graph_tracing import _Recorder
@@ -110,7 +110,7 @@ def test_a_phase_waits_for_the_gpu_once_an_epoch(cut: int, where: torch.device, 
     assert (kept.device, kept.dtype, len(kept)) == (where, torch.bfloat16, IMAGES)
     assert [line.partition(" = ")[0] for line in waits] == COMPARED
     waits.clear()
-    there = Kept([kept], source.y, source.y.device if where == GPU else CPU)
+    there = CachedRows([kept], source.y, source.y.device if where == GPU else CPU)
     settings: dict[str, Any] = {
         "optimizer": {"_target_": "torch.optim.Adam"},
         "schedule": {"_target_": "tlx.schedules.cosine"},

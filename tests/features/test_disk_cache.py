@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tlx.cli import cache
 from tlx.core.errors import RequestError
 from tlx.features import disk_block, disk_cache
-from tlx.features.disk_cache import MARGIN, Store, mib
+from tlx.features.disk_cache import MARGIN, RowStore, mib
 
 SPACE, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 WIDTH = 48
@@ -48,7 +48,7 @@ class Kept:
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         self.said: list[str] = []
-        self.folder, self.store = folder, Store(folder, limit, self.said.append)
+        self.folder, self.store = folder, RowStore(folder, limit, self.said.append)
 
     def write(self, keys: Sequence[str] = KEYS, space: str = SPACE, about: Any = ABOUT) -> bool:
         with self.store.lock(space), self.store.write(space, keys, WIDTH, about) as rows:
@@ -94,10 +94,10 @@ CHILD = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from tlx.features.disk_cache import Store
+from tlx.features.disk_cache import RowStore
 KEYS = [f"{i:040x}" for i in range(4)]
 def say(line): print(line, flush=True)
-s = Store(Path(sys.argv[1]), int(sys.argv[2]), say)
+s = RowStore(Path(sys.argv[1]), int(sys.argv[2]), say)
 """
 
 
@@ -440,7 +440,7 @@ def test_many_processes_write_find_and_trim_at_once_and_never_meet_a_wrong_row(t
 import multiprocessing, hashlib
 def work(number):
     lines = []
-    s = Store(Path(sys.argv[1]), 3000, lines.append)
+    s = RowStore(Path(sys.argv[1]), 3000, lines.append)
     for turn in range(25):
         space = f"{turn % 3:08x}"
         keys = [hashlib.sha1(f"{turn % 5} {i}".encode()).hexdigest() for i in range(4)]

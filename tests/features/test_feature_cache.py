@@ -27,8 +27,8 @@ from tlx.core import activity
 from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images, Stacked
 from tlx.datasets.preprocessing import Preprocessing
-from tlx.features.batches import Kept, Pixels, Rows
-from tlx.features.feature_cache import Features
+from tlx.features.batches import CachedRows, Pixels, Rows
+from tlx.features.feature_cache import FeatureCache
 from tlx.features.feature_plan import PlannedRows
 from tlx.features.feature_rows import Mapped, Outline
 from tlx.runs.build_features import features_of
@@ -51,7 +51,7 @@ class Run:
         self.job: Job = prepare(config, Clock())
         if weights is not None:
             self.job.net.load_state_dict(weights)
-        self.features: Features = features_of(self.job)
+        self.features: FeatureCache = features_of(self.job)
         self.said: list[str] = []
         self.features.say = self.said.append
         assert self.features.store is not None
@@ -123,10 +123,10 @@ def test_rows_in_files_are_the_rows_in_memory_at_every_cut(tmp_path: Path, netwo
     order = [torch.tensor([3, 0, 4]), torch.tensor([1]), torch.tensor([2, 3])]
     for cut in range(1, len(memory.job.net)):
         rows = files.rows("val", cut)
-        assert isinstance(rows, Kept)
+        assert isinstance(rows, CachedRows)
         assert all(isinstance(view, Mapped) for view in rows.views)
         kept, computed = memory.rows("val", cut), live.rows("val", cut)
-        assert not isinstance(computed, Kept)
+        assert not isinstance(computed, CachedRows)
         for a, b, c in zip(*(r.batches(order, 0) for r in (rows, kept, computed)), strict=True):
             assert a[0].dtype == b[0].dtype == c[0].dtype
             assert torch.equal(a[0], b[0])
@@ -326,12 +326,12 @@ def test_epoch_e_sees_view_e_mod_k_and_views_are_kept_one_by_one(tmp_path: Path)
 def test_held_out_images_are_kept_also_where_training_images_are_augmented(tmp_path: Path) -> None:
     run = Run(tmp_path, "augmentation=crop_flip", store=0)
     for _ in range(2):
-        assert not isinstance(run.rows(training=True), Kept)
+        assert not isinstance(run.rows(training=True), CachedRows)
     how = "computed anew for each batch (random views; features.views=K keeps K of each image)"
     assert run.said == [f"features: fc input, train, {how}"]
     run.said.clear()
     for part in ("val", "test"):
-        assert isinstance(run.rows(part), Kept)
+        assert isinstance(run.rows(part), CachedRows)
         assert run.rows(part) is run.rows(part)
     assert [line.split(", ")[1] for line in run.said] == ["val", "test"]
 
@@ -389,7 +389,7 @@ def test_a_block_removed_while_it_is_used_changes_no_result(tmp_path: Path) -> N
 
 def test_a_store_that_is_too_small_leaves_rows_to_be_computed_as_needed(tmp_path: Path) -> None:
     run, whole = Run(tmp_path, budget=0, store=1000), Run(tmp_path, store=0)
-    assert not isinstance(run.rows(), Kept)
+    assert not isinstance(run.rows(), CachedRows)
     assert torch.equal(run.x(), whole.x())
     assert run.said[0].endswith(": do not fit in 0 KiB, nor in files of features.store (1 KiB), computed as needed")
 
@@ -398,10 +398,10 @@ def test_views_that_would_push_each_other_out_of_the_store_are_notwritten(tmp_pa
     """One view would fit; of four, written one by one, the first would be gone when the last is there."""
     given = ("augmentation=crop_flip", "training.epochs=4")
     one = Run(tmp_path / "one", *given, views=1, budget=0)
-    assert isinstance(one.rows(training=True), Kept)
+    assert isinstance(one.rows(training=True), CachedRows)
     size = sum(path.stat().st_size for path in (tmp_path / "one").rglob("*.bin"))
     four = Run(tmp_path / "four", *given, views=4, budget=0, store=2 * size)
-    assert not isinstance(four.rows(training=True), Kept)
+    assert not isinstance(four.rows(training=True), CachedRows)
     assert "nor in files of features.store" in four.said[0]
     assert not list((tmp_path / "four").rglob("*.bin"))
 
@@ -574,7 +574,7 @@ def test_memory_that_others_take_meanwhile_costs_time_only(tmp_path: Path, monke
 
     with monkeypatch.context() as gone:
         gone.setattr(Outline, "empty", taken)
-        assert not isinstance(run.rows(), Kept)
+        assert not isinstance(run.rows(), CachedRows)
         computed = run.x()
     assert run.said[0].endswith(": the memory that was free is taken, computed as needed")
     assert torch.equal(computed, whole.x())

@@ -15,7 +15,7 @@ from torch.nn import functional
 from tlx.core.device import autocast
 from tlx.datasets.preprocessing import Normalize
 from tlx.features import graph_fusion
-from tlx.features.batches import Kept, Through
+from tlx.features.batches import CachedRows, Through
 from tlx.features.cpu_kernels import by_rows, max_pool
 from tlx.features.frozen_forward import Forward, as_input, recipe, rows_per_pass
 from tlx.features.graph_tracing import recorded
@@ -678,7 +678,7 @@ class Mixed(nn.Module):
 @pytest.mark.parametrize("module", [Sees(), Mixed()], ids=lambda m: type(m).__name__)
 def test_who_asks_for_rows_does_not_change_them(module: nn.Module) -> None:
     """Rows are computed before a phase, or in the middle of an evaluation, which has an autocast of its own."""
-    frozen, rows = nn.Sequential(module).eval(), Kept([torch.randn(40, 6)], torch.zeros(40, dtype=torch.long))
+    frozen, rows = nn.Sequential(module).eval(), CachedRows([torch.randn(40, 6)], torch.zeros(40, dtype=torch.long))
     x = rows.views[0][torch.arange(40)]
     once = Forward(frozen, "bf16")(x)
     found = logits(nn.Sequential(nn.Identity()), Through(Forward(frozen, "bf16"), rows), "bf16")

@@ -64,13 +64,13 @@ def run_export(*arguments: object) -> int:
     return export_command.SUBCOMMAND.main([str(a) for a in arguments])
 
 
-def check_answers(answer: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:
+def check_outputs(network: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:
     """Batches of 1 and of 3, none of which the file was made with, have the saved model's logits and probabilities."""
     saved = predictor.load(run, "cpu")
     size = saved.preprocessing.input_size
     for n in (1, 3):
         x = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
-        logits, probabilities = map(torch.as_tensor, answer(x))
+        logits, probabilities = map(torch.as_tensor, network(x))
         assert logits.dtype == probabilities.dtype == torch.float32
         assert logits.shape == probabilities.shape == (n, len(CLASSES))
         with torch.no_grad():
@@ -124,7 +124,7 @@ def test_onnx_is_one_file_that_onnxruntime_runs(
     (taken,) = session.get_inputs()
     size = predictor.load(run, "cpu").preprocessing.input_size
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", 3, size, size])
-    check_answers(lambda x: session.run(["logits", "probabilities"], {"images": x.numpy()}), run)
+    check_outputs(lambda x: session.run(["logits", "probabilities"], {"images": x.numpy()}), run)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tlx"])
     check_facts(facts, run)
     assert facts["normalisation"].startswith("inside the model")  # beside mean and std: nobody applies them twice
@@ -144,7 +144,7 @@ def test_a_torch_export_program_runs_without_tlx(
     check_said(said.out, target)
     assert said.err == writing(target)
     extra = {"tlx.json": ""}
-    check_answers(torch.export.load(target, extra_files=extra).module(), run)
+    check_outputs(torch.export.load(target, extra_files=extra).module(), run)
     check_facts(json.loads(extra["tlx.json"]), run)
     assert str(ROOT).encode() not in target.read_bytes()
 
@@ -251,7 +251,7 @@ def test_a_change_is_held_against_the_margin_that_was_measured(
 ) -> None:
     opened = predictor.load(runs["small_cnn"], "cpu")
     measured = torch.tensor([[0.9, 0.1, 0.0], [0.51, 0.49, 0.0]])
-    monkeypatch.setattr(exporters, "answers", lambda *_: measured)
+    monkeypatch.setattr(exporters, "logits_of", lambda *_: measured)
 
     def said(*written: list[float]) -> str:
         logits = torch.tensor(written).log() * TEMPERATURE

@@ -49,7 +49,7 @@ def test_every_way_to_a_prediction_gives_the_table_of_the_runs_own_test(
     files, table = parity.tested(run)
     assert len(files) == 12
     shares = [share if name == "dark" else 1 - share for name, share in table]
-    assert max(shares) - min(shares) > 0.02  # the images differ in their answers
+    assert max(shares) - min(shares) > 0.02  # the images differ in their predictions
     logged = tmp_path / "logged"
     shutil.copytree(run / "model", logged / "model")
     model_registry.describe(logged, "m-1", "r-1", 1)

@@ -26,7 +26,7 @@ from PIL import Image, ImageSequence
 from tests.conftest import ROOT
 from tlx.backbones import factories
 from tlx.cli.predict import SUBCOMMAND
-from tlx.config.dataset_schema import Dataset
+from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.schema import Backbone, Head
 from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK
@@ -337,15 +337,17 @@ def test_images_are_read_a_little_ahead(opened: Model, photos: Path) -> None:
             read += 1
             yield photos / "2.png"
 
-    answers = opened.stream(images(), batch_size=8)
+    predictions = opened.stream(images(), batch_size=8)
     for _ in range(100):
-        next(answers)
+        next(predictions)
     assert read <= 104 + (4 * torch.get_num_threads() + 1) * CHUNK
-    answers.close()  # type: ignore[attr-defined]
+    predictions.close()  # type: ignore[attr-defined]
     assert len(opened.predict(photos / "2.png" for _ in range(3))) == 3
 
 
-def test_whatever_lies_between_them_images_get_the_same_answers(opened: Model, photos: Path, tmp_path: Path) -> None:
+def test_whatever_lies_between_them_images_get_the_same_predictions(
+    opened: Model, photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "no.png").write_text("no image")
     good = [str(file) for file in find([str(photos)])] * 5
     mixed = [file for name in good for file in (name, str(tmp_path / "no.png"), "missing.jpg")]
@@ -536,7 +538,7 @@ def test_a_damaged_picture_trains_whole_or_is_listed(tmp_path: Path) -> None:
             Image.fromarray(rng.integers(0, 256, (24, 20, 3)).astype(np.uint8)).save(picture, form)
             data = picture.getvalue() if i % 2 else mutated(picture.getvalue(), rng)
             (tmp_path / name / f"{i:02}.jpg").write_bytes(data)
-    data = split(image_folder(str(tmp_path)), Dataset(on_error="skip"), seed=0)
+    data = split(image_folder(str(tmp_path)), DatasetConfig(on_error="skip"), seed=0)
     kept = [file for part in (data.train, data.val, data.test) for file in part.files]
     skipped = dict(data.skipped)
     assert sorted([*kept, *skipped]) == sorted(map(str, tmp_path.glob("*/*.jpg")))

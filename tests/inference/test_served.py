@@ -49,7 +49,7 @@ def save(run: Path) -> Path:
     backbone = configured("timm", name="resnet10t", weights="none", input_size=32)
     net, preprocessing = factories.build(backbone, Head(), len(CLASSES), seed=0)
     views = [preprocessing.view(torch.from_numpy(np.array(picture)).permute(2, 0, 1)) for picture in pictures()]
-    with torch.no_grad():  # so that the pictures differ in their answers
+    with torch.no_grad():  # so that the pictures differ in their predictions
         net[-1][-1].weight.mul_(100)
         net[-1][-1].bias.sub_(net.eval()(torch.stack(views)).mean(0))
     facts = {"data": {"name": "insects", "test": "f" * 64}}
@@ -57,12 +57,12 @@ def save(run: Path) -> Path:
         run / "model", net, backbone, Head(), CLASSES, preprocessing, saved_model.Format("fp32", cut="head"), facts
     )
     begun(run, status="finished")
-    return answered(run, [True])
+    return with_predictions(run, [True])
 
 
-def answered(run: Path, answers: Sequence[bool], folder: str = "/data") -> Path:
+def with_predictions(run: Path, correct: Sequence[bool], folder: str = "/data") -> Path:
     """The table that says which test images a run has right."""
-    rows = [f"{i},{folder}/{i}.png,ant,{'ant' if right else 'bee'},0.9,{right:d}\n" for i, right in enumerate(answers)]
+    rows = [f"{i},{folder}/{i}.png,ant,{'ant' if right else 'bee'},0.9,{right:d}\n" for i, right in enumerate(correct)]
     (run / "predictions.csv").write_text("sample,file,label,prediction,probability,correct\n" + "".join(rows))
     return run
 
@@ -97,7 +97,7 @@ def log(output: Path, run: Path, register: str | None) -> str:
 
 
 def pictures() -> list[Image.Image]:
-    """Of several sizes, and different enough for several answers of a network that has never been trained."""
+    """Of several sizes, and different enough for several predictions of a network that has never been trained."""
     rng = np.random.default_rng(0)
     kinds = [((32, 32), (0, 0, 250)), ((50, 70), (250, 250, 0)), ((33, 200), (0, 250, 0)), ((64, 48), (250, 0, 250))]
     return [Image.fromarray((rng.integers(0, 6, (*size, 3)) + colour).astype(np.uint8)) for size, colour in kinds]
@@ -129,9 +129,9 @@ def run(output: Path) -> Path:
 @pytest.fixture(scope="module")
 def expected(run: Path) -> list[dict[str, Any]]:
     """What the saved model itself says about the pictures."""
-    answers = tlx.load(run, "cpu").predict(pictures())
-    assert len({answer.prediction for answer in answers}) > 1
-    return [row(a.prediction, a.probability, dict(a.probabilities)) for a in answers]
+    predictions = tlx.load(run, "cpu").predict(pictures())
+    assert len({one.prediction for one in predictions}) > 1
+    return [row(a.prediction, a.probability, dict(a.probabilities)) for a in predictions]
 
 
 def row(prediction: str = "", probability: float = 0.0, each: dict[str, float] | None = None, error: str = "") -> Any:
@@ -406,9 +406,9 @@ def verdicts(output: Path, name: str) -> tuple[str, str]:
 def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_nothing(
     output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def registered(loss: float, answers: Sequence[bool], folder: str = "/data", **more: str) -> tuple[str, str]:
+    def registered(loss: float, correct: Sequence[bool], folder: str = "/data", **more: str) -> tuple[str, str]:
         run = weightless(tmp_path / f"run {len(list(tmp_path.iterdir()))}", loss=loss, **more)
-        log(output, answered(run, answers, folder), "shoes")
+        log(output, with_predictions(run, correct, folder), "shoes")
         return verdicts(output, "shoes")
 
     poor, good = [True] * 10 + [False] * 10, [True] * 19 + [False]
@@ -440,9 +440,9 @@ def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_not
 
 
 def test_a_champion_that_says_too_little_or_one_that_others_named(output: Path, tmp_path: Path) -> None:
-    run = answered(weightless(tmp_path / "run"), [True])
+    run = with_predictions(weightless(tmp_path / "run"), [True])
     shutil.rmtree(output / "mlartifacts" / log(output, run, "bare"))
-    better = answered(weightless(tmp_path / "better", loss=0.1), [True])
+    better = with_predictions(weightless(tmp_path / "better", loss=0.1), [True])
     log(output, better, "bare")
     why = "val_loss of both is not known, there is nothing to compare"
     assert verdicts(output, "bare") == ("1", f"version 1 stays champion: {why}")
@@ -465,7 +465,7 @@ def test_a_champion_of_an_earlier_version_is_compared_where_all_its_data_is_the_
     for run in (old, new):
         run_facts.remember(run, data={"name": "photos", "digest": "f" * 64 + "v", "source": "/data"})
         says(run, images={"train": 1}, classes=["ant", "bee"])
-        run_id = log(output, answered(run, [True]), "older")
+        run_id = log(output, with_predictions(run, [True]), "older")
         if run == old:
             (output / "mlartifacts" / run_id / "artifacts" / "predictions.csv").unlink()
     champion, said = verdicts(output, "older")
@@ -489,7 +489,7 @@ def logged(found: MlflowClient, run_id: str) -> dict[str, str]:
 
 def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Path, tmp_path: Path) -> None:
     run, found = weightless(tmp_path / "run", weights="sha256:a"), client(output)
-    answered(run, [True])
+    with_predictions(run, [True])
     run_id = found.create_run(found.create_experiment("goes on", (output / "mlartifacts").as_uri())).info.run_id
     # Killed while the files were copied.
     half = found.create_logged_model(found.get_run(run_id).info.experiment_id, "model", run_id)
@@ -528,7 +528,7 @@ def test_who_becomes_champion_during_a_comparison_is_compared_too(
     experiment = found.create_experiment("race", (output / "mlartifacts").as_uri())
 
     def registered(name: str, loss: float) -> str:
-        run = answered(weightless(tmp_path / name, loss=loss), [True])
+        run = with_predictions(weightless(tmp_path / name, loss=loss), [True])
         run_id = found.create_run(experiment).info.run_id
         for file in ("predictions.csv", "metrics.jsonl", "summary.json"):
             found.log_artifact(run_id, str(run / file))

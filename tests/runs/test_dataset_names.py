@@ -14,7 +14,7 @@ from tlx.cli.cache import cache
 from tlx.config.compose import compose
 from tlx.config.dataset_schema import data_name
 from tlx.datasets.readers import image_folder
-from tlx.features.disk_cache import Store
+from tlx.features.disk_cache import RowStore
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_run_its_model_and_the_cache_have_the_name_and_the_identity_has_not(
     assert [summary.folder.name.split("-", 3)[3] for summary in summaries] == [
         "small_cnn-birds-feature_extraction", "small_cnn-other_birds-feature_extraction"
     ]  # fmt: skip
-    (entry,) = Store(tmp_path / "out" / "features", 0, print).entries()
+    (entry,) = RowStore(tmp_path / "out" / "features", 0, print).entries()
     assert entry.each[0]["data"] == entry.about["data"] == "other birds"
     assert cache(None, [], str(tmp_path / "out")) == 0
     assert "small_cnn other birds, birds" in capsys.readouterr().out

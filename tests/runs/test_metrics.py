@@ -13,7 +13,7 @@ from tlx.cli.main import main
 from tlx.comparison import text_table
 from tlx.comparison.comparison import compared
 from tlx.core.errors import RequestError
-from tlx.core.metric import Metric, of_summary
+from tlx.core.metric import MetricValue, of_summary
 from tlx.training import metrics
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
@@ -22,9 +22,9 @@ RUN = ["backbone=small_cnn", "strategy=scratch", "dataset=shapes", "dataset.trai
 OLD = Path(__file__).parents[1] / "assets" / "0.1.0"
 
 
-def images_wrong(of: metrics.Classified) -> Metric:
+def images_wrong(of: metrics.Classified) -> MetricValue:
     wrong = int(of.confusion.sum() - of.confusion.diagonal().sum())
-    return Metric("images_wrong", of.split, float(wrong), 0.0, 6.0, higher_is_better=False)
+    return MetricValue("images_wrong", of.split, float(wrong), 0.0, 6.0, higher_is_better=False)
 
 
 def test_one_function_more_is_a_figure_more_in_every_place(
@@ -85,7 +85,7 @@ def test_figures_of_a_run_that_did_not_list_them_are_read_from_their_own_names(t
     # Beside a run that has one figure more, its cell of that figure is empty.
     for number in range(2):
         shutil.copytree(OLD / "finished", tmp_path / str(number))
-    more = [one.to_dict() for one in (accuracy, loss, Metric("kappa", "test", 0.5))]
+    more = [one.to_dict() for one in (accuracy, loss, MetricValue("kappa", "test", 0.5))]
     (tmp_path / "1" / "summary.json").write_text(json.dumps({**summary, "metrics": more}))
     config = (tmp_path / "1" / "config.yaml").read_text()
     assert "batch_size: 32" in config

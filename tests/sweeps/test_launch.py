@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from tests.conftest import ROOT
 from tlx.config.compose import choices, compose
 from tlx.config.hydra_errors import GROUPS
-from tlx.config.hydra_launchers import KNOWN, Elsewhere, Lost, reachable
+from tlx.config.hydra_launchers import KNOWN, Elsewhere, LostJob, reachable
 from tlx.config.multirun import launch
 from tlx.core.errors import RequestError
 
@@ -180,7 +180,7 @@ def test_ray_loses_only_a_job_that_dies_again_and_again_and_repeats_those_of_a_d
     more = "hydra.launcher.ray.remote.max_retries=0"
     found = launch(jobs("ray", more), functools.partial(dies, seed=1), tmp_path / "sweep")
     assert [found[0], *found[2:]] == [0, 2, 3]
-    assert isinstance(found[1], Lost)
+    assert isinstance(found[1], LostJob)
     assert "died" in found[1].reason
 
     node = next(node for node in two_machines.list_all_nodes() if node is not two_machines.head_node)
@@ -208,7 +208,7 @@ def test_slurm_loses_only_the_job_that_died(tmp_path: Path, monkeypatch: pytest.
     more = "hydra.sweeper.max_batch_size=3"
     found = launch(jobs("slurm_local", more, number=3), functools.partial(dies, seed=1), tmp_path)
     assert [found[0], found[2]] == [0, 2]
-    assert isinstance(found[1], Lost)
+    assert isinstance(found[1], LostJob)
     assert "ended without an answer; the last line of " in found[1].reason
 
 
@@ -216,7 +216,7 @@ def test_joblib_ends_all_jobs_when_one_dies_and_works_again(tmp_path: Path) -> N
     package("joblib")
     task = functools.partial(dies, seed=1)
     found = launch(jobs("joblib"), task, tmp_path)
-    assert found == [Lost("a worker process died (out of memory, or killed), and that ends all of them")] * 4
+    assert found == [LostJob("a worker process died (out of memory, or killed), and that ends all of them")] * 4
     assert launch([job for job in jobs("joblib") if "seed=1" not in job], task, tmp_path) == [0, 2, 3]
 
 
@@ -244,7 +244,7 @@ def test_a_machine_that_lacks_the_folder_says_so(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").rmdir()
     lost = task(DictConfig({}))
-    assert lost == Lost(f"{tmp_path}/mine is not on {os.uname().nodename}; several machines need a shared folder")
+    assert lost == LostJob(f"{tmp_path}/mine is not on {os.uname().nodename}; several machines need a shared folder")
 
 
 def raised(preset: str, *more: str) -> str:

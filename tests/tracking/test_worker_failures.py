@@ -19,7 +19,7 @@ from tlx.tracking import tracker as tracking
 from tlx.tracking import worker_client
 from tlx.tracking.mlflow_worker import model_registry, run_lock
 from tlx.tracking.mlflow_worker.__main__ import SHAPES, understood
-from tlx.tracking.mlflow_worker.mlflow_store import Store
+from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.run_writer import Recorded
 from tlx.tracking.mlflow_worker.system_load import Load
 
@@ -192,7 +192,7 @@ def test_a_run_that_another_process_holds_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(run_lock, "OCCUPIED", 0.5)
     said: list[dict[str, Any]] = []
-    store = Store(f"sqlite:///{output}/mlflow.db", None)
+    store = MlflowStore(f"sqlite:///{output}/mlflow.db", None)
     folder = begun(tmp_path / "held")
     run = Recorded(order(folder), store, model_registry, Load, said.append, lambda: False)
     lock = str(folder / ".mlflow.lock")

@@ -18,7 +18,7 @@ from tests.tracking.test_worker_failures import order
 from tlx.runs.run_recorder import Record
 from tlx.tracking import run_facts
 from tlx.tracking.mlflow_worker import model_registry
-from tlx.tracking.mlflow_worker.mlflow_store import Store
+from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.run_writer import Recorded
 from tlx.tracking.mlflow_worker.system_load import Load
 from tlx.tracking.tracker import MlflowTracker
@@ -133,7 +133,7 @@ def finished(folder: Path) -> Path:
 @pytest.mark.parametrize("after", [False, True], ids=["before a call", "after a call"])
 def test_it_may_die_at_any_call_of_mlflow(after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every third moment, each with a run of its own: the process dies there, and another one writes the run again."""
-    store = Store(f"sqlite:///{tmp_path}/mlflow.db", (tmp_path / "mlartifacts").as_uri())
+    store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", (tmp_path / "mlartifacts").as_uri())
     left: list[int | None] = [None]
 
     def limited(call: Any) -> Any:

@@ -27,39 +27,39 @@ def test_the_interval_is_wilsons(correct: int, n: int) -> None:
 
 def test_figures_of_validation_images_are_sklearns() -> None:
     torch.manual_seed(0)
-    answers, labels = torch.randn(200, 5), torch.randint(0, 3, (200,))
-    answers[:, 2] -= 9  # a class that is never predicted
-    answers[:, 4] -= 9  # and one that is neither label nor prediction
-    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    logits, labels = torch.randn(200, 5), torch.randint(0, 3, (200,))
+    logits[:, 2] -= 9  # a class that is never predicted
+    logits[:, 4] -= 9  # and one that is neither label nor prediction
+    predicted, true = logits.argmax(1).numpy(), labels.numpy()
     expected = {
-        "val_loss": float(torch.nn.functional.cross_entropy(answers, labels)),
+        "val_loss": float(torch.nn.functional.cross_entropy(logits, labels)),
         "val_accuracy": metrics.accuracy_score(true, predicted),
         "val_macro_f1": metrics.f1_score(true, predicted, average="macro"),
         "val_balanced_accuracy": metrics.recall_score(true, predicted, average="macro", labels=np.unique(true)),
     }
     for rule in RULES:
-        found = validation(answers, labels, rule)
+        found = validation(logits, labels, rule)
         assert set(found) == {"val_loss", "val_accuracy", rule}
         assert found == pytest.approx({name: expected[name] for name in found})
 
 
 def test_figures_are_sklearns() -> None:
     torch.manual_seed(0)
-    answers, labels = torch.randn(200, 4), torch.randint(0, 3, (200,))  # the last class has no image
-    answers[:, 2] -= 9  # and one is never predicted
+    logits, labels = torch.randn(200, 4), torch.randint(0, 3, (200,))  # the last class has no image
+    logits[:, 2] -= 9  # and one is never predicted
     classes = ["a", "b", "c", "d"]
-    found = scores(answers, labels, classes)
-    predicted, true = answers.argmax(1).numpy(), labels.numpy()
+    found = scores(logits, labels, classes)
+    predicted, true = logits.argmax(1).numpy(), labels.numpy()
     assert found.accuracy == pytest.approx(metrics.accuracy_score(true, predicted))
     assert found.loss == pytest.approx(
-        metrics.log_loss(true, answers.double().softmax(1).numpy(), labels=range(4)), rel=1e-5
+        metrics.log_loss(true, logits.double().softmax(1).numpy(), labels=range(4)), rel=1e-5
     )
     assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
     columns = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
     for name, *expected in zip(classes, *columns, strict=True):
         assert list(found.per_class[name].values()) == pytest.approx(expected)
     assert found.predictions == predicted.tolist()
-    assert found.probabilities == pytest.approx(answers.softmax(1).max(1).values.tolist())
+    assert found.probabilities == pytest.approx(logits.softmax(1).max(1).values.tolist())
     assert found.interval == wilson(round(found.accuracy * 200), 200)
 
 
@@ -67,8 +67,8 @@ def test_class_averages_are_over_the_classes_that_scikit_learn_takes() -> None:
     # Recall: a 2 of 4, b 3 of 3, c 0 of 1; d has no image, though one image of a is taken for it.
     labels = [0, 0, 0, 0, 1, 1, 1, 2]
     predicted = [0, 0, 1, 3, 1, 1, 1, 0]
-    answers = torch.nn.functional.one_hot(torch.tensor(predicted), 4).float()
-    found = scores(answers, torch.tensor(labels), list("abcd"))
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 4).float()
+    found = scores(logits, torch.tensor(labels), list("abcd"))
     assert found.metric("balanced_accuracy").value == pytest.approx((2 / 4 + 3 / 3 + 0 / 1) / 3)
     # F1 = 2 x correct / (images + predictions): a 4 of 4 + 3, b 6 of 3 + 4, c 0 of 1 + 0, d 0 of 0 + 1.
     assert found.metric("macro_f1").value == pytest.approx((4 / 7 + 6 / 7 + 0 + 0) / 4)
@@ -76,7 +76,7 @@ def test_class_averages_are_over_the_classes_that_scikit_learn_takes() -> None:
         metrics.recall_score(labels, predicted, labels=[0, 1, 2], average="macro")
     )
     assert found.metric("macro_f1").value == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
-    figures = {rule: validation(answers, torch.tensor(labels), rule)[rule] for rule in RULES}
+    figures = {rule: validation(logits, torch.tensor(labels), rule)[rule] for rule in RULES}
     for name in ("balanced_accuracy", "macro_f1"):  # one definition for both
         assert figures[f"val_{name}"] == found.metric(name).value
     for name in ("balanced_accuracy", "macro_f1"):
@@ -93,15 +93,15 @@ def test_where_all_images_are_of_one_class_there_is_no_macro_f1() -> None:
 @pytest.mark.parametrize("classes", [9, 10, 30])
 def test_top_five_is_a_share_of_images_from_ten_classes_on(classes: int) -> None:
     torch.manual_seed(0)
-    answers, labels = torch.randn(200, classes), torch.randint(0, classes, (200,))
-    found = {metric.name: metric for metric in scores(answers, labels, [*map(str, range(classes))]).metrics}
+    logits, labels = torch.randn(200, classes), torch.randint(0, classes, (200,))
+    found = {metric.name: metric for metric in scores(logits, labels, [*map(str, range(classes))]).metrics}
     assert ("top5_accuracy" in found) == (classes >= 10)
     if classes >= 10:
-        better = (answers > answers.gather(1, labels[:, None])).sum(1)  # classes before the label
+        better = (logits > logits.gather(1, labels[:, None])).sum(1)  # classes before the label
         correct = int((better < 5).sum())
         top = found["top5_accuracy"]
         assert top.value == correct / 200
-        assert top.value == pytest.approx(metrics.top_k_accuracy_score(labels, answers, k=5, labels=range(classes)))
+        assert top.value == pytest.approx(metrics.top_k_accuracy_score(labels, logits, k=5, labels=range(classes)))
         assert (top.low, top.high) == wilson(correct, 200)
 
 

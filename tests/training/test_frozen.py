@@ -11,7 +11,7 @@ from tlx.backbones import factories
 from tlx.config.compose import choices
 from tlx.config.schema import Config, Phase
 from tlx.core.errors import RequestError
-from tlx.features.batches import Kept, Through
+from tlx.features.batches import CachedRows, Through
 from tlx.features.frozen_forward import Forward
 from tlx.training import phase_plan, trainer
 from tlx.training.optimizers import solver_for
@@ -70,7 +70,7 @@ def test_frozen_means_bit_identical(
         still, moved = digest(net, frozen), digest(net, set(plan.learning))
         with torch.no_grad():
             features = net[: plan.cut].eval()(pixels)
-        rows = Kept([features], labels)
+        rows = CachedRows([features], labels)
         training = config.training
         list(trainer.epochs(SolverContext(net, plan, rows, phase, training, 1), rows))
         after = net.state_dict()
@@ -94,7 +94,7 @@ def test_rows_behind_every_cut_of_every_strategy_are_the_same_kept_or_live(
     }
     assert 0 in cuts  # `full` has no frozen part
     pixels = torch.randint(0, 256, (11, 3, *[int(size[-1].partition("=")[2])] * 2), dtype=torch.uint8)
-    images = Kept([pixels], torch.arange(11))
+    images = CachedRows([pixels], torch.arange(11))
     order = [torch.tensor([7, 0, 10]), torch.tensor([3]), torch.tensor([1, 2, 9, 8, 4])]
     for cut in sorted(cuts - {0}):
         for exact in (False, True):

@@ -20,7 +20,7 @@ from tlx.config.schema import Phase, Training
 from tlx.core.choose_by import RULES, score
 from tlx.core.errors import Diverged
 from tlx.core.stopwatch import Clock
-from tlx.features.batches import Kept, shuffled
+from tlx.features.batches import CachedRows, shuffled
 from tlx.features.feature_rows import Mapped, outline
 from tlx.features.weight_fingerprint import fingerprint
 from tlx.runs.build_features import features_of
@@ -166,8 +166,8 @@ def test_features_that_do_not_fit_are_read_from_files_or_computed_as_needed_and_
         features = features_of(job)
         features.say = said.append
         rows = features.rows(job.net, 2, "train")
-        assert isinstance(rows, Kept) is kept
-        assert not isinstance(rows, Kept) or all(isinstance(view, Mapped) for view in rows.views)
+        assert isinstance(rows, CachedRows) is kept
+        assert not isinstance(rows, CachedRows) or all(isinstance(view, Mapped) for view in rows.views)
         assert len(said) == 1
         assert re.fullmatch(line, said[0])
 
@@ -177,7 +177,7 @@ def test_an_outline_is_what_is_kept() -> None:
     features = features_of(job)
     for cut in range(len(job.net)):
         rows, shape = features.rows(job.net, cut, "val"), outline(job.net, cut, 16, "fp32", job.device)
-        assert isinstance(rows, Kept)
+        assert isinstance(rows, CachedRows)
         (x,) = rows.views
         assert isinstance(x, Tensor)
         assert (x.shape, x.dtype) == ((len(rows.y), *shape.size), shape.dtype)
@@ -278,17 +278,17 @@ def test_balanced_weights_give_every_class_the_same_share() -> None:
     assert weight[0] * 9 == pytest.approx(float(weight[1] * 3))
 
 
-def linear_task(n: int = 33) -> tuple[nn.Sequential, Kept]:
+def linear_task(n: int = 33) -> tuple[nn.Sequential, CachedRows]:
     torch.manual_seed(0)
     net = nn.Sequential()
     net.add_module("body", nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()))
     net.add_module("head", nn.Sequential(nn.Linear(8, 2)))
     x = torch.randn(n, 4)
-    return net, Kept([x], (x[:, 0] > 0).long())
+    return net, CachedRows([x], (x[:, 0] > 0).long())
 
 
 def fit(
-    net: nn.Sequential, rows: Kept, training: Training | None = None, choose_by: str = "val_loss", **values: Any
+    net: nn.Sequential, rows: CachedRows, training: Training | None = None, choose_by: str = "val_loss", **values: Any
 ) -> tuple[list[Any], TrainState]:
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "optimizer": ADAM, "schedule": CONSTANT}
     phase = Phase(train_from="all", **{**settings, **values})
@@ -310,7 +310,7 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
 
 def test_rows_that_lie_elsewhere_are_put_together_ahead() -> None:
     _, here = linear_task(33)
-    elsewhere = Kept(here.views, here.y, torch.device("cpu", 0))  # as those of a GPU's tail that lie in memory
+    elsewhere = CachedRows(here.views, here.y, torch.device("cpu", 0))  # as those of a GPU's tail that lie in memory
     for order in ([], shuffled(33, 4, torch.Generator().manual_seed(0))):
         pairs = zip(elsewhere.batches(order, 0), here.batches(order, 0), strict=True)
         assert all(torch.equal(a, b) for found, wanted in pairs for a, b in zip(found, wanted, strict=True))
@@ -343,8 +343,8 @@ def test_the_best_epoch_is_put_back() -> None:
     (name, phase), *_ = config.strategy.phases.items()
     history = list(trainer.train(job.net, job.plans[name], phase, features, config, progress))
     val = features.rows(job.net, 0, "val")
-    answers = job.net.eval()(next(iter(val.batches([torch.arange(len(val.y))], 0)))[0]).detach()
-    loss = float(nn.functional.cross_entropy(answers, val.y))
+    outputs = job.net.eval()(next(iter(val.batches([torch.arange(len(val.y))], 0)))[0]).detach()
+    loss = float(nn.functional.cross_entropy(outputs, val.y))
     assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=2e-2)
 
 

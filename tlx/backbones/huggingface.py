@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlx.core.errors import RequestError, nearest, reason
-from tlx.core.http_download import PROBE_SECONDS, Answer, announce, intact
+from tlx.core.http_download import PROBE_SECONDS, Response, announce, intact
 from tlx.core.safe_archive import Refused
 
 __all__ = ["HubFile", "architecture", "guessed", "mirror", "portable_name", "timm_source"]
@@ -92,8 +92,8 @@ class HubFile:
         paths = [try_to_load_from_cache(self.repository, name, revision=self.revision) for name in self.names]
         return [Path(path) for path in paths if isinstance(path, str) and Path(path).is_file()]
 
-    def fetch(self, answers: Mapping[str, Answer]) -> Path:
-        """The file from the hub, in its cache; `answers`: what the host said of each of `urls`.
+    def fetch(self, responses: Mapping[str, Response]) -> Path:
+        """The file from the hub, in its cache; `responses`: what the host said of each of `urls`.
 
         Raises:
             Refused: HF_HUB_OFFLINE is set, the hub does not answer or lacks it, or what came is another file.
@@ -103,13 +103,13 @@ class HubFile:
 
         why = ""
         for name, url in zip(self.names, self.urls, strict=True):
-            answer = answers[url]
-            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else answer.refused
-            if answer.status == 404:
+            response = responses[url]
+            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else response.refused
+            if response.status == 404:
                 continue  # the next name
-            if why and answer.status not in (401, 403):  # for these huggingface_hub may have a token
+            if why and response.status not in (401, 403):  # for these huggingface_hub may have a token
                 break
-            announce(name, answer.size, url)
+            announce(name, response.size, url)
             anew = bool(self.found())  # it is there and was found damaged: the client would not look
             try:
                 path = Path(

@@ -67,13 +67,13 @@ def locate(cfg: Wanted, *, offline: bool = False) -> Path | None:
             return path
         log.warning("%s is damaged (its sha256 is not the one in its name): it is not used", path)
     urls = [url for place in places for url in place.urls]
-    answers = probe(urls) if urls and not offline else {}
+    responses = probe(urls) if urls and not offline else {}
     reasons: list[str] = []
     for place in places:
         try:
             if offline and place.urls:
                 raise Refused("runtime.offline=true")
-            return place.fetch(answers)
+            return place.fetch(responses)
         except Refused as refused:
             reasons.append(f"{place.label}: {refused}" if reasons and not offline else str(refused))
         except OSError as error:

@@ -54,7 +54,7 @@ def _stirred(model: nn.Module) -> Iterator[None]:
 
 
 @dataclass
-class _Step:
+class _Event:
     """The moment a module is entered or left: how what it gets (gives) comes from the last output before it.
 
     `link`: "" the very same tensor, else a part's name; None: in no way that we know.
@@ -65,8 +65,8 @@ class _Step:
     link: str | None
 
 
-def _run(model: nn.Module, sample: Tensor, classifier: str) -> tuple[list[_Step], Tensor]:
-    log: list[_Step] = []
+def _run(model: nn.Module, sample: Tensor, classifier: str) -> tuple[list[_Event], Tensor]:
+    log: list[_Event] = []
     last, busy = sample, False
 
     def link(x: Any) -> str | None:
@@ -82,12 +82,12 @@ def _run(model: nn.Module, sample: Tensor, classifier: str) -> tuple[list[_Step]
     def enter(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not busy:
             alone = len(args) == 1 and all(value is None or value is False for value in kwargs.values())
-            log.append(_Step(path, True, link(args[0]) if alone else None))
+            log.append(_Event(path, True, link(args[0]) if alone else None))
 
     def leave(path: str, output: Any) -> None:
         nonlocal last
         if not busy:
-            log.append(_Step(path, False, link(output)))
+            log.append(_Event(path, False, link(output)))
             last = output if isinstance(output, Tensor) else torch.empty(0)
 
     near = [name for name in dict(model.named_modules()) if (name and name.count(".") < 2) or name == classifier]
@@ -100,7 +100,7 @@ def _run(model: nn.Module, sample: Tensor, classifier: str) -> tuple[list[_Step]
         handles.append(module.register_forward_hook(lambda _m, _a, output, name=name: leave(name, output)))
     try:
         expected = model(sample)
-        log.append(_Step("", False, link(expected)))
+        log.append(_Event("", False, link(expected)))
     finally:
         for handle in handles:
             handle.remove()
@@ -122,7 +122,7 @@ def _glue(model: nn.Module, before: Tensor, after: Tensor) -> str | None:
     return None
 
 
-def _expansions(model: nn.Module, log: Sequence[_Step], classifier: str) -> list[set[str]]:
+def _expansions(model: nn.Module, log: Sequence[_Event], classifier: str) -> list[set[str]]:
     """Which containers to look into, the finest first: always those around the classifier, and where one container
     holds all the blocks (`blocks`, `stages`, `layers`), that one."""
     steps = classifier.split(".")
@@ -141,7 +141,7 @@ def _expansions(model: nn.Module, log: Sequence[_Step], classifier: str) -> list
     return [around | set(largest), around] if len(largest) == 1 else [around]
 
 
-def _chain(model: nn.Module, log: Sequence[_Step], expand: set[str]) -> list[str] | None:
+def _chain(model: nn.Module, log: Sequence[_Event], expand: set[str]) -> list[str] | None:
     parts: list[str] = []
     inside = None  # the part that is running
     within: set[str] = set()  # what the last method called itself

@@ -9,7 +9,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from tlx.core.errors import RequestError
-from tlx.core.http_download import Answer, download
+from tlx.core.http_download import Response, download
 
 __all__ = ["PackageFile", "Place", "WebFile", "file_name", "torch_cache"]
 
@@ -40,8 +40,8 @@ class Place(Protocol):
     def found(self) -> Sequence[Path]:
         """Files of it that are on this machine, best first, not checked yet."""
 
-    def fetch(self, answers: Mapping[str, Answer]) -> Path:
-        """The file, fetched and checked; `answers`: what the hosts of `urls` said. Raises `Refused` or `OSError`."""
+    def fetch(self, responses: Mapping[str, Response]) -> Path:
+        """The file, fetched and checked; `responses`: what the hosts of `urls` said. Raises `Refused` or `OSError`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class WebFile:
     def found(self) -> list[Path]:
         return [path for path in [torch_cache() / self.file] if path.is_file()]
 
-    def fetch(self, answers: Mapping[str, Answer]) -> Path:
+    def fetch(self, responses: Mapping[str, Response]) -> Path:
         target = torch_cache() / self.file
-        download(self.url, target, answers[self.url])
+        download(self.url, target, responses[self.url])
         return target
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ class PackageFile:
         paths = [torch_cache() / self.file, *(Path(folder, self.inner) for folder in folders)]
         return [path for path in paths if path.is_file()]
 
-    def fetch(self, answers: Mapping[str, Answer]) -> Path:
+    def fetch(self, responses: Mapping[str, Response]) -> Path:
         if damaged := self.found():
             what = f"{damaged[-1]}: damaged (its sha256 is not the one in its name); reinstall {self.package}"
         else:

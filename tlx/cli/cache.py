@@ -11,7 +11,7 @@ from pathlib import Path
 from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError, nearest, printable
-from tlx.features.disk_cache import Entry, Store, mib
+from tlx.features.disk_cache import Entry, RowStore, mib
 from tlx.reporting.text_table import aligned
 
 _DIGITS = 12  # of an id, as it is shown
@@ -57,7 +57,7 @@ def cache(action: str | None, ids: Sequence[str], output: str) -> int:
         for file in folder.glob("decoded-*.txt"):  # which images are known to decode
             with contextlib.suppress(OSError):
                 file.unlink()
-    store = Store(folder, 0, lambda line: print(line, file=sys.stderr))
+    store = RowStore(folder, 0, lambda line: print(line, file=sys.stderr))
     entries = store.entries()
     spaces = {_entry(word, entries, folder).space for word in ids} if ids else {entry.space for entry in entries}
     if not entries:

@@ -218,7 +218,7 @@ def _configuration(label: str, runs: list[Run], rule: str) -> Configuration:
     accuracies = [run.accuracy for run in runs]
     interval, over = _interval(runs)
     several = runs if over == "runs and all images" else runs[:1]
-    images = len({file for run in several for file in run.answers.files})
+    images = len({file for run in several for file in run.predicted.files})
     known = [run.reused for run in runs if run.reused is not None]
     return Configuration(
         label,
@@ -241,11 +241,11 @@ def _interval(runs: Sequence[Run]) -> tuple[tuple[float, float], str]:
     if len(runs) == 1:
         low, high = runs[0].summary["test_accuracy_interval"]
         return (float(low), float(high)), "images"
-    correct = [np.array(run.answers.correct, dtype=np.float64) for run in runs]
+    correct = [np.array(run.predicted.correct, dtype=np.float64) for run in runs]
     if all(run.same_images(runs[0]) for run in runs):
         found, over = of_the_same_images(np.stack(correct)), "runs and images"
     else:
-        found = of_other_images(correct, _ratio(runs), [run.answers.files for run in runs])
+        found = of_other_images(correct, _ratio(runs), [run.predicted.files for run in runs])
         over = "runs and all images"
     low, high = share_interval(found)
     return (float(low), float(high)), over
@@ -253,7 +253,7 @@ def _interval(runs: Sequence[Run]) -> tuple[tuple[float, float], str]:
 
 def _ratio(runs: Sequence[Run]) -> float:
     """Test images ÷ training images of a run."""
-    return fmean(len(run.answers.files) for run in runs) / fmean(run.summary["images"]["train"] for run in runs)
+    return fmean(len(run.predicted.files) for run in runs) / fmean(run.summary["images"]["train"] for run in runs)
 
 
 def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
@@ -268,7 +268,7 @@ def _pair(together: Sequence[Configuration], i: int, j: int) -> Pair:
     leads = [lead(one, other) for one, other in matched]
     same_images = all(one.same_images(matched[0][0]) for one, _ in matched)
     ones = [one for one, _ in matched]
-    files = [one.answers.files for one in ones]
+    files = [one.predicted.files for one in ones]
     return Pair(i, j, matched, difference(leads, same_images=same_images, ratio=_ratio(ones), files=files))
 
 

@@ -10,8 +10,8 @@ random effects, as readers and cases are in radiology (Obuchowski & Rockette 199
   degrees of freedom; the squares of both halves are added (Banerjee 1960, Sankhya 22; Graybill & Wang 1980, JASA 75,
   subtract so). Of few runs chance is only partly subtracted: with two, a small variance says nothing. Satterthwaite's
   degrees of freedom come from the same few runs; with two they claimed a difference that is none in up to 12 %.
-- **Scale**: the half width becomes an effective number of answers, n = p (1 - p) / variance, for Wilson's interval, as
-  with complex surveys (Korn & Graubard 1998, Survey Methodology 24; Franco et al. 2019, J. Survey Statistics and
+- **Scale**: the half width becomes an effective number of predictions, n = p (1 - p) / variance, for Wilson's interval,
+  as with complex surveys (Korn & Graubard 1998, Survey Methodology 24; Franco et al. 2019, J. Survey Statistics and
   Methodology 7). Near 100 % it is as lopsided as the truth; a symmetric one misses low accuracies there. A difference
   is that of two shares, right in the first alone and in the second alone; their intervals are joined after Newcombe
   (1998, Statistics in Medicine 17) and Zou & Donner (2008, Statistics in Medicine 27).
@@ -53,8 +53,8 @@ class Spread:
     Attributes:
         mean: of the values.
         square: mean of their squares.
-        wide: what Wilson's interval takes for z² ÷ n, at 95 %: the half width² ÷ the variance of one answer.
-        unit: the same for a quantile of 1, the standard error² ÷ the variance of one answer.
+        wide: what Wilson's interval takes for z² ÷ n, at 95 %: the half width² ÷ the variance of one prediction.
+        unit: the same for a quantile of 1, the standard error² ÷ the variance of one prediction.
     """
 
     mean: Any
@@ -91,16 +91,16 @@ def of_other_images(runs: Sequence[Values], ratio: float, files: Sequence[Sequen
         files: the images' names, for each run; None: no image comes twice.
     """
     values = np.concatenate(runs, axis=-1)
-    answers = values.shape[-1]
-    names = range(answers) if files is None else [file for some in files for file in some]
+    tested = values.shape[-1]
+    names = range(tested) if files is None else [file for some in files for file in some]
     _, place, times = np.unique(np.array([*map(str, names)]), return_inverse=True, return_counts=True)
     mean, square = values.mean(-1), (values**2).mean(-1)
     order, first = np.argsort(place, kind="stable"), np.cumsum(times) - times
     sums = np.add.reduceat((values - mean[..., None])[..., order], first, axis=-1)
-    of_images = (sums**2).sum(-1) / answers**2
+    of_images = (sums**2).sum(-1) / tested**2
     of_runs = np.stack([each.mean(-1) for each in runs]).var(0, ddof=1) * (1 / len(runs) + ratio)
-    effective = answers**2 / float((times**2).sum())  # Kish 1965: the number of images, where all come equally often
-    return _spread(mean, square, effective, of_runs, of_images, (square - mean**2) / answers, len(runs))
+    effective = tested**2 / float((times**2).sum())  # Kish 1965: the number of images, where all come equally often
+    return _spread(mean, square, effective, of_runs, of_images, (square - mean**2) / tested, len(runs))
 
 
 def share_interval(found: Spread) -> tuple[Any, Any]:
@@ -128,6 +128,6 @@ def _spread(mean: Any, square: Any, images: float, of_runs: Any, of_images: Any,
     seen = sure * chance + _LEAST * np.maximum(of_images - chance, 0)
     beyond = np.maximum(of_runs - seen, 0)
     prior = _PRIOR / images
-    answer = np.maximum(square - mean**2, 0) + prior
+    variance = np.maximum(square - mean**2, 0) + prior
     wide = _NORMAL * (of_images + prior / images) + quantile(runs - 1) ** 2 * beyond
-    return Spread(mean, square, wide / answer, (of_images + prior / images + beyond) / answer)
+    return Spread(mean, square, wide / variance, (of_images + prior / images + beyond) / variance)

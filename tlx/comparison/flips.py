@@ -26,7 +26,7 @@ class Flip:
 
 def lead(first: Run, second: Run) -> Values:
     """For each test image: 1 where the first run alone is right, -1 the second alone, 0 neither."""
-    return np.subtract(first.answers.correct, second.answers.correct, dtype=np.float64)
+    return np.subtract(first.predicted.correct, second.predicted.correct, dtype=np.float64)
 
 
 def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
@@ -35,8 +35,8 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
     Runs with other test images than the first pair's have no place in it.
     """
     pairs = [pair for pair in matched if pair[0].same_images(matched[0][0])]
-    first, second = (np.sum([pair[side].answers.correct for pair in pairs], axis=0, dtype=int) for side in (0, 1))
-    one, other = (run.answers for run in matched[0])
+    first, second = (np.sum([pair[side].predicted.correct for pair in pairs], axis=0, dtype=int) for side in (0, 1))
+    one, other = (run.predicted for run in matched[0])
     found = [
         Flip(
             one.files[i], one.labels[i], int(first[i]), int(second[i]), len(pairs),

@@ -154,7 +154,7 @@ def _over_both(some: Sequence[Configuration]) -> str:
 
 
 def _over_all_images(some: Sequence[Configuration]) -> str:
-    twice = any(one.test_images < sum(len(run.answers.files) for run in one.runs) for one in some)
+    twice = any(one.test_images < sum(len(run.predicted.files) for run in one.runs) for one in some)
     once = "; an image that several runs were tested on counts as one" if twice else ""
     return f"{_over_both(some)}, over the test images of all {_draws(some)} together{once}"
 

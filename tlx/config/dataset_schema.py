@@ -29,7 +29,7 @@ class Splits:
 
 
 @dataclass
-class Dataset:
+class DatasetConfig:
     """What every data set has, whoever reads it; the reader's own keys are beside these in the YAML."""
 
     val_fraction: float = key(
@@ -78,7 +78,7 @@ class Dataset:
 
 def common() -> dict[str, Any]:
     """The keys of every data set, so that Hydra knows them."""
-    return {name: value for name, value in dataclasses.asdict(Dataset()).items() if name != "reader"}
+    return {name: value for name, value in dataclasses.asdict(DatasetConfig()).items() if name != "reader"}
 
 
 def data_name(name: str, reader: str, root: str | None, *, published: bool = False) -> str:

@@ -34,8 +34,8 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Lost:
-    """In place of a job's answer: its process died before it gave one. What it had done is in its folder."""
+class LostJob:
+    """In place of a job's result: its process died before it returned one. What it had done is in its folder."""
 
     reason: str
 
@@ -78,7 +78,7 @@ def reachable(launcher: str, settings: Mapping[str, Any]) -> None:
 
 
 def collected(launcher: str, settings: DictConfig, start: Callable[[], Sequence[Any]], jobs: int) -> Sequence[Any]:
-    """What `start` gives back, one value for each of the `jobs`; `Lost` for a job whose process died.
+    """What `start` gives back, one value for each of the `jobs`; `LostJob` for a job whose process died.
 
     Args:
         launcher: Hydra's name of it; `settings` are `hydra.launcher`.
@@ -92,7 +92,7 @@ def collected(launcher: str, settings: DictConfig, start: Callable[[], Sequence[
         with guard(settings) if guard else contextlib.nullcontext():
             return start()
     except BrokenExecutor:
-        return [Lost("a worker process died (out of memory, or killed), and that ends all of them")] * jobs
+        return [LostJob("a worker process died (out of memory, or killed), and that ends all of them")] * jobs
     except (ConnectionError, ImportError, RuntimeError, ValueError) as error:  # jobs' own errors are in their answers
         raise RequestError(
             f"launch={KNOWN.get(launcher, [launcher])[0]}: {_line(error) or type(error).__name__}"
@@ -110,7 +110,7 @@ class Elsewhere:
         try:
             os.chdir(self.folder)  # relative paths mean what they meant where they were typed
         except OSError:
-            return Lost(f"{self.folder} is not on {os.uname().nodename}; several machines need a shared folder")
+            return LostJob(f"{self.folder} is not on {os.uname().nodename}; several machines need a shared folder")
         import_from_here()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C: what is done is saved
@@ -152,7 +152,7 @@ def _submitit(_: DictConfig) -> Iterator[None]:
 
 
 class _Answer:
-    """A job of submitit that gives `Lost` where it has died."""
+    """A job of submitit that gives `LostJob` where it has died."""
 
     def __init__(self, job: Any) -> None:
         self.job = job
@@ -169,7 +169,7 @@ class _Answer:
             log = self.job.paths.stderr
             lines = log.read_text(errors="replace").split("\n") if log.exists() else []
             last = next((line for line in reversed(lines) if line.strip()), "nothing")
-            return [Lost(f"ended without an answer; the last line of {log}: {last}")]
+            return [LostJob(f"ended without an answer; the last line of {log}: {last}")]
         return found
 
 
@@ -212,9 +212,9 @@ def _ray(settings: DictConfig) -> Iterator[None]:
         try:
             return get(*arguments, **named)
         except ray.exceptions.RayTaskError as error:  # the launcher's own; a task's error is in its answer
-            return Lost(str(error).strip().splitlines()[-1])
+            return LostJob(str(error).strip().splitlines()[-1])
         except ray.exceptions.RayError as error:
-            return Lost(_line(error) or type(error).__name__)
+            return LostJob(_line(error) or type(error).__name__)
 
     ray.get = answer
     try:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tlx.config.dataset_schema import Dataset, Splits
+from tlx.config.dataset_schema import DatasetConfig, Splits
 from tlx.config.schema import Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
 from tlx.core.trees import flat
@@ -114,7 +114,7 @@ def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
     values = {}
     for field in dataclasses.fields(kind):
         value = tree[field.name]
-        of = Dataset if field.name == "dataset" and value is not None else field.type
+        of = DatasetConfig if field.name == "dataset" and value is not None else field.type
         if dataclasses.is_dataclass(of):
             value = _made(of, value)
         elif of == Phases:

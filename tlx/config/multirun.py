@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlx.config.hydra_errors import explained
 from tlx.config.hydra_keys import refuse_typed
-from tlx.config.hydra_launchers import Elsewhere, Lost, collected
+from tlx.config.hydra_launchers import Elsewhere, LostJob, collected
 from tlx.config.hydra_session import composed, hydra_commands, initialized, search_path
 from tlx.config.override_quoting import as_typed, quote
 from tlx.core.errors import RequestError
@@ -51,7 +51,7 @@ def several(override: str) -> bool:
 def launch(
     jobs: Sequence[Sequence[str]], task: Callable[[DictConfig], Any], folder: Path, config_dir: str | None = None
 ) -> list[Any]:
-    """Runs `task` once for each job by Hydra's launcher (group `launch`); what it returned, or `Lost`, in their order.
+    """Runs `task` once for each job by Hydra's launcher (`launch`); in their order what it returned, or `LostJob`.
 
     Args:
         jobs: each job's overrides as typed; `hydra.sweep.subdir=…` names its folder below `folder`.
@@ -87,7 +87,7 @@ def launch(
         for start in range(0, len(typed), size):
             batch = typed[start : start + size]
             returned += collected(name, node.hydra.launcher, partial(launcher.launch, batch, start), len(batch))
-    return [value if isinstance(value, Lost) else value.return_value for value in returned]
+    return [value if isinstance(value, LostJob) else value.return_value for value in returned]
 
 
 def job_folder() -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from tlx.config.dataset_schema import Dataset, common
+from tlx.config.dataset_schema import DatasetConfig, common
 from tlx.config.key_rules import key
 from tlx.core.choose_by import RULES
 
@@ -242,7 +242,7 @@ class Source:
     """A task that the backbone is trained on from scratch before the transfer; `none` has no data set."""
 
     name: str = key("none", help="name of the source task; none: there is no source task")
-    dataset: Any = key(factory=lambda: common(), of=Dataset, help="as dataset")  # `Dataset` once checked
+    dataset: Any = key(factory=lambda: common(), of=DatasetConfig, help="as dataset")  # `DatasetConfig` once checked
     augmentation: Augmentation = key(factory=Augmentation, help="as augmentation")
     strategy: Strategy = key(factory=Strategy, help="as strategy")
     optimizer: Any = key(None, help="as optimizer")
@@ -262,7 +262,9 @@ class Config:
     sweep: Sweep = key(factory=Sweep, help="runs that belong together")
     backbone: Backbone = key(MISSING, help="a network, its weights and its preprocessing")
     head: Head = key(factory=Head, help="the new last layers")
-    dataset: Any = key(factory=lambda: common(), of=Dataset, help="images and labels")  # `Dataset` once checked
+    dataset: Any = key(
+        factory=lambda: common(), of=DatasetConfig, help="images and labels"
+    )  # `DatasetConfig` once checked
     augmentation: Augmentation = key(factory=Augmentation, help="random views for training")
     strategy: Strategy = key(MISSING, help="an ordered set of phases")
     optimizer: Any = key(MISSING, help="a class by its _target_, and its arguments; the learning rate is training.lr")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import tracking_uri
-from tlx.config.dataset_schema import Dataset
+from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.key_rules import values
 from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights
 from tlx.core.errors import RequestError, empty, nearest
@@ -98,16 +98,16 @@ def _typed(node: Any) -> Config:
     return config
 
 
-def _dataset(key: str, node: Any) -> Dataset:
+def _dataset(key: str, node: Any) -> DatasetConfig:
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise RequestError(f"{key}: the YAML of a data set needs a _target_ (the function that reads it)")
-    common = {f.name for f in dataclasses.fields(Dataset)} - {"reader"}
+    common = {f.name for f in dataclasses.fields(DatasetConfig)} - {"reader"}
     given = {name: value for name, value in node.items() if name in common}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Dataset), given)
+        merged = OmegaConf.merge(OmegaConf.structured(DatasetConfig), given)
     except OmegaConfBaseException as error:
         raise RequestError(f"{key}.{error.full_key}: {str(error.msg).splitlines()[0]}") from error
-    dataset: Dataset = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    dataset: DatasetConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return dataclasses.replace(dataset, reader={name: value for name, value in node.items() if name not in common})
 
 

@@ -21,7 +21,7 @@ from filelock import FileLock
 from tlx.core.errors import reason
 from tlx.core.safe_archive import Refused, checksum, copy
 
-__all__ = ["PROBE_SECONDS", "Answer", "announce", "download", "intact", "making", "probe", "transfer"]
+__all__ = ["PROBE_SECONDS", "Response", "announce", "download", "intact", "making", "probe", "transfer"]
 
 PROBE_SECONDS = 2.0  # to decide whether a file can be had at all
 STALL_SECONDS = 30.0  # without a byte, in a transfer that runs
@@ -30,10 +30,10 @@ MAX_BYTES = 20_000_000_000  # of a file whose size nobody has said
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a host says when a file is requested.
 
-    `status`: of HTTP, None where nobody answered. `size`: bytes, 0 where the host does not say. `refused`: why the
+    `status`: of HTTP, None where none came. `size`: bytes, 0 where the host does not say. `refused`: why the
     file cannot be had; empty where it can.
     """
 
@@ -42,21 +42,21 @@ class Answer:
     refused: str = ""
 
 
-def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answer]:
-    """What the host of each of `urls` (or the proxy to it) answers; decided after `seconds`.
+def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Response]:
+    """What the host of each of `urls` (or the proxy to it) says; decided after `seconds`.
 
     Each is requested in a thread of its own that is given up then: where packets are dropped, looking up a name alone
     can take a minute and cannot be interrupted, and a proxy may take the connection and say nothing.
     """
-    answers: dict[str, Answer] = {}
+    responses: dict[str, Response] = {}
 
     def ask(url: str) -> None:
         try:
             with _opened(url, seconds, "HEAD") as response:
-                answers[url] = Answer(response.status or 200, _length(response))
+                responses[url] = Response(response.status or 200, _length(response))
         except (OSError, ValueError, http.client.HTTPException) as error:
             status = error.code if isinstance(error, urllib.error.HTTPError) else None
-            answers[url] = Answer(status, refused=_why(error))
+            responses[url] = Response(status, refused=_why(error))
 
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
     for thread in threads:
@@ -64,26 +64,26 @@ def probe(urls: Sequence[str], seconds: float = PROBE_SECONDS) -> dict[str, Answ
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    silent = Answer(None, refused=f"no answer within {seconds:g} s")
-    return {url: answers.get(url, silent) for url in urls}
+    silent = Response(None, refused=f"no answer within {seconds:g} s")
+    return {url: responses.get(url, silent) for url in urls}
 
 
-def download(url: str, target: Path, answer: Answer | None = None) -> None:
+def download(url: str, target: Path, response: Response | None = None) -> None:
     """Fetches `url` to `target`, checked against the size and the sha256 digits in its name; jobs fetch it once.
 
-    `answer`: what the host said, where it has answered already.
+    `response`: what the host said, where it has been tried already.
 
     Raises:
         Refused: it cannot be reached (within `PROBE_SECONDS`), breaks off, or is another file.
         OSError: it cannot be written.
     """
-    answer = answer or probe([url])[url]
-    if answer.refused and answer.status not in (405, 501):  # hosts that answer no HEAD may answer GET
-        raise Refused(answer.refused)
+    response = response or probe([url])[url]
+    if response.refused and response.status not in (405, 501):  # hosts that answer no HEAD may answer GET
+        raise Refused(response.refused)
     with making(target) as scratch:
         if target.is_file() and intact(target):  # another process was faster
             return
-        file = transfer(url, scratch / target.name, expected=answer.size)
+        file = transfer(url, scratch / target.name, expected=response.size)
         if not intact(file):
             found = checksum(file, "sha256").partition(":")[2]
             raise Refused(f"what came is another file: sha256 {found[:8]}…, not {_digits(file)}…")

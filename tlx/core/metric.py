@@ -12,7 +12,7 @@ from tlx.core.errors import RequestError
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricValue:
     """One figure.
 
     Attributes:
@@ -55,7 +55,7 @@ class Metric:
         return dataclasses.asdict(self)
 
 
-def of_summary(summary: Mapping[str, Any]) -> list[Metric]:
+def of_summary(summary: Mapping[str, Any]) -> list[MetricValue]:
     """The figures of a run's summary; those of a version that did not list them are read from their own keys.
 
     Raises:
@@ -66,14 +66,14 @@ def of_summary(summary: Mapping[str, Any]) -> list[Metric]:
         return [_read(one) for one in listed] if isinstance(listed, list) else [_read(listed)]
     low, high = summary.get("test_accuracy_interval") or (None, None)
     accuracy, loss = summary.get("test_accuracy"), summary.get("test_loss")
-    found = [] if accuracy is None else [Metric("accuracy", "test", accuracy, low, high)]
-    return found + ([] if loss is None else [Metric("loss", "test", loss, higher_is_better=False)])
+    found = [] if accuracy is None else [MetricValue("accuracy", "test", accuracy, low, high)]
+    return found + ([] if loss is None else [MetricValue("loss", "test", loss, higher_is_better=False)])
 
 
-def _read(one: Any) -> Metric:
-    names = {field.name for field in dataclasses.fields(Metric)}
+def _read(one: Any) -> MetricValue:
+    names = {field.name for field in dataclasses.fields(MetricValue)}
     try:
-        found = Metric(**{name: value for name, value in one.items() if name in names})
+        found = MetricValue(**{name: value for name, value in one.items() if name in names})
         value = float(found.value)
         low, high = (None if end is None else float(end) for end in (found.low, found.high))
         if not isinstance(found.name, str) or not isinstance(found.split, str) or not found.name:

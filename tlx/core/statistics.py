@@ -18,7 +18,7 @@ def wilson(correct: float, n: float, confidence: float = CONFIDENCE) -> tuple[fl
 
 
 def score(share: Any, spread: Any) -> tuple[Any, Any]:
-    """Wilson's interval of a share, or of an array of them; `spread` is z² ÷ the (effective) number of answers."""
+    """Wilson's interval of a share, or of an array of them; `spread` is z² ÷ the (effective) number of predictions."""
     centre = (share + spread / 2) / (1 + spread)
     half = np.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
     return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)

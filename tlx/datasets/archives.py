@@ -67,10 +67,10 @@ def obtain(archive: Archive, target: Path, *, offline: bool) -> None:
     if not os.path.isfile(by_hand):
         if offline:
             raise RequestError(f"{archive.file} is not here and runtime.offline=true; from {archive.urls[0]}: {advice}")
-        answers = probe(archive.urls)
-        sources = [url for url, answer in answers.items() if answer.status is not None]
+        responses = probe(archive.urls)
+        sources = [url for url, response in responses.items() if response.status is not None]
         if not sources:
-            hosts = ", ".join(f"{url}: {answer.refused}" for url, answer in answers.items())
+            hosts = ", ".join(f"{url}: {response.refused}" for url, response in responses.items())
             raise RequestError(f"{archive.file} cannot be downloaded, no host answers ({hosts}): {advice}")
     reasons = []
     try:

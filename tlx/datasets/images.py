@@ -88,7 +88,7 @@ class _Budget:
             return True
 
 
-class Store:
+class PixelStore:
     """Where a part's pixels come from, what is known of them, and those that are kept; shared by its subsets."""
 
     def __init__(self, read: Read) -> None:
@@ -179,7 +179,7 @@ class Images:
         self.labels: Labels = np.fromiter(labels, dtype=np.int64)
         if not len(self.files) == len(self.names) == len(self.labels):
             raise ValueError(f"{len(self.files)} files, {len(self.names)} names and {len(self.labels)} labels")
-        self.store = Store(read)
+        self.store = PixelStore(read)
         self.rows: Labels = np.arange(len(self.files))
 
     def __len__(self) -> int:

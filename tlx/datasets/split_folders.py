@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tlx.core.errors import RequestError, nearest
 from tlx.datasets.folder_layout import alike, content, has_pictures, listed, names_in, subfolders
-from tlx.datasets.split_names import BESIDE, PLAIN, Named, named, plain
+from tlx.datasets.split_names import BESIDE, PLAIN, FolderName, named, plain
 
 SPLITS = ("train", "val", "test")
 NO_SPLIT = "beside the parts' folders: belongs to none"
@@ -105,7 +105,7 @@ def _like_classes(others: Sequence[Path], speaking: Collection[Path]) -> list[Pa
     return [entry for entry in unknown if any(has_pictures(Path(inner.path)) for inner in subfolders(entry))]
 
 
-def _splits_of(speaking: Mapping[Path, Named], places: Mapping[Path, Path]) -> dict[Path, str]:
+def _splits_of(speaking: Mapping[Path, FolderName], places: Mapping[Path, Path]) -> dict[Path, str]:
     """The split of each folder that is one: its name says no more than that, or it has a fellow of another split that
     is named alike (`seg_train`, `seg_test`) or holds the same classes."""
     splits = {about.split for about in speaking.values()}
@@ -124,7 +124,7 @@ def _splits_of(speaking: Mapping[Path, Named], places: Mapping[Path, Path]) -> d
     }
 
 
-def _flat(speaking: Mapping[Path, Named]) -> str:
+def _flat(speaking: Mapping[Path, FolderName]) -> str:
     """What is known of folders that are named like the training split and have no class folders."""
     flat = [entry for entry, about in speaking.items() if about.split == "train" and _place(entry) is None]
     return "".join(f"; {entry.name}/ holds {content(entry)} but no class folders" for entry in flat)

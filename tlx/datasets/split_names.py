@@ -44,14 +44,14 @@ BESIDE = LABELS | frozenset((
 
 
 @dataclass(frozen=True)
-class Named:
+class FolderName:
     """What a folder's name says: the split, and the words that are left once that and `PLAIN` words are taken out."""
 
     split: str
     rest: tuple[str, ...] = ()
 
 
-def named(name: str) -> Named | None:
+def named(name: str) -> FolderName | None:
     """Which split a folder's name speaks of, in any usual spelling; None for none, or for several.
 
     `Train`, `test-set`, `seg_train`, `1_train`, `TrainImages`, `testdata`, `train2017`, `flowers (test)`.
@@ -67,7 +67,7 @@ def named(name: str) -> Named | None:
             rest.append(first)
     if found == {"train", "val"}:  # train_val: what trains and what validates in one
         found = {"train"}
-    return Named(found.pop(), tuple(rest)) if len(found) == 1 else None
+    return FolderName(found.pop(), tuple(rest)) if len(found) == 1 else None
 
 
 def words_of(name: str) -> list[str]:

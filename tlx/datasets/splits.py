@@ -17,7 +17,7 @@ from tlx.datasets.content_digests import Decoded
 from tlx.datasets.images import Images, Labels, joined, read_all
 
 if TYPE_CHECKING:
-    from tlx.config.dataset_schema import Dataset
+    from tlx.config.dataset_schema import DatasetConfig
 
 __all__ = ["Data", "Images", "Parts", "split", "whole"]
 
@@ -72,7 +72,7 @@ class Data:
 
 def split(
     parts: Parts,
-    common: "Dataset",
+    common: "DatasetConfig",
     seed: int,
     decoded: Decoded | None = None,
     decode: Collection[str] | None = None,
@@ -154,7 +154,7 @@ def split(
     )
 
 
-def whole(parts: Parts, common: "Dataset", decoded: Decoded | None = None) -> Data:
+def whole(parts: Parts, common: "DatasetConfig", decoded: Decoded | None = None) -> Data:
     """All images of a data set in its own parts, some of which may be empty. Raises `RequestError` as `split` does."""
     none = parts.train.subset([])
     sets = {"train": parts.train, "val": parts.val or none, "test": parts.test or none}
@@ -174,7 +174,7 @@ def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:
     return {**origins, name: f"{how} {of}"}
 
 
-def unread(parts: Parts, common: "Dataset", key: str = "dataset") -> dict[str, str]:
+def unread(parts: Parts, common: "DatasetConfig", key: str = "dataset") -> dict[str, str]:
     """The keys of `common` that `split` does not read for these parts, each with the reason and what to type.
 
     `key`: of the data set in the configuration.

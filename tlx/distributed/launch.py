@@ -18,7 +18,7 @@ class Died(Exception):
     """A rank is no more, and the run cannot go on without it."""
 
 
-class Found(NamedTuple):
+class AssignedRank(NamedTuple):
     """The rank that torchrun or srun (`by`) gave this process."""
 
     by: str
@@ -53,17 +53,17 @@ def together(
         with process_group.of(_joined(runtime, there)):
             try:
                 yield
-            except process_group.Lost as error:
+            except process_group.LostRank as error:
                 raise Died(f"{error}, this is rank {there.rank} of {there.size}; {advice()}") from error
     else:
         with rank_processes.started(number, device_of(runtime.device).type, target, arguments) as children:
             try:
                 yield
-            except process_group.Lost as error:
+            except process_group.LostRank as error:
                 raise Died(f"{rank_processes.why(children, error)}; {advice()}") from error
 
 
-def wanted(runtime: "Runtime", there: Found | None = None) -> int:
+def wanted(runtime: "Runtime", there: AssignedRank | None = None) -> int:
     """How many ranks there shall be: those that are `there`, or what `runtime.devices` asks for.
 
     auto is a rank for each GPU, and one where there is none. On the CPU a rank needs a core, but two are always
@@ -106,14 +106,14 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def found() -> Found | None:
+def found() -> AssignedRank | None:
     """What torchrun or srun says of this process, where they have started several."""
     there = os.environ
     if "RANK" in there and int(there.get("WORLD_SIZE", 1)) > 1:
-        return Found("torchrun", int(there["RANK"]), int(there["WORLD_SIZE"]))
+        return AssignedRank("torchrun", int(there["RANK"]), int(there["WORLD_SIZE"]))
     # Of a step that srun started: in the script of a batch job SLURM_NTASKS counts tasks that nobody has started.
     if "SLURM_PROCID" in there and int(there.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        return Found("srun", int(there["SLURM_PROCID"]), int(there["SLURM_STEP_NUM_TASKS"]))
+        return AssignedRank("srun", int(there["SLURM_PROCID"]), int(there["SLURM_STEP_NUM_TASKS"]))
     return None
 
 
@@ -136,7 +136,7 @@ def once(what: str) -> None:
         )
 
 
-def _joined(runtime: "Runtime", there: Found) -> process_group.Group:
+def _joined(runtime: "Runtime", there: AssignedRank) -> process_group.Group:
     """The ranks that torchrun or srun has started, as they find each other."""
     from torch.distributed.rendezvous import rendezvous
 

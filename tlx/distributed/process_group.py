@@ -25,7 +25,7 @@ LONG = timedelta(days=7)  # a rank waits as long as another works; one that dies
 _PIECE = 1 << 28  # bytes that are exchanged at once
 
 
-class Lost(Exception):
+class LostRank(Exception):
     """Another rank does not answer any more."""
 
 
@@ -41,7 +41,7 @@ class Group:
         device: what they compute on, `cpu` or `cuda`.
         started: whether tlx has started them, on this machine.
         store: torch's; how they find each other and what they say in words.
-        check: raises `Lost` where one is known to have ended.
+        check: raises `LostRank` where one is known to have ended.
     """
 
     rank: int
@@ -141,7 +141,7 @@ def agreed(value: T) -> T:
     """The first rank's value (JSON), on every rank; the others wait for it.
 
     Raises:
-        Lost: another rank does not answer; so does whatever else is exchanged here.
+        LostRank: another rank does not answer; so does whatever else is exchanged here.
     """
     group = _group
     if group is None:
@@ -223,7 +223,7 @@ def _talking(group: Group) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise Lost(f"another rank does not answer ({reason(error)})") from error
+        raise LostRank(f"another rank does not answer ({reason(error)})") from error
     group.check()
 
 

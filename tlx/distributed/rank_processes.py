@@ -55,7 +55,7 @@ def serve(given: Mapping[str, Any]) -> None:
     except BaseException as error:
         traceback.print_exception(error)
         print(said(error), file=sys.stderr, flush=True)
-        os._exit(LOST_ANOTHER if isinstance(error, process_group.Lost) else 1)
+        os._exit(LOST_ANOTHER if isinstance(error, process_group.LostRank) else 1)
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def _end(child: _Child) -> None:
 
 def _check(children: list[_Child]) -> None:
     if any(child.process.poll() for child in children):
-        raise process_group.Lost("another rank has ended")
+        raise process_group.LostRank("another rank has ended")
 
 
 def _watch(children: list[_Child], over: threading.Event) -> None:
@@ -148,7 +148,7 @@ def _watch(children: list[_Child], over: threading.Event) -> None:
             return
 
 
-def why(children: list[_Child], error: process_group.Lost) -> str:
+def why(children: list[_Child], error: process_group.LostRank) -> str:
     """Which rank is no more, and why; those that ended for want of it are not to blame."""
     until = time.monotonic() + 5  # a connection breaks before the system says that the process is dead
     while time.monotonic() < until and all(child.process.poll() in (None, 0, LOST_ANOTHER) for child in children):

@@ -37,8 +37,8 @@ class Indexed(Protocol):
         """The rows at `index`, int64 `[B]`."""
 
 
-class Kept:
-    """Rows that are there: one tensor (or one that reads its rows from a file) for each view of the images.
+class CachedRows:
+    """Rows that are computed already: one tensor (or one that reads its rows from a file) for each view of the images.
 
     `device`: where `views` lie, and so the index they take; the labels' device is where batches go.
     """

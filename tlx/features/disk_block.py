@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "KEY_BYTES",
+    "BlockHeader",
     "Damaged",
-    "Head",
     "bytes_in",
     "folders",
     "map_rows",
@@ -46,7 +46,7 @@ _known: dict[tuple[str, int, int], int] = {}
 
 
 @dataclass(frozen=True)
-class Head:
+class BlockHeader:
     """What `block.json` says of the other two files and, in `about`, of what the rows are."""
 
     rows: int
@@ -79,7 +79,7 @@ def write_names(place: Path, keys: Sequence[str], rows: NDArray[np.uint8], about
     return crc
 
 
-def read_head(place: Path) -> Head:
+def read_head(place: Path) -> BlockHeader:
     """What `block.json` says. Raises Damaged, or OSError where it cannot be read."""
     try:
         found = json.loads(_content(place / "block.json"))
@@ -88,7 +88,7 @@ def read_head(place: Path) -> Head:
     if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise Damaged(f"block.json is not of format {FORMAT}")
     try:
-        head = Head(**found)
+        head = BlockHeader(**found)
     except TypeError as error:
         raise Damaged("block.json lacks something or has more") from error
     numbers = (head.rows, head.row_bytes, head.rows_crc32, head.keys_crc32)
@@ -97,7 +97,7 @@ def read_head(place: Path) -> Head:
     return head
 
 
-def read_keys(place: Path, head: Head) -> list[str]:
+def read_keys(place: Path, head: BlockHeader) -> list[str]:
     """The keys of a block's rows, in order. Raises Damaged or OSError."""
     packed = _content(place / "keys.bin")
     _check("keys.bin", len(packed), KEY_BYTES * head.rows, zlib.crc32(packed), head.keys_crc32)
@@ -105,7 +105,7 @@ def read_keys(place: Path, head: Head) -> list[str]:
     return [text[i : i + digits] for i in range(0, len(text), digits)]
 
 
-def map_rows(place: Path, head: Head) -> NDArray[np.uint8]:
+def map_rows(place: Path, head: BlockHeader) -> NDArray[np.uint8]:
     """The rows, `[n, row_bytes]`, mapped copy-on-write. Raises Damaged or OSError; ValueError without memory to map."""
     path = place / "rows.bin"
     size = head.rows * head.row_bytes

@@ -32,20 +32,20 @@ from tlx.features.disk_block import (
 )
 from tlx.features.disk_spaces import Spaces
 
-__all__ = ["Entry", "Found", "Store", "mib"]
+__all__ = ["Entry", "FoundRows", "RowStore", "mib"]
 
 MARGIN = 1 << 28  # bytes of the disk that are left for what a run itself writes
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRows:
     """What the store has of the keys requested.
 
     Attributes:
         blocks: `[n, row_bytes]` each, mapped from the file copy-on-write: writing to one changes no file.
         block: `[N]`, which of `blocks` has key i; -1: none.
         row: `[N]`, key i's row in that block.
-        own: of each block, whether this `Store` has written it.
+        own: of each block, whether this `RowStore` has written it.
     """
 
     blocks: list[NDArray[np.uint8]]
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def owned(self) -> int:
-        """How many keys are in blocks that this `Store` has written."""
+        """How many keys are in blocks that this `RowStore` has written."""
         return int(np.isin(self.block, np.flatnonzero(self.own)).sum())
 
 
@@ -79,7 +79,7 @@ class Entry:
     ] = ()  # what every block says, the one used last first; `about` is the first of them
 
 
-class Store:
+class RowStore:
     """Blocks of rows under a folder: each whole or absent, all of them together within `limit` bytes.
 
     A *space* (8 lower-case hex digits or more) stands for all that decides what a row is; a *key* (40) for what the row
@@ -110,7 +110,7 @@ class Store:
         finally:
             self._spaces.release(space, held)
 
-    def find(self, space: str, keys: Sequence[str], row_bytes: int) -> Found:
+    def find(self, space: str, keys: Sequence[str], row_bytes: int) -> FoundRows:
         """The rows of `keys` that are kept; their blocks count as used now. What is damaged is removed and missing."""
         blocks: list[NDArray[np.uint8]] = []
         own: list[bool] = []
@@ -140,7 +140,7 @@ class Store:
             except (OSError, ValueError) as error:  # it may be whole: another user's, or no memory to map it
                 self._once(place, f"{place} cannot be read ({reason(error)}); computed anew")
         at = np.array([where.get(key, (-1, 0)) for key in keys], dtype=np.int64).reshape(-1, 2)
-        return Found(blocks, at[:, 0], at[:, 1], own)
+        return FoundRows(blocks, at[:, 0], at[:, 1], own)
 
     def takes(self, n: int, row_bytes: int) -> bool:
         """Whether `n` rows are within the limit; more of them, in several blocks, would push each other out."""

@@ -21,8 +21,8 @@ from tlx.core import activity
 from tlx.core.device import cpu_capabilities, device_name, free_bytes
 from tlx.core.stopwatch import Clock
 from tlx.distributed import process_group
-from tlx.features.batches import Kept, Pixels, Rows, Through
-from tlx.features.disk_cache import Store, mib
+from tlx.features.batches import CachedRows, Pixels, Rows, Through
+from tlx.features.disk_cache import RowStore, mib
 from tlx.features.feature_plan import FILES, NOWHERE, FeaturePlan, Memory, PlannedRows, decided
 from tlx.features.feature_rows import Known, Mapped, Outline, Task, outline
 from tlx.features.frozen_forward import Forward, recipe
@@ -34,7 +34,7 @@ FORMAT = 4  # of the rows that are kept across runs: one more for every change o
 
 
 @dataclass
-class Features:
+class FeatureCache:
     """Rows for training and evaluation of what lies behind a cut.
 
     Attributes:
@@ -62,13 +62,13 @@ class Features:
     views: int | None = None
     budget: int | None = None
     cuts: Sequence[int] = ()
-    store: Store | None = None
+    store: RowStore | None = None
     about: Mapping[str, str] = field(default_factory=dict)
     architecture: str = ""
     say: Callable[[str], None] = lambda line: None
     clock: Clock = field(default_factory=Clock)
     served: Counter[str] = field(default_factory=Counter)
-    _kept: dict[tuple[int, int], tuple[str, Kept]] = field(default_factory=dict)
+    _kept: dict[tuple[int, int], tuple[str, CachedRows]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
     _outlines: dict[int, Outline] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Features:
             made=self._found(pixels, cut, content) is not None,
         )
 
-    def _found(self, pixels: Pixels, cut: int, content: str) -> Kept | None:
+    def _found(self, pixels: Pixels, cut: int, content: str) -> CachedRows | None:
         """Rows that are there already."""
         known, kept = self._kept.get((id(pixels), cut), ("", None))
         return kept if known == content else None
@@ -186,7 +186,7 @@ class Features:
             self._forwards[below, cut] = (content, forward)
         return self._forwards[below, cut][1]
 
-    def _make(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Kept | None:
+    def _make(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> CachedRows | None:
         """The first of the chain, cached; None where what was free is not any more."""
         wanted, shape = chain[0], self._outlines[chain[0].cut]
         began = time.perf_counter()
@@ -228,7 +228,7 @@ class Features:
         reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), wanted.rows)
         place = "" if where is not None else f": more than {mib(wanted.free)} of memory, read from files"
         self.say(f"{what}{reused}, {took:.1f} s{place}")
-        return Kept(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
+        return CachedRows(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
 
     def _device(self, kind: str) -> torch.device:
         return self.device if kind == self.device.type else torch.device(kind)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tlx.core.device import autocast, sent
 from tlx.features.batches import Pixels, Rows
-from tlx.features.disk_cache import Found, Store
+from tlx.features.disk_cache import FoundRows, RowStore
 from tlx.features.frozen_forward import rows_per_pass
 
 _CHUNK = 1 << 26  # bytes that are copied at once between memory and a file
@@ -68,7 +68,7 @@ def outline(net: nn.Sequential, cut: int, input_size: int, precision: str, devic
 class Mapped:
     """Rows in files of the store, read as they are requested."""
 
-    found: Found
+    found: FoundRows
     outline: Outline
 
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Known(NamedTuple):
 
 
 def made_rows(
-    task: Task, store: Store | None, space: str, about: Mapping[str, str], where: torch.device | None
+    task: Task, store: RowStore | None, space: str, about: Mapping[str, str], where: torch.device | None
 ) -> tuple[Tensor | Mapped | None, Known]:
     """The rows in the memory of `where`, or as files of the store; and how many of them were known.
 
@@ -130,7 +130,7 @@ def made_rows(
 
 
 def _in_memory(
-    task: Task, store: Store | None, space: str, about: Mapping[str, str], device: torch.device
+    task: Task, store: RowStore | None, space: str, about: Mapping[str, str], device: torch.device
 ) -> tuple[Tensor, Known]:
     """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
     n, outline = len(task.pixels.y), task.outline
@@ -158,7 +158,7 @@ def _in_memory(
     return x, Known(len(known) - found.owned, found.owned)
 
 
-def _in_files(task: Task, store: Store, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, Known]:
+def _in_files(task: Task, store: RowStore, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, Known]:
     """The rows as files, and how many of them were known; None where the store cannot take them."""
     keys, outline = task.keys(), task.outline
     with store.lock(space):

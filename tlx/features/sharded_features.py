@@ -8,12 +8,12 @@ from torch import Tensor
 
 from tlx.distributed import process_group
 from tlx.features.batches import Rows
-from tlx.features.disk_cache import Store
+from tlx.features.disk_cache import RowStore
 from tlx.features.feature_rows import Known, Mapped, Outline, Task, made_rows
 
 
 def made_together(
-    task: Task, store: Store | None, space: str, about: dict[str, str], where: torch.device | None
+    task: Task, store: RowStore | None, space: str, about: dict[str, str], where: torch.device | None
 ) -> tuple[Tensor | Mapped | None, Known]:
     """As `made_rows`: each rank computes some of the passes, and all get every row.
 

@@ -56,7 +56,7 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
     print(f"writing {target}, then comparing it on {what}", file=sys.stderr)
     graph = form != "state_dict"
     with doing(f"computing {len(views)} images with the saved model"):
-        reference = exporters.answers(exporters.saved(model), views)
+        reference = exporters.logits_of(exporters.saved(model), views)
         beside = [_beside_measured(model, reference, views)] if graph and model.precision != "fp32" else []
     facts = about(model, home)
     with atomic(target) as path, doing(f"writing {target.name} and comparing it"):
@@ -66,12 +66,12 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
             into, original = exporters.state_dict(model, path, facts)
             lines = [into]
             if original is not None:
-                parity = exporters.compare(reference, exporters.answers(original, views))
+                parity = exporters.compare(reference, exporters.logits_of(original, views))
                 why = "" if parity.holds else ": that network makes something else of the same weights"
                 lines.append(f"its answers there on {what}: {parity}{why}")
         else:
             written = (exporters.onnx if form == "onnx" else exporters.torch_export)(model, path, facts)
-            parity = exporters.compare(reference, exporters.answers(written, views))
+            parity = exporters.compare(reference, exporters.logits_of(written, views))
             if not parity.holds:
                 raise _refused(target, what, parity)
             lines = [f"parity on {what}: {parity}", *beside]
@@ -182,11 +182,11 @@ def _figures(model: "Model", home: Path) -> dict[str, Any]:
 def _beside_measured(model: "Model", reference: "Tensor", views: "Tensor") -> str:
     """How far the network in fp32, which is what is written, is from the one that was measured in 16 bit.
 
-    A class that changes is expected where the two most probable are closer to each other than the answers are.
+    A prediction may change where the two most probable classes are closer to each other than the two networks are.
     """
-    from tlx.inference.exporters import answers, differ
+    from tlx.inference.exporters import differ, logits_of
 
-    measured, ours = answers(model.probabilities, views), (reference / model.temperature).softmax(1)
+    measured, ours = logits_of(model.probabilities, views), (reference / model.temperature).softmax(1)
     largest = float((ours - measured).abs().max())
     changed = ours.argmax(1) != measured.argmax(1)
     best = measured.topk(min(2, measured.shape[1])).values

@@ -24,7 +24,7 @@ from tlx.core.errors import RequestError, reason
 from tlx.datasets.preprocessing import Normalize
 from tlx.inference.predictor import Model
 
-__all__ = ["KEY", "TOLERANCE", "ExportError", "Parity", "answers", "compare", "onnx", "saved", "state_dict"]
+__all__ = ["KEY", "TOLERANCE", "ExportError", "Parity", "compare", "logits_of", "onnx", "saved", "state_dict"]
 __all__ += ["torch_export"]
 
 Logits = Callable[[Tensor], Tensor]  # uint8 [N, 3, S, S] → float32 [N, classes]
@@ -37,12 +37,12 @@ BATCH = 32  # images in one forward pass of a comparison
 
 
 class ExportError(Exception):
-    """The model cannot be had in this format, or what was written does not answer as the saved model does."""
+    """The model cannot be had in this format, or what was written does not predict as the saved model does."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How two networks' answers to the same images compare.
+    """How two networks' logits for the same images compare.
 
     Attributes:
         images: how many.
@@ -73,8 +73,8 @@ def compare(a: Tensor, b: Tensor) -> Parity:
     return Parity(len(a), float((a - b).abs().max()), int((a.argmax(1) != b.argmax(1)).sum()))
 
 
-def answers(network: Logits, views: Tensor) -> Tensor:
-    """What `network` says of all views, uint8 `[N, 3, S, S]`: the first alone, the others in batches.
+def logits_of(network: Logits, views: Tensor) -> Tensor:
+    """The logits of `network` for all views, uint8 `[N, 3, S, S]`: the first alone, the others in batches.
 
     So a file that takes only the batch size it was made with is found out.
     """

@@ -42,7 +42,7 @@ class Served:
 
         Returns:
             `prediction`: the class; `probability`: of the most probable class; `probabilities`: of every class;
-            `error`: a line where there is no answer, and the others are empty. They are `Model.predict`'s.
+            `error`: a line where there is no prediction, and the others are empty. They are `Model.predict`'s.
         """
         import pandas as pd
 
@@ -53,8 +53,8 @@ class Served:
             except UnreadableImage as error:
                 given.append(str(error))
         with self._one:
-            answers = iter(self.model.predict(one for one in given if not isinstance(one, str)))
-        found = [Prediction("", error=one) if isinstance(one, str) else next(answers) for one in given]
+            predictions = iter(self.model.predict(one for one in given if not isinstance(one, str)))
+        found = [Prediction("", error=one) if isinstance(one, str) else next(predictions) for one in given]
         rows = [(p.prediction, p.probability, dict(p.probabilities), p.error) for p in found]
         return pd.DataFrame(rows, columns=COLUMNS, index=model_input.index if len(rows) == len(model_input) else None)
 

@@ -121,10 +121,10 @@ class Model:
     def stream(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
         """As `predict`, as they are computed: images are requested, and decoded in threads, only a little ahead.
 
-        An array must not be overwritten before its answer is there; Pillow's images may, as the frames of an animation
-        are. `batch_size`: images that are answered together, None: as many as when the model was measured. A batch is
-        filled up with images that can be read, so that the answers of a list are those of a run's test set, whatever
-        lies between them.
+        An array must not be overwritten before its prediction is there; Pillow's images may, as frames are.
+        `batch_size`: images that are predicted together, None: as many as when the model was measured. A batch is
+        filled up with images that can be read: predictions of a list are those of a run's test set, whatever lies
+        between its images.
         """
         return (prediction for prediction, _ in self.with_views(images, batch_size))
 
@@ -134,8 +134,8 @@ class Model:
         """As `stream`, each with what the network saw: uint8 `[3, S, S]`, None where the image could not be read."""
         batch_size = batch_size or rows_per_pass(self.device)
         batches = self._batches(self._views(_several(images)), batch_size)
-        for answers in side_by_side(self._answers, batches, for_passes(self.device)):
-            yield from answers
+        for predictions in side_by_side(self._predictions, batches, for_passes(self.device)):
+            yield from predictions
 
     def logits(self, x: Tensor) -> Tensor:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, as they were when the model was measured."""
@@ -185,11 +185,11 @@ class Model:
         if held:
             yield held
 
-    def _answers(self, held: list[_View]) -> list[tuple[Prediction, Tensor | None]]:
+    def _predictions(self, held: list[_View]) -> list[tuple[Prediction, Tensor | None]]:
         views = [found for _, found in held if isinstance(found, Tensor)]
-        answers = iter(self.probabilities(as_batch(views)).tolist() if views else [])
+        probabilities = iter(self.probabilities(as_batch(views)).tolist() if views else [])
         return [
-            (self._prediction(name, next(answers)), found)
+            (self._prediction(name, next(probabilities)), found)
             if isinstance(found, Tensor)
             else (Prediction(name, error=found), None)
             for name, found in held

@@ -31,7 +31,7 @@ LEAST = ("rate", "lr", "train_loss", "seconds", *RULES[2:], "phase", "val_loss")
 log = logging.getLogger("tlx")
 
 
-class Progress(Protocol):
+class ShownProgress(Protocol):
     """Where a run stands: plain values that are read from another thread."""
 
     batch: int
@@ -64,7 +64,7 @@ class Progress(Protocol):
         """Seconds left; NaN where unknown."""
 
 
-class Found(Protocol):
+class ShownSummary(Protocol):
     """What is known about a run, as `summary.json` has it; filled while the run goes on."""
 
     folder: Path
@@ -96,7 +96,7 @@ class Display:
         plan: a mapping a phase, as `plan.json` has it.
     """
 
-    def __init__(self, progress: Progress, summary: Found, plan: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, progress: ShownProgress, summary: ShownSummary, plan: Sequence[Mapping[str, Any]]) -> None:
         self.progress, self.summary, self.plan = progress, summary, plan
         self._within = ExitStack()
 
@@ -134,7 +134,7 @@ class Display:
         return activity.State(facts, min((now.epoch + now.batch / now.batches) / now.epochs, 1.0), now.eta)
 
 
-def opening(summary: Found) -> Iterator[str]:
+def opening(summary: ShownSummary) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
     classes = _some([printable(str(c)) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
@@ -217,7 +217,7 @@ def epoch_line(
     return "  ".join(facts.values())
 
 
-def closing(summary: Found, file: Any = None) -> None:
+def closing(summary: ShownSummary, file: Any = None) -> None:
     """Prints what a finished run found, on stdout: a table on a terminal, aligned text elsewhere."""
     facts = list(_facts(summary))
     classes: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
@@ -238,7 +238,7 @@ def closing(summary: Found, file: Any = None) -> None:
     print("\n".join(lines), file=file or sys.stdout)
 
 
-def _facts(summary: Found) -> Iterator[tuple[str, str]]:
+def _facts(summary: ShownSummary) -> Iterator[tuple[str, str]]:
     for metric in of_summary(vars(summary)):
         if metric.split == "test":
             yield metric.key.replace("_", " "), metric.shown(summary.images.get(metric.split, 0))

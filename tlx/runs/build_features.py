@@ -15,19 +15,19 @@ from tlx.runs.prepare import Job
 if TYPE_CHECKING:
     from tlx.datasets.images import Images
     from tlx.features.batches import Pixels
-    from tlx.features.feature_cache import Features
+    from tlx.features.feature_cache import FeatureCache
 
 log = logging.getLogger("tlx")
 
 
-def features_of(job: Job, before: "Features | None" = None, clock: Clock | None = None) -> "Features":
+def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | None = None) -> "FeatureCache":
     """The rows of a job's images, as they are and behind its frozen stages.
 
     `before`: the run's own, if it has some; both use the same files and clock, and one count of what was read.
     `clock`: counts the time in which rows are made.
     """
-    from tlx.features.disk_cache import Store
-    from tlx.features.feature_cache import Features
+    from tlx.features.disk_cache import RowStore
+    from tlx.features.feature_cache import FeatureCache
 
     config, data = job.config, job.data
     parts = {part: pixels_of(job, getattr(data, part)) for part in ("train", "val", "test")}
@@ -36,7 +36,7 @@ def features_of(job: Job, before: "Features | None" = None, clock: Clock | None 
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
     if views is not None and random is None:
         log.info("features.views=%d: without an augmentation each image has one view", views)
-    return Features(
+    return FeatureCache(
         parts,
         random,
         job.device,
@@ -45,7 +45,7 @@ def features_of(job: Job, before: "Features | None" = None, clock: Clock | None 
         None if views is None else min(views, max(epochs, 1)),  # no epoch sees another
         settings.budget,
         cuts=sorted({plan.cut for plan in job.plans.values()}),
-        store=before.store if before else Store(output(config) / "features", settings.store, say=log.warning),
+        store=before.store if before else RowStore(output(config) / "features", settings.store, say=log.warning),
         served=before.served if before else Counter(),
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),

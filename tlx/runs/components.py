@@ -96,7 +96,7 @@ def _an_epoch(phase: Phase, training: Training) -> None:
     import torch
     from torch import nn
 
-    from tlx.features.batches import Kept
+    from tlx.features.batches import CachedRows
     from tlx.training.optimizers import solver_for
     from tlx.training.phase_plan import plan, prepare
     from tlx.training.solver_context import SolverContext
@@ -107,7 +107,7 @@ def _an_epoch(phase: Phase, training: Training) -> None:
         phase = dataclasses.replace(phase, train_from="head", train_to=None)
         of = plan(net, "tried out", phase, classifier="head")
         prepare(net, of)
-        rows = Kept([torch.randn(4, 2)], torch.tensor([0, 1, 0, 1]))
+        rows = CachedRows([torch.randn(4, 2)], torch.tensor([0, 1, 0, 1]))
         solver = solver_for(phase.solver)(SolverContext(net, of, rows, phase, training, 2))
         for loss, lr in itertools.islice(solver, 2):
             if not math.isfinite(loss) or not math.isfinite(lr):

@@ -17,7 +17,7 @@ from tlx.runs.prepare import network, plans_of, prepare
 
 if TYPE_CHECKING:
     from tlx.backbones.staged_network import Net
-    from tlx.features.feature_cache import Features
+    from tlx.features.feature_cache import FeatureCache
     from tlx.training.phase_plan import Plan
 
 log = logging.getLogger("tlx")
@@ -78,7 +78,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     return lines
 
 
-def _cached(features: "Features", net: "Net", plan: "Plan") -> list[str]:
+def _cached(features: "FeatureCache", net: "Net", plan: "Plan") -> list[str]:
     """A line for each split that a phase reads: whether its rows are cached, where, and what they come from."""
     plans = [features.plan(net, plan.cut, split, training=split == "train") for split in ("train", "val")]
     return [f"  {next(found.lines())}" for found in plans]

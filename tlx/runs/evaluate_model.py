@@ -66,8 +66,8 @@ class Measured:
         """Accuracy, its interval and number of the images that the model has not learned from, where there are both."""
         from tlx.core.statistics import wilson
 
-        answers = zip(self.seen or (), self.labels, self.scores.predictions, strict=self.seen is not None)
-        right = [label == predicted for split, label, predicted in answers if not split]
+        rows = zip(self.seen or (), self.labels, self.scores.predictions, strict=self.seen is not None)
+        right = [label == predicted for split, label, predicted in rows if not split]
         if not right or len(right) == len(self.files):
             return None
         return sum(right) / len(right), wilson(sum(right), len(right)), len(right)

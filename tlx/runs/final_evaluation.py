@@ -10,19 +10,19 @@ from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
 
 if TYPE_CHECKING:
-    from tlx.features.feature_cache import Features
+    from tlx.features.feature_cache import FeatureCache
     from tlx.inference.predictor import Model
     from tlx.training.metrics import Scores
 
 
-def as_saved(job: Job, saved: "Model", features: "Features") -> tuple[Job, "Features"]:
+def as_saved(job: Job, saved: "Model", features: "FeatureCache") -> tuple[Job, "FeatureCache"]:
     """The job with the model that was opened from its files; rows are made anew where these say something else."""
     same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
     job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
     return job, features if same else features_of(job, features)
 
 
-def look(record: Record, job: Job, features: "Features", when: str, clock: Clock) -> "Scores":
+def look(record: Record, job: Job, features: "FeatureCache", when: str, clock: Clock) -> "Scores":
     """Measures the test set, which chooses nothing, and keeps what it says."""
     from tlx.training.evaluation import logits
     from tlx.training.metrics import scores

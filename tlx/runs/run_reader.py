@@ -1,4 +1,4 @@
-"""Finished runs, as their folders tell of them: no torch, no MLflow."""
+"""Finished runs, as their folders hold them: no torch, no MLflow."""
 
 import csv
 import hashlib
@@ -30,7 +30,7 @@ COLUMNS = ["sample", "file", "label", "prediction", "probability", "correct"]
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """`predictions.csv`: what a run's model says of each test image, in order."""
 
     files: list[str]
@@ -70,7 +70,7 @@ class Run:
     trained: int
     reused: float | None
     rows: Sequence[Mapping[str, Any]]
-    answers: Answers
+    predicted: Predictions
     test: str
     val: str
 
@@ -108,7 +108,7 @@ class Run:
 
     def same_images(self, other: "Run") -> bool:
         """Whether both were tested on the same images, in the same order."""
-        named = self.answers.images == other.answers.images
+        named = self.predicted.images == other.predicted.images
         return named and (not self.test or not other.test or self.test == other.test)
 
 
@@ -144,7 +144,7 @@ def read(folder: Path) -> Run:
     """
     summary, values = content(folder / "summary.json", dict), _values(folder / "config.yaml")
     _check_summary(folder / "summary.json", summary)
-    answers = _answers(folder / "predictions.csv")
+    predicted = _predicted(folder / "predictions.csv")
     return Run(
         folder,
         summary,
@@ -154,7 +154,7 @@ def read(folder: Path) -> Run:
         _trained(folder / "plan.json"),
         _reused(summary),
         _rows(folder / "metrics.jsonl"),
-        answers,
+        predicted,
         _fingerprint(folder / "model" / "model.json", "test"),
         _fingerprint(folder / "model" / "model.json", "val"),
     )
@@ -254,7 +254,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _answers(file: Path) -> Answers:
+def _predicted(file: Path) -> Predictions:
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             head, *rows = list(csv.reader(stream)) or [[]]
@@ -270,7 +270,7 @@ def _answers(file: Path) -> Answers:
     _, files, labels, predictions, probabilities, correct = (
         [*map(csv_cells.text, column)] for column in zip(*rows, strict=True)
     )
-    return Answers(files, labels, predictions, probabilities, np.array(correct, dtype=np.int8))
+    return Predictions(files, labels, predictions, probabilities, np.array(correct, dtype=np.int8))
 
 
 def _fingerprint(file: Path, split: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlx.core.choose_by import better
 from tlx.core.data_frames import frame
-from tlx.core.metric import Metric
+from tlx.core.metric import MetricValue
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,7 +26,9 @@ class Summary:
     requested: dict[str, str] = field(default_factory=dict)  # the overrides as typed, key → value
     identity: str = ""
     mlflow_run_id: str = ""
-    metrics: list[dict[str, Any]] = field(default_factory=list)  # all figures of the saved model, as `Metric` has them
+    metrics: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # all figures of the saved model, as `MetricValue` has them
     # The same figures under the names of their own that every version writes:
     test_accuracy: float | None = None  # 0..1
     test_accuracy_interval: list[float] | None = None  # 95 %, Wilson
@@ -57,7 +59,7 @@ class Summary:
     refit: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the folder of the source task's run
 
-    def measured(self, split: str, metrics: Sequence[Metric]) -> None:
+    def measured(self, split: str, metrics: Sequence[MetricValue]) -> None:
         """Has the figures of a split, in place of those that are there."""
         others = [one for one in self.metrics if one["split"] != split]
         self.metrics = [*others, *(metric.to_dict() for metric in metrics)]
@@ -70,14 +72,14 @@ class Summary:
         self.measured(
             "val",
             [
-                Metric(name.removeprefix("val_"), "val", value, higher_is_better=better(1, 0, name))
+                MetricValue(name.removeprefix("val_"), "val", value, higher_is_better=better(1, 0, name))
                 for name, value in found.items()
             ],
         )
 
     def to_frame(self) -> "DataFrame":
         """The figures as a table: `name, split, value, low, high, higher_is_better`, a row each."""
-        return frame(self.metrics, [one.name for one in dataclasses.fields(Metric)])
+        return frame(self.metrics, [one.name for one in dataclasses.fields(MetricValue)])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

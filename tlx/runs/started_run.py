@@ -11,7 +11,7 @@ from tlx.runs.run_recorder import Record
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tlx.features.feature_cache import Features
+    from tlx.features.feature_cache import FeatureCache
     from tlx.training.progress import Progress
     from tlx.training.train_state import TrainState
 
@@ -31,7 +31,7 @@ class StartedRun:
     """
 
     job: Job
-    features: "Features"
+    features: "FeatureCache"
     progress: "Progress"
     record: Record
     clock: Clock

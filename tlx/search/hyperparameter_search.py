@@ -21,7 +21,7 @@ from tlx.reporting.run_display import epoch_line
 from tlx.reporting.text_table import duration
 from tlx.runs import output_layout
 from tlx.search import search_space, trial_report
-from tlx.search.optuna_study import FILE, Study, Trial
+from tlx.search.optuna_study import FILE, SearchTrial, Study
 from tlx.sweeps import sweep, sweep_manifest, sweep_summary
 from tlx.sweeps.sweep_plan import Planned, single
 from tlx.sweeps.sweep_progress import SweepProgress
@@ -112,7 +112,7 @@ class Search:
             words.append("which is the whole space")
         return f"{', '.join(words)}, in {self.whole.folder}"
 
-    def _trial(self, trial: Trial) -> Exception | None:
+    def _trial(self, trial: SearchTrial) -> Exception | None:
         """Runs it, or finds that done, and tells the study; why it failed, if it did."""
         from tlx.runs import run as job
         from tlx.runs import run_state

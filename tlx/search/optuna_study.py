@@ -24,7 +24,7 @@ from tlx.core.errors import Pruned, RequestError, reason
 from tlx.core.folder_lock import alone
 from tlx.search import search_space
 from tlx.search.search_space import Axis
-from tlx.search.trial_report import Found
+from tlx.search.trial_report import TrialResult
 from tlx.sweeps.sweep_plan import Planned
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ HOPELESS = 50  # such requests until a space that cannot be counted is taken for
 
 
 @dataclass
-class Trial:
+class SearchTrial:
     """One set of values, and the run that measures it."""
 
     number: int  # from 1
@@ -108,7 +108,7 @@ class Study:
                 f"take another name, or remove {folder}"
             )
 
-    def next(self, most: int) -> Trial | None:
+    def next(self, most: int) -> SearchTrial | None:
         """The next trial to work on; None when `most` are through or being worked on, or no point is left.
 
         Nobody else works on it until it is settled, or its `within` is closed.
@@ -124,7 +124,7 @@ class Study:
                 if sum(frozen.state.name != "FAIL" for frozen in trials) >= most or not self._ask(trials):
                     return None
 
-    def report(self, trial: Trial, rows: Sequence[Mapping[str, Any]], epochs: int) -> None:
+    def report(self, trial: SearchTrial, rows: Sequence[Mapping[str, Any]], epochs: int) -> None:
         """Tells what the epochs were like, of `epochs` in all.
 
         Raises:
@@ -145,7 +145,7 @@ class Study:
                     f"{shown(best[self.choose_by], self.choose_by)}, is in the worse half of the trials before it"
                 )
 
-    def settle(self, trial: Trial, status: str, facts: Mapping[str, Any], value: float | None = None) -> None:
+    def settle(self, trial: SearchTrial, status: str, facts: Mapping[str, Any], value: float | None = None) -> None:
         """Writes down what became of the trial, `finished`, `pruned` or `failed`, and lets go of it."""
         from optuna.trial import TrialState
 
@@ -156,12 +156,12 @@ class Study:
                 self._study.tell(trial.optuna, value, states[status])
             trial.within.close()
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[TrialResult]:
         """Every trial, in their order."""
         names = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
         with self._readable():
             return [
-                Found(
+                TrialResult(
                     number,
                     names.get(frozen.state.name, "running"),
                     frozen.value if frozen.state.name == "COMPLETE" else None,
@@ -202,7 +202,7 @@ class Study:
         self._study.ask()  # the next look at all that are running takes it
         return True
 
-    def _take(self, number: int, frozen: "FrozenTrial") -> Trial | None:
+    def _take(self, number: int, frozen: "FrozenTrial") -> SearchTrial | None:
         """The running trial; None where somebody works on it, or another has the same values."""
         import optuna
 
@@ -230,7 +230,7 @@ class Study:
             within.enter_context(alone(self.folder / planned.folder))
         except RequestError:  # another process does
             return None
-        return Trial(number, planned, values, trial, within)
+        return SearchTrial(number, planned, values, trial, within)
 
     def _repeats(self, trial: "optuna.Trial") -> None:
         from optuna.trial import TrialState
@@ -241,7 +241,7 @@ class Study:
     def _values(self, frozen: "FrozenTrial") -> tuple[str, ...]:
         return tuple(axis.text(frozen.params[axis.key]) if axis.key in frozen.params else "" for axis in self.axes)
 
-    def _now(self, trial: Trial) -> "FrozenTrial":
+    def _now(self, trial: SearchTrial) -> "FrozenTrial":
         return self._study.get_trials(deepcopy=False)[trial.optuna.number]
 
     @contextmanager

@@ -18,7 +18,7 @@ DONE, OTHER, TOP = "#1f5fa8", "#9aa4ab", "#2b7a3d"
 
 
 @dataclass(frozen=True)
-class Found:
+class TrialResult:
     """What is known about a trial."""
 
     number: int
@@ -28,12 +28,12 @@ class Found:
     facts: Mapping[str, Any]  # val_accuracy, val_loss, what chooses, epochs, seconds, folder, error
 
 
-def ranked(found: Sequence[Found]) -> list[Found]:
+def ranked(found: Sequence[TrialResult]) -> list[TrialResult]:
     """The finished trials, best first; of equals the first."""
     return sorted((one for one in found if one.score is not None), key=lambda one: (-(one.score or 0.0), one.number))
 
 
-def show(found: Sequence[Found], axes: Sequence[Axis], folder: Path, rule: str) -> Found:
+def show(found: Sequence[TrialResult], axes: Sequence[Axis], folder: Path, rule: str) -> TrialResult:
     """Prints the best trials by `rule`, and the test accuracy of the chosen one; that one."""
     order, names = ranked(found), figures_of(rule)
     rows = [("trial", *names, "epochs", "time", *(axis.key for axis in axes))]
@@ -61,7 +61,7 @@ def figures_of(rule: str) -> list[str]:
     return list(dict.fromkeys((rule, "val_loss", "val_accuracy")))
 
 
-def write(found: Sequence[Found], axes: Sequence[Axis], folder: Path, rule: str) -> list[Path]:
+def write(found: Sequence[TrialResult], axes: Sequence[Axis], folder: Path, rule: str) -> list[Path]:
     """Writes `search.csv`, a line a trial, and `search.png`; their paths."""
     table, picture = folder / "search.csv", folder / "search.png"
     names = [*dict.fromkeys(("val_accuracy", "val_loss", rule)), "epochs", "seconds", "folder", "error"]
@@ -74,14 +74,14 @@ def write(found: Sequence[Found], axes: Sequence[Axis], folder: Path, rule: str)
     return [table, picture]
 
 
-def _picture(found: Sequence[Found], axes: Sequence[Axis], path: Path, rule: str) -> None:
+def _picture(found: Sequence[TrialResult], axes: Sequence[Axis], path: Path, rule: str) -> None:
     """What chooses, over the trials and over the values of the first axes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     measured = [one for one in found if rule in one.facts]
     done, others = [one for one in measured if one.score is not None], [one for one in measured if one.score is None]
-    groups: list[tuple[list[Found], dict[str, Any]]] = [
+    groups: list[tuple[list[TrialResult], dict[str, Any]]] = [
         (others, {"facecolors": "none", "edgecolors": OTHER, "label": "pruned or failed"}),
         (done, {"color": DONE, "alpha": 0.75, "linewidths": 0, "label": "finished"}),
         (ranked(found)[:1], {"color": TOP, "s": 130, "marker": "*", "zorder": 3, "label": "best"}),

@@ -20,7 +20,7 @@ from tlx.runs.run_reader import is_run, state
 from tlx.sweeps import sweep_manifest
 from tlx.sweeps.run_folders import is_sweep, jobs, runs_below, sweeps
 
-__all__ = ["LATEST", "OUTPUT", "Named", "begun", "run_named", "runs_named", "sweep_named"]
+__all__ = ["LATEST", "OUTPUT", "NamedRun", "begun", "run_named", "runs_named", "sweep_named"]
 LATEST = "latest"
 OUTPUT = "outputs"  # the configuration's default of `output`
 SHOWN = 5  # sweeps that an error names
@@ -28,7 +28,7 @@ _ID = re.compile("[0-9a-f]{32}")  # as MLflow makes it
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedRun:
     """A run that was requested by a name.
 
     Attributes:
@@ -40,7 +40,7 @@ class Named:
     why: str = ""
 
 
-def run_named(word: str, output: str | Path = OUTPUT) -> Named:
+def run_named(word: str, output: str | Path = OUTPUT) -> NamedRun:
     """The one run that a word stands for; of a sweep the one that validation chooses.
 
     A folder that is there but holds nothing of a run is returned as it is: what is missing in it depends on what it is
@@ -52,16 +52,16 @@ def run_named(word: str, output: str | Path = OUTPUT) -> Named:
     place = _place(word, output)
     said = f"{word}: " if word == LATEST else ""
     if is_run(place) or _has_model(place):
-        return Named(place, f"{said}{near(place)}" if said else "")
+        return NamedRun(place, f"{said}{near(place)}" if said else "")
     if is_sweep(place):
         return _chosen(word, place)
     if found := sorted(runs_below(place)):
         how_many = "one run" if len(found) == 1 else f"{len(found)} runs"
         raise RequestError(f"{word}: holds {how_many}; give its folder, as {near(found[-1])}")
-    return Named(place)
+    return NamedRun(place)
 
 
-def begun(word: str, output: str | Path = OUTPUT) -> Named:
+def begun(word: str, output: str | Path = OUTPUT) -> NamedRun:
     """As `run_named`, but `latest` is the one that began last, finished or not, and no sweep stands for a run of it.
 
     Raises:
@@ -74,7 +74,7 @@ def begun(word: str, output: str | Path = OUTPUT) -> Named:
             f"{word}: a sweep{f' ({near(place)})' if word == LATEST else ''}; running its command again resumes it"
             f"{f': {command}' if command else ''}"
         )
-    return Named(place, f"{LATEST}: {near(place)}" if word == LATEST else "")
+    return NamedRun(place, f"{LATEST}: {near(place)}" if word == LATEST else "")
 
 
 def runs_named(words: Sequence[str], output: str | Path = OUTPUT) -> list[Path]:
@@ -208,7 +208,7 @@ def _all_of(word: str, place: Path) -> list[Path]:
     return found
 
 
-def _chosen(word: str, sweep: Path) -> Named:
+def _chosen(word: str, sweep: Path) -> NamedRun:
     """The run of a sweep whose model is used."""
     try:
         found = ranked(jobs(sweep))
@@ -219,7 +219,7 @@ def _chosen(word: str, sweep: Path) -> Named:
     draws = [f"{name} {value}" for name, value in zip(("seed", "fold"), run.draw, strict=True) if value is not None]
     which = f"{', '.join(draws)} of {best.n} runs" if best.n > 1 else ", ".join(draws)
     among = f"{best.label} of {len(found.configurations)} configurations, " if len(found.configurations) > 1 else ""
-    return Named(run.folder, f"{word}: chosen by validation ({found.rule}): {among}{which}: {near(run.folder)}")
+    return NamedRun(run.folder, f"{word}: chosen by validation ({found.rule}): {among}{which}: {near(run.folder)}")
 
 
 def _has_model(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlx.config import multirun, tracking_uri
-from tlx.config.hydra_launchers import Lost, reachable
+from tlx.config.hydra_launchers import LostJob, reachable
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import refuse
 from tlx.core import activity
@@ -31,7 +31,7 @@ from tlx.tracking.network_disk import fit_for_many
 
 
 @dataclass
-class Sweep:
+class SweepFolder:
     """A sweep's folder, opened."""
 
     folder: Path
@@ -108,7 +108,7 @@ class Sweep:
             ]
             with activity.doing(JobsBeside(batch, self.folder).now):
                 found = multirun.launch(typed, job, self.folder, self.config_dir)
-            lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, Lost)]
+            lost = [j for j, outcome in zip(batch, found, strict=True) if isinstance(outcome, LostJob)]
             for j, outcome in zip(batch, found, strict=True):
                 self.outcomes[j.key] = {"error": outcome.reason, "skipped": False} if j in lost else outcome
             yield lost
@@ -243,10 +243,10 @@ def open_sweep(
     config_dir: str | None,
     *,
     growing: bool = False,
-) -> Sweep:
+) -> SweepFolder:
     """Makes the sweep's folder and its MLflow run, or finds them.
 
-    `growing`: `jobs` is an example; those that run come one by one (`Sweep.add`), from one who knows what belongs
+    `growing`: `jobs` is an example; those that run come one by one (`SweepFolder.add`), from one who knows what belongs
     together.
 
     Raises:
@@ -276,7 +276,7 @@ def open_sweep(
     state = {"name": folder.name, "command": command_line, "status": "running", "error": "", **unsent}
     sweep_manifest.write(folder, state, new)
     tracker.start(folder, shared=True)
-    return Sweep(folder, folder.name, jobs, config_dir, tracker)
+    return SweepFolder(folder, folder.name, jobs, config_dir, tracker)
 
 
 def _output(config: Config) -> Path:

@@ -61,7 +61,7 @@ class Tracker:
         return ""
 
 
-class Store(NamedTuple):
+class StoreAddress(NamedTuple):
     """Where runs are written.
 
     Attributes:
@@ -80,7 +80,7 @@ class Store(NamedTuple):
 class MlflowTracker(Tracker):
     """The run in a store of MLflow."""
 
-    def __init__(self, store: Store, config: "Tracking") -> None:
+    def __init__(self, store: StoreAddress, config: "Tracking") -> None:
         self.uri, self.experiment = store.uri, config.experiment or "tlx"
         self.number: int | None = None
         self._order: dict[str, Any] = {
@@ -179,7 +179,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
                 if stream.read(15) != b"SQLite format 3":
                     raise RequestError(f"{key}: '{file}' is not an SQLite database; give another file")
         local = f"sqlite:///{file}"
-        return MlflowTracker(Store(local, local, (file.parent / "mlartifacts").as_uri()), config)
+        return MlflowTracker(StoreAddress(local, local, (file.parent / "mlartifacts").as_uri()), config)
     address, login = tracking_uri.opened(uri)
     uri = tracking_uri.hidden(uri)
     if urlsplit(address).scheme in ("http", "https"):
@@ -190,7 +190,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
             raise RequestError(
                 f"{at} cannot be reached ({reason}); start it, give another tracking.uri, or use tracking=sqlite"
             )
-        return MlflowTracker(Store(uri, address, None, login), config)
+        return MlflowTracker(StoreAddress(uri, address, None, login), config)
     if not re.match(r"(postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
         other = "" if key == "tracking.uri" else ", give tracking.uri, or use tracking=none"
         raise RequestError(
@@ -198,4 +198,4 @@ def open(config: "Tracking", output: Path) -> Tracker:
             f"give sqlite:///FILE, http://HOST:PORT, or leave it out (null){other}"
         )
     artifacts = None if uri.startswith("databricks") else (output / "mlartifacts").as_uri()
-    return MlflowTracker(Store(uri, address, artifacts), config)
+    return MlflowTracker(StoreAddress(uri, address, artifacts), config)

@@ -53,7 +53,7 @@ class Gradients:
         """`compute`: (x, y, …) → loss (0-d); adds to the gradients. `recorder`: None computes each batch anew."""
         self.compute, self.tail, self.learning, self.recorder = compute, tail, learning, recorder
         self._seen: set[tuple[Any, ...]] = set()
-        self._kept: tuple[tuple[Any, ...], _Step] | None = None
+        self._kept: tuple[tuple[Any, ...], _RecordedStep] | None = None
 
     def __call__(self, x: Tensor, y: Tensor, **more: Any) -> Tensor:
         """The loss (not synchronised; good until the next batch), with the gradients of this batch alone."""
@@ -89,7 +89,7 @@ class Gradients:
             expected = [again().clone(), *(p.grad for p in self.learning)]
             state.put_back()
             loss, repeat = recorder.record(lambda: self._plain(*here))
-            step = _Step(here, loss, [p.grad for p in self.learning], self.learning, repeat)
+            step = _RecordedStep(here, loss, [p.grad for p in self.learning], self.learning, repeat)
             drawn = state.drawn_by_the_host()
             state.put_back()
             if drawn:
@@ -109,7 +109,7 @@ class Gradients:
         return None
 
 
-class _Step:
+class _RecordedStep:
     """A recorded step: takes a batch to where the recorded one lay, repeats, and hands out what lies there then."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a network's answers are worth: loss, accuracy with its interval, per-class figures."""
+"""How good a network's predictions are: loss, accuracy with its interval, per-class figures."""
 
 import itertools
 from collections.abc import Iterable
@@ -19,39 +19,39 @@ PASSES = 4  # that a thread does at a time: handing over a small tail's pass tak
 
 
 def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
-    """What `net`, in evaluation mode, answers to all rows in order: float32 `[N, classes]` on the rows' device.
+    """The logits of `net`, in evaluation mode, for all rows in order: float32 `[N, classes]` on the rows' device.
 
-    Ranks take a stretch of the rows each, and get the answers to all of them.
+    Ranks take a stretch of the rows each, and get the logits of all.
     """
     net.eval()
     device, n = rows.y.device, len(rows.y)
     mine = torch.arange(n)[process_group.part(n)]
-    requested = mine if len(mine) else torch.arange(1)  # a rank that has none sees how wide an answer is
+    requested = mine if len(mine) else torch.arange(1)  # a rank that has none sees how many classes there are
 
-    def answers(some: Iterable[Tensor]) -> list[Tensor]:
+    def computed(some: Iterable[Tensor]) -> list[Tensor]:
         with torch.no_grad(), autocast(device, precision):
             return [net(as_input(x, precision)).float() for x in some]
 
     passes = rows.batches(torch.split(requested, rows_per_pass(device)), epoch=0)
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
-    found = itertools.chain.from_iterable(side_by_side(answers, given, for_passes(device)))
+    found = itertools.chain.from_iterable(side_by_side(computed, given, for_passes(device)))
     return gathered(torch.cat(list(found))[: len(mine)], n)
 
 
-def validation(answers: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
+def validation(logits: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
     """The validation images' loss (nats) and accuracy, and the figure that `evaluation.choose_by` names (0..1).
 
     Args:
-        answers: logits `[N, classes]`.
+        logits: float `[N, classes]`.
         labels: int64 `[N]`.
         rule: val_macro_f1 and val_balanced_accuracy are the figures that `metrics` has of the test images.
     """
-    predictions = answers.argmax(1)
+    predictions = logits.argmax(1)
     found = {
-        "val_loss": float(functional.cross_entropy(answers, labels)),
+        "val_loss": float(functional.cross_entropy(logits, labels)),
         "val_accuracy": float((predictions == labels).float().mean()),
     }
     if rule not in found:
         mean = {"val_macro_f1": mean_f1, "val_balanced_accuracy": mean_recall}[rule]
-        found[rule] = mean(confusion_of(labels, predictions, answers.shape[1]))
+        found[rule] = mean(confusion_of(labels, predictions, logits.shape[1]))
     return found

@@ -1,7 +1,7 @@
 """What a model is worth on labelled images: named figures with intervals, and figures of each class.
 
-A figure is a function from `Classified` to a `Metric`; all that are in `METRICS` are in `summary.json`, in MLflow, in
-the closing table and in a sweep's CSV.
+A figure is a function from `Classified` to a `MetricValue`; all that are in `METRICS` are in `summary.json`, in
+MLflow, in the closing table and in a sweep's CSV.
 """
 
 import io
@@ -14,64 +14,64 @@ from torch.nn import functional
 
 from tlx.core.csv_cells import Table
 from tlx.core.errors import unicode
-from tlx.core.metric import Metric
+from tlx.core.metric import MetricValue
 from tlx.core.statistics import wilson
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Images with what a model answered.
+    """Images with a model's predictions.
 
     Attributes:
         split: which images: `test`, …
-        answers: logits, float32 `[N, classes]`.
+        logits: float32 `[N, classes]`.
         labels: int64 `[N]`.
         confusion: counts, int64 `[label, prediction]`.
     """
 
     split: str
-    answers: Tensor
+    logits: Tensor
     labels: Tensor
     confusion: Tensor
 
-    def proportion(self, name: str, correct: int) -> Metric:
+    def proportion(self, name: str, correct: int) -> MetricValue:
         """The share of the images for which something holds, with Wilson's 95 % interval."""
         n = len(self.labels)
-        return Metric(name, self.split, correct / n, *wilson(correct, n))
+        return MetricValue(name, self.split, correct / n, *wilson(correct, n))
 
 
-def accuracy(of: Classified) -> Metric:
+def accuracy(of: Classified) -> MetricValue:
     """Share of images whose most probable class is the label."""
     return of.proportion("accuracy", int(of.confusion.diagonal().sum()))
 
 
-def loss(of: Classified) -> Metric:
+def loss(of: Classified) -> MetricValue:
     """Mean cross-entropy, nats."""
-    value = float(functional.cross_entropy(of.answers, of.labels))
-    return Metric("loss", of.split, value, higher_is_better=False)
+    value = float(functional.cross_entropy(of.logits, of.labels))
+    return MetricValue("loss", of.split, value, higher_is_better=False)
 
 
-def balanced_accuracy(of: Classified) -> Metric:
+def balanced_accuracy(of: Classified) -> MetricValue:
     """Mean recall of the classes, 0..1; a class without images has no recall and is left out."""
-    return Metric("balanced_accuracy", of.split, mean_recall(of.confusion))
+    return MetricValue("balanced_accuracy", of.split, mean_recall(of.confusion))
 
 
-def macro_f1(of: Classified) -> Metric | None:
+def macro_f1(of: Classified) -> MetricValue | None:
     """Mean F1 of the classes, 0..1, as `mean_f1`; None where all images are of one class: its precision is 1 whatever
     the model."""
     if int((of.confusion.sum(1) > 0).sum()) < 2:
         return None
-    return Metric("macro_f1", of.split, mean_f1(of.confusion))
+    return MetricValue("macro_f1", of.split, mean_f1(of.confusion))
 
 
-def top5_accuracy(of: Classified) -> Metric | None:
+def top5_accuracy(of: Classified) -> MetricValue | None:
     """Share of images whose label is among the five most probable classes.
 
     None below ten classes, where it says little: guessing alone would reach more than a half.
     """
-    if of.answers.shape[1] < 10:
+    if of.logits.shape[1] < 10:
         return None
-    named = of.answers.topk(5).indices
+    named = of.logits.topk(5).indices
     return of.proportion("top5_accuracy", int((named == of.labels[:, None]).any(1).sum()))
 
 
@@ -97,7 +97,7 @@ def mean_f1(confusion: Tensor) -> float:
 
 
 # Each gives None where its figure does not exist for these images.
-METRICS: tuple[Callable[[Classified], Metric | None], ...] = (
+METRICS: tuple[Callable[[Classified], MetricValue | None], ...] = (
     accuracy,
     loss,
     balanced_accuracy,
@@ -108,7 +108,7 @@ METRICS: tuple[Callable[[Classified], Metric | None], ...] = (
 
 @dataclass(frozen=True)
 class Scores:
-    """How answers compare with labels.
+    """How predictions compare with labels.
 
     Attributes:
         metrics: all figures of `METRICS` that exist for these images.
@@ -117,13 +117,13 @@ class Scores:
         predictions, probabilities: of each image, the most probable class and its probability.
     """
 
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricValue, ...]
     confusion: list[list[int]]
     per_class: dict[str, dict[str, float]]
     predictions: list[int]
     probabilities: list[float]
 
-    def metric(self, name: str) -> Metric:
+    def metric(self, name: str) -> MetricValue:
         """The figure of this name."""
         return next(metric for metric in self.metrics if metric.name == name)
 
@@ -153,17 +153,17 @@ class Scores:
         text = io.StringIO()
         rows = Table(text)
         rows.row(["sample", "file", "label", "prediction", "probability", "correct"])
-        answers = zip(files, labels, self.predictions, self.probabilities, strict=True)
-        for sample, (file, label, predicted, probability) in enumerate(answers):
+        images = zip(files, labels, self.predictions, self.probabilities, strict=True)
+        for sample, (file, label, predicted, probability) in enumerate(images):
             names = classes[label], classes[predicted]
             rows.row([sample, file, *names, f"{probability:.6f}", int(label == predicted)])
         return unicode(text.getvalue())
 
 
-def scores(answers: Tensor, labels: Tensor, classes: Sequence[str], split: str = "test") -> Scores:
-    """Compares answers (logits `[N, classes]`) with labels (int64 `[N]`) of the images of a split."""
-    answers, labels = answers.cpu(), labels.cpu()
-    probabilities, predictions = answers.softmax(1).max(1)
+def scores(logits: Tensor, labels: Tensor, classes: Sequence[str], split: str = "test") -> Scores:
+    """Compares logits (`[N, classes]`) with labels (int64 `[N]`) of the images of a split."""
+    logits, labels = logits.cpu(), labels.cpu()
+    probabilities, predictions = logits.softmax(1).max(1)
     k = len(classes)
     confusion = confusion_of(labels, predictions, k)
     right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
@@ -179,7 +179,7 @@ def scores(answers: Tensor, labels: Tensor, classes: Sequence[str], split: str =
         of_label.tolist(),
         strict=True,
     )
-    known = Classified(split, answers, labels, confusion)
+    known = Classified(split, logits, labels, confusion)
     return Scores(
         metrics=tuple(found for metric in METRICS if (found := metric(known)) is not None),
         confusion=confusion.tolist(),

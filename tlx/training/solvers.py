@@ -101,28 +101,28 @@ def backward(
             if not len(some_y) and not always:
                 continue
             with autocast(y.device, precision):
-                answers = tail(as_input(some_x, precision))
-            loss = summed_loss(answers.float(), some_y, weight, training.label_smoothing)
+                logits = tail(as_input(some_x, precision))
+            loss = summed_loss(logits.float(), some_y, weight, training.label_smoothing)
             torch.autograd.backward(loss / divisor)
             total += loss.detach() / divisor
     return total
 
 
-def summed_loss(answers: Tensor, y: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
+def summed_loss(logits: Tensor, y: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
     """The sum (0-d) of the images' cross-entropies in nats, each times the weight of the image's own class.
 
     torch weights the smoothed part by all classes' weights instead: a rare class's large weight then pulls every image
     towards it (https://github.com/pytorch/pytorch/issues/104776).
 
     Args:
-        answers: float logits `[N, classes]`.
+        logits: float `[N, classes]`.
         y: int64 `[N]`.
         weight: `[classes]`; None: all 1.
         smoothing: the share of the target that is spread evenly over all classes.
     """
     if weight is None or not smoothing:
-        return functional.cross_entropy(answers, y, weight, reduction="sum", label_smoothing=smoothing)
-    return (functional.cross_entropy(answers, y, reduction="none", label_smoothing=smoothing) * weight[y]).sum()
+        return functional.cross_entropy(logits, y, weight, reduction="sum", label_smoothing=smoothing)
+    return (functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight[y]).sum()
 
 
 def micro_batches(n: int, accumulate: int) -> int:

@@ -13,7 +13,7 @@ from tlx.core.errors import Diverged
 from tlx.core.seeding import seed_all
 from tlx.distributed import process_group
 from tlx.features.batches import Rows
-from tlx.features.feature_cache import Features
+from tlx.features.feature_cache import FeatureCache
 from tlx.training.evaluation import logits, validation
 from tlx.training.optimizers import solver_for
 from tlx.training.phase_plan import Plan, prepare, set_mode
@@ -28,7 +28,7 @@ def train(
     net: nn.Sequential,
     plan: Plan,
     phase: Phase,
-    features: Features,
+    features: FeatureCache,
     config: Config,
     progress: Progress,
     *,

@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from tlx.tracking.mlflow_worker import model_registry
-from tlx.tracking.mlflow_worker.mlflow_store import Store
+from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.moved_store import follow
 from tlx.tracking.mlflow_worker.run_lock import Left
 from tlx.tracking.mlflow_worker.run_writer import Recorded
@@ -72,7 +72,7 @@ class Process:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.stores: dict[str, Store] = {}
+        self.stores: dict[str, MlflowStore] = {}
         self.runs: dict[int, Recorded] = {}
         self.changed: dict[int, float] = {}  # runs with something new in their folders, and since when
         self.ended = threading.Event()  # nothing more will be requested
@@ -115,7 +115,7 @@ class Process:
             login = message.get("login")
             known = json.dumps([message["uri"], login])
             if known not in self.stores:
-                self.stores[known] = Store(message["uri"], message.get("artifacts"), login, follow)
+                self.stores[known] = MlflowStore(message["uri"], message.get("artifacts"), login, follow)
             store = self.stores[known]
             self.runs[key] = Recorded(message, store, model_registry, Load, self.say, self.ended.is_set)
             self.write(key)

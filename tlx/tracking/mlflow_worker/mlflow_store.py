@@ -87,7 +87,7 @@ def reachable(uri: str, timeout: float, login: Sequence[str] | None = None) -> s
     return reason[0] if reason else None
 
 
-class Store:
+class MlflowStore:
     """One MLflow store, opened once; several processes may open (and create) it at the same time."""
 
     def __init__(

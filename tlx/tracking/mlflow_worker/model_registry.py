@@ -36,7 +36,7 @@ WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as
 CHAMPION = "tlx.champion"  # a version's tag: whether it became champion, and why
 VALIDATION = "tlx.validation"  # another: that of the images that it was chosen by
 LOSS = "val_loss"  # the figure of which less is better, and which chooses where nothing else is said
-# A run's artifacts: what chooses, the figures of each epoch, the saved model's answers to the test set.
+# A run's artifacts: what chooses, the figures of each epoch, the saved model's predictions for the test set.
 FILES = ("summary.json", "metrics.jsonl", "predictions.csv")
 # What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
 PACKAGES = (
@@ -200,14 +200,14 @@ class Candidate(NamedTuple):
     """A run whose model may become champion.
 
     `data`: the fingerprints of its images, and of `test` and `val` of them. `rule`: the figure of the validation images
-    that chooses; `figures`: all of them by name, in the epoch whose model is kept. `answers`: its table of predictions
+    that chooses; `figures`: all of them by name, in the epoch whose model is kept. `table`: its table of predictions
     of the test images, "" where there is none.
     """
 
     data: Mapping[str, str]
     rule: str
     figures: Mapping[str, float]
-    answers: str
+    table: str
 
 
 class Verdict(NamedTuple):
@@ -219,14 +219,14 @@ class Verdict(NamedTuple):
 
 def _candidate(data: Mapping[str, str], summary: Path, rows: Path, predictions: Path) -> Candidate:
     """What a run's files say; of those that are missing, nothing."""
-    answers = predictions.read_text(encoding="utf-8") if predictions.is_file() else ""
+    table = predictions.read_text(encoding="utf-8") if predictions.is_file() else ""
     if not summary.is_file() or not rows.is_file():
-        return Candidate(data, LOSS, {}, answers)
+        return Candidate(data, LOSS, {}, table)
     known = json.loads(summary.read_text(encoding="utf-8"))
     epochs = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     best: dict[str, Any] = next((row for row in epochs if row["epoch"] == known.get("best_epoch")), {})
     figures = {name: best[name] for name in best if name.startswith("val_")}
-    return Candidate(data, known.get("choose_by") or LOSS, figures, answers)
+    return Candidate(data, known.get("choose_by") or LOSS, figures, table)
 
 
 def _decided(client: "MlflowClient", name: str, new: Candidate) -> tuple[str | None, Verdict]:
@@ -256,7 +256,7 @@ def _against(client: "MlflowClient", name: str, champion: str, new: Candidate) -
     before, after, less = old.figures[new.rule], new.figures[new.rule], new.rule == LOSS
     better = after < before if less else after > before  # of equals the champion stays
     figures = f"{after:.4f} against {before:.4f}" if less else f"{after:.1%} against {before:.1%}"
-    beside = compare(old.answers, new.answers) if version.tags.get(DATA) == new.data["test"] else "other test data"
+    beside = compare(old.table, new.table) if version.tags.get(DATA) == new.data["test"] else "other test data"
     return Verdict(
         better, f"{'' if better else 'not '}better by validation ({new.rule} {figures}); beside it: {beside}"
     )

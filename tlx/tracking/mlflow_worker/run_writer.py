@@ -19,7 +19,7 @@ from tlx.tracking.mlflow_worker.run_lock import Left, RunLock
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from tlx.tracking.mlflow_worker.mlflow_store import Store
+    from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
     from tlx.tracking.mlflow_worker.system_load import Load
 
 Message = dict[str, Any]
@@ -33,7 +33,7 @@ class Recorded:
     def __init__(
         self,
         order: Message,
-        store: "Store",
+        store: "MlflowStore",
         registry: Any,
         load: Any,
         say: Callable[[Message], None],
