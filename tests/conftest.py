@@ -1,4 +1,4 @@
-"""What every test may ask for: the real data where it is at hand, and a process that runs tlx as a user does."""
+"""What every test may use: the real data where it is at hand, and a process that runs tlx as a user does."""
 
 import os
 import subprocess

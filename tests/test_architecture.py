@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tlx"
 
-# What takes seconds to import. `--help` and every configuration error are answered before any of it.
+# What takes seconds to import. `--help` and every configuration error take none of it.
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 # Packages and modules that compute; all others import nothing heavy.
 MAY_BE_HEAVY = (
@@ -94,7 +95,7 @@ def with_all_that_it_imports(name: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(MAY_BE_HEAVY)])
-def test_what_must_answer_fast_imports_nothing_heavy(name: str) -> None:
+def test_what_must_start_fast_imports_nothing_heavy(name: str) -> None:
     assert not with_all_that_it_imports(name) & HEAVY
 
 
@@ -230,3 +231,65 @@ def test_what_is_private_would_be_found(text: str) -> None:
 @pytest.mark.parametrize("text", ["- /optimizer: adam", "/optimizer@phases.a", "~/opt/photos", "a/opt/b", "./opt/x"])
 def test_what_only_looks_private_is_let_be(text: str) -> None:
     assert not PRIVATE.search(text)
+
+
+# Written in pieces, too. The standard terms are: module, subcommand, worker thread, requested, said or logged.
+FORBIDDEN = ["ro" + "om", "hou" + "se", "ve" + "rb", "la" + "ne", "to" + "ld", "as" + "ked"]
+FORBIDDEN_WORD = re.compile(  # in prose and as a part of a name: a_name, aName, A_NAME
+    rf"((?<![A-Za-z])(?i:{'|'.join(FORBIDDEN)})|{'|'.join(map(str.title, FORBIDDEN))})(?i:s?)(?![a-z])"
+)
+SAVED = {("tlx/search/optuna_study.py", FORBIDDEN[-1])}  # an attribute's name in every Optuna study so far
+
+
+def test_words_are_the_fields_standard_terms() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in project_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for word in FORBIDDEN_WORD.finditer(line)
+        if (path.relative_to(ROOT).as_posix(), word[0]) not in SAVED
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("word", FORBIDDEN)
+def test_a_forbidden_word_would_be_found_and_a_longer_one_is_let_be(word: str) -> None:
+    forms = (f"two {word}s", f"a_{word}", f"{word}_b", f"is{word.title()}", f"{word.title()}Name", f"A_{word.upper()}")
+    assert all(map(FORBIDDEN_WORD.search, forms))
+    assert not any(map(FORBIDDEN_WORD.search, (f"x{word}", f"{word}x", f"{word}ssx")))
+
+
+FOREIGN = ("torch", "torchvision", "timm", "mlflow", "hydra", "omegaconf", "optuna")
+
+
+def classes() -> Iterator[tuple[str, str]]:
+    """Module and name of every class in the package, those within functions, too."""
+    for name, found in MODULES.items():
+        yield from ((name, node.name) for node in ast.walk(found.tree) if isinstance(node, ast.ClassDef))
+
+
+def foreign_names(tree: ast.Module) -> Iterator[str]:
+    """The names that a module takes from the libraries, by an import or as an attribute."""
+    known = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in FOREIGN:
+            yield from (alias.name for alias in node.names)
+            known |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names}
+            known |= {name for name, of in names.items() if of.partition(".")[0] in FOREIGN}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node).partition(".")[0] in known:
+            yield node.attr
+
+
+def test_no_two_classes_have_one_name() -> None:
+    where = sorted((name, module) for module, name in classes())
+    assert not [(one, other) for one, other in pairwise(where) if one[0] == other[0]]
+
+
+def test_no_public_class_is_named_like_one_of_a_library() -> None:
+    """Of what the code itself takes from the libraries; `Model`, which `tlx.load` returns, is a public name."""
+    foreign = {name for found in MODULES.values() for name in foreign_names(found.tree)}
+    assert {"Tensor", "MlflowClient"} <= foreign
+    assert not [(module, name) for module, name in classes() if name in foreign - {"Model"} and name[0] != "_"]

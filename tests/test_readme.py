@@ -106,7 +106,7 @@ def test_a_command_of_the_readme_runs(
         typed = typed.replace(of_ours, str(ours))
 
     def types(*more: str) -> tuple[int, str, str]:
-        """The words as a shell makes them, carried out in this process: a process for each would only import again."""
+        """The words as a shell makes them, run in this process: a process for each would only import again."""
         shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, text=True, check=True)
         capsys.readouterr()
         code = main([*filter(None, shown.stdout.split("\0")), *more])

@@ -25,7 +25,7 @@ from tlx.core.errors import RequestError
 from tlx.features import disk_block, disk_cache
 from tlx.features.disk_cache import MARGIN, RowStore, mib
 
-SPACE, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+NAMESPACE, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 WIDTH = 48
 ABOUT = {"backbone": "resnet18", "stage": "layer4", "format": "bf16", "size": "512x7x7"}
 LIMIT = 1 << 20
@@ -43,15 +43,15 @@ def row(name: str) -> bytes:
 KEYS = [key(i) for i in range(20)]
 
 
-class Kept:
-    """A store, what it said, and short words for what tests do with it."""
+class CacheFolder:
+    """A store, the lines that it said, and short names for what tests do with it."""
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         self.said: list[str] = []
         self.folder, self.store = folder, RowStore(folder, limit, self.said.append)
 
-    def write(self, keys: Sequence[str] = KEYS, space: str = SPACE, about: Any = ABOUT) -> bool:
-        with self.store.lock(space), self.store.write(space, keys, WIDTH, about) as rows:
+    def write(self, keys: Sequence[str] = KEYS, namespace: str = NAMESPACE, about: Any = ABOUT) -> bool:
+        with self.store.lock(namespace), self.store.write(namespace, keys, WIDTH, about) as rows:
             if rows is None:
                 return False
             assert rows.shape == (len(keys), WIDTH)
@@ -59,9 +59,9 @@ class Kept:
                 rows[i] = np.frombuffer(row(name), np.uint8)
         return True
 
-    def has(self, keys: Sequence[str] = KEYS, space: str = SPACE) -> list[bool]:
+    def has(self, keys: Sequence[str] = KEYS, namespace: str = NAMESPACE) -> list[bool]:
         """Which keys are found; each with the row that is right for it."""
-        found = self.store.find(space, keys, WIDTH)
+        found = self.store.find(namespace, keys, WIDTH)
         assert found.block.dtype == found.row.dtype == np.int64
         assert found.block.shape == found.row.shape == (len(keys),)
         assert set(found.block.tolist()) - {-1} == set(range(len(found.blocks))), "no block for nothing"
@@ -70,8 +70,8 @@ class Kept:
         assert found.missing.tolist() == [i for i, block in enumerate(found.block) if block < 0]
         return [block >= 0 for block in found.block]
 
-    def blocks(self, space: str = SPACE) -> list[Path]:
-        return sorted(path.parent for path in (self.folder / space).glob("*/block.json"))
+    def blocks(self, namespace: str = NAMESPACE) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / namespace).glob("*/block.json"))
 
     def files(self) -> list[str]:
         """All that is there but locks."""
@@ -79,8 +79,8 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path / "runs" / "features")
+def cached(tmp_path: Path) -> CacheFolder:
+    return CacheFolder(tmp_path / "runs" / "features")
 
 
 def changed(path: Path, content: bytes) -> None:
@@ -128,73 +128,75 @@ def go_on(process: "subprocess.Popen[str]") -> None:
 # What is found.
 
 
-def test_what_was_written_is_found_whichever_keys_are_requested_in_whichever_order(kept: Kept) -> None:
+def test_what_was_written_is_found_whichever_keys_are_requested_in_whichever_order(cached: CacheFolder) -> None:
     rng = np.random.default_rng(0)
-    assert kept.has() == [False] * 20
+    assert cached.has() == [False] * 20
     written: set[str] = set()
     for _ in range(4):  # blocks overlap
         some = [KEYS[i] for i in rng.choice(20, 5, replace=False)]
-        assert kept.write(some)
+        assert cached.write(some)
         written |= set(some)
         requested = [KEYS[i] for i in rng.integers(0, 20, 50)]  # the same image may come twice
-        assert kept.has(requested) == [name in written for name in requested]
-    assert kept.has([]) == []
-    assert kept.has(space=OTHER) == [False] * 20
-    assert kept.said == []
-    assert len(kept.blocks()) == 4
-    assert {path.name for path in kept.blocks()[0].iterdir()} == {"rows.bin", "keys.bin", "block.json"}
+        assert cached.has(requested) == [name in written for name in requested]
+    assert cached.has([]) == []
+    assert cached.has(namespace=OTHER) == [False] * 20
+    assert cached.said == []
+    assert len(cached.blocks()) == 4
+    assert {path.name for path in cached.blocks()[0].iterdir()} == {"rows.bin", "keys.bin", "block.json"}
 
 
-def test_what_is_found_may_be_written_to_and_the_file_stays_as_it_is(kept: Kept) -> None:
-    kept.write()
-    (rows,) = kept.store.find(SPACE, KEYS, WIDTH).blocks
+def test_what_is_found_may_be_written_to_and_the_file_stays_as_it_is(cached: CacheFolder) -> None:
+    cached.write()
+    (rows,) = cached.store.find(NAMESPACE, KEYS, WIDTH).blocks
     rows[:] = 0
     disk_block._known.clear()
-    assert all(kept.has())
+    assert all(cached.has())
     assert not rows.any()
-    assert kept.said == []
+    assert cached.said == []
 
 
-def test_what_is_found_outlives_its_removal(kept: Kept) -> None:
-    kept.write()
-    (rows,) = kept.store.find(SPACE, KEYS, WIDTH).blocks
-    assert kept.store.clear(None)[0] == 1
+def test_what_is_found_outlives_its_removal(cached: CacheFolder) -> None:
+    cached.write()
+    (rows,) = cached.store.find(NAMESPACE, KEYS, WIDTH).blocks
+    assert cached.store.clear(None)[0] == 1
     assert [bytes(one) for one in rows] == [row(name) for name in KEYS]
 
 
 @pytest.mark.parametrize("keys", [["00" * 19], ["zz" * 20], ["00" * 19, "00" * 19]])
-def test_a_key_that_is_none_is_an_error_of_the_caller_and_leaves_nothing(kept: Kept, keys: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"40 hex digits|hexadecimal"), kept.store.write(SPACE, keys, 1, {}):
+def test_a_key_that_is_none_is_an_error_of_the_caller_and_leaves_nothing(cached: CacheFolder, keys: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"40 hex digits|hexadecimal"), cached.store.write(NAMESPACE, keys, 1, {}):
         pass
-    assert not kept.blocks()
+    assert not cached.blocks()
 
 
 @pytest.mark.parametrize(("keys", "row_bytes"), [([], 4), (KEYS, 0)])
-def test_nothing_takes_no_space(kept: Kept, keys: list[str], row_bytes: int) -> None:
-    with kept.store.write(SPACE, keys, row_bytes, {}) as rows:
+def test_nothing_takes_no_space(cached: CacheFolder, keys: list[str], row_bytes: int) -> None:
+    with cached.store.write(NAMESPACE, keys, row_bytes, {}) as rows:
         assert rows is None
-    assert not kept.folder.exists()
+    assert not cached.folder.exists()
 
 
 @pytest.mark.parametrize("error", [OSError("mine"), KeyboardInterrupt(), ValueError("mine")])
-def test_an_exception_while_rows_are_computed_passes_and_leaves_nothing(kept: Kept, error: BaseException) -> None:
+def test_an_exception_while_rows_are_computed_passes_and_leaves_nothing(
+    cached: CacheFolder, error: BaseException
+) -> None:
     def compute() -> None:
-        with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, WIDTH, {}) as rows:
+        with cached.store.lock(NAMESPACE), cached.store.write(NAMESPACE, KEYS, WIDTH, {}) as rows:
             assert rows is not None
             raise error
 
     with pytest.raises(type(error)) as caught:
         compute()
     assert caught.value is error
-    assert kept.files() == kept.said == []
-    assert list(kept.folder.iterdir()) == []  # the lock of an empty space, too
+    assert cached.files() == cached.said == []
+    assert list(cached.folder.iterdir()) == []  # the lock of an empty namespace, too
 
 
-def test_a_limit_of_nothing_switches_the_store_off(tmp_path: Path, kept: Kept) -> None:
-    kept.write()
-    off = Kept(kept.folder, 0)
+def test_a_limit_of_nothing_switches_the_store_off(tmp_path: Path, cached: CacheFolder) -> None:
+    cached.write()
+    off = CacheFolder(cached.folder, 0)
     assert off.has() == [False] * 20
-    off = Kept(tmp_path / "none", 0)
+    off = CacheFolder(tmp_path / "none", 0)
     assert not off.write()
     assert off.has() == [False] * 20
     assert not off.folder.exists()
@@ -244,72 +246,72 @@ def head(block: Path, **values: object) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_block_is_reported_once_removed_and_missing(kept: Kept, how: str) -> None:
+def test_a_damaged_block_is_reported_once_removed_and_missing(cached: CacheFolder, how: str) -> None:
     damage, why = DAMAGE[how]
-    kept.write(KEYS[:5])
-    whole = kept.blocks()[0]
-    kept.write(KEYS)
-    (block,) = set(kept.blocks()) - {whole}
+    cached.write(KEYS[:5])
+    whole = cached.blocks()[0]
+    cached.write(KEYS)
+    (block,) = set(cached.blocks()) - {whole}
     damage(block)
-    assert kept.has() == [True] * 5 + [False] * 15 or whole > block
-    kept.has()
-    assert kept.said == [f"features: {block} is damaged ({why}); computed anew"]
-    assert kept.has() == [True] * 5 + [False] * 15
+    assert cached.has() == [True] * 5 + [False] * 15 or whole > block
+    cached.has()
+    assert cached.said == [f"features: {block} is damaged ({why}); computed anew"]
+    assert cached.has() == [True] * 5 + [False] * 15
     assert not block.exists()
-    assert kept.write(KEYS[5:])
-    assert all(kept.has())
-    assert len(kept.said) == 1
+    assert cached.write(KEYS[5:])
+    assert all(cached.has())
+    assert len(cached.said) == 1
 
 
 @pytest.mark.parametrize("name", ["rows.bin", "keys.bin"])
-def test_one_bit_anywhere_is_noticed(kept: Kept, name: str) -> None:
+def test_one_bit_anywhere_is_noticed(cached: CacheFolder, name: str) -> None:
     rng = np.random.default_rng(0)
     for i in range(20):
-        kept.write()
-        (block,) = kept.blocks()
+        cached.write()
+        (block,) = cached.blocks()
         content = bytearray((block / name).read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         changed(block / name, bytes(content))
-        assert not any(kept.has())
-        assert kept.said[i:] == [f"features: {block} is damaged ({name} does not fit its checksum); computed anew"]
+        assert not any(cached.has())
+        assert cached.said[i:] == [f"features: {block} is damaged ({name} does not fit its checksum); computed anew"]
 
 
-def test_rows_are_read_for_their_checksum_once_a_process(kept: Kept) -> None:
-    kept.write()
-    (block,) = kept.blocks()
+def test_rows_are_read_for_their_checksum_once_a_process(cached: CacheFolder) -> None:
+    cached.write()
+    (block,) = cached.blocks()
     before = (block / "rows.bin").stat().st_mtime_ns
     (block / "rows.bin").write_bytes(bytes(20 * WIDTH))
     os.utime(block / "rows.bin", ns=(before, before))  # nothing says that it has changed
-    assert kept.store.find(SPACE, KEYS, WIDTH).missing.size == 0
+    assert cached.store.find(NAMESPACE, KEYS, WIDTH).missing.size == 0
     disk_block._known.clear()  # as in another process
-    assert kept.store.find(SPACE, KEYS, WIDTH).missing.size == 20
-    assert len(kept.said) == 1
+    assert cached.store.find(NAMESPACE, KEYS, WIDTH).missing.size == 20
+    assert len(cached.said) == 1
 
 
-def test_a_block_that_cannot_be_read_is_said_and_stays(kept: Kept) -> None:
-    kept.write()
-    (block,) = kept.blocks()
+def test_a_block_that_cannot_be_read_is_said_and_stays(cached: CacheFolder) -> None:
+    cached.write()
+    (block,) = cached.blocks()
     (block / "rows.bin").unlink()
     (block / "rows.bin").symlink_to("rows.bin")  # permissions do not stop root
-    assert not any(kept.has())
-    assert kept.said == [f"features: {block} cannot be read (Too many levels of symbolic links); computed anew"]
+    assert not any(cached.has())
+    assert cached.said == [f"features: {block} cannot be read (Too many levels of symbolic links); computed anew"]
     assert block.exists()
 
 
 @pytest.mark.parametrize("reader", ["read_head", "read_keys", "map_rows"])
 def test_a_block_that_another_process_removes_meanwhile_is_missing(
-    kept: Kept, reader: str, monkeypatch: pytest.MonkeyPatch
+    cached: CacheFolder, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.write()
+    cached.write()
     read = getattr(disk_cache, reader)
 
     def too_late(place: Path, *rest: object) -> object:
-        Kept(kept.folder).store.clear(None)
+        CacheFolder(cached.folder).store.clear(None)
         return read(place, *rest)
 
     monkeypatch.setattr(disk_cache, reader, too_late)
-    assert not any(kept.has())
-    assert kept.said == []
+    assert not any(cached.has())
+    assert cached.said == []
 
 
 # Disks that do not take it.
@@ -318,16 +320,16 @@ def test_a_block_that_another_process_removes_meanwhile_is_missing(
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_where_the_folder_cannot_be_made_rows_are_computed_and_one_line_says_so(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("mine")
-    kept = Kept(tmp_path / "file" / below)
+    cached = CacheFolder(tmp_path / "file" / below)
     for _ in range(2):
-        assert not kept.write()
-        assert not kept.write(space=OTHER)
-        assert not any(kept.has())
-    assert kept.said == [
-        f"features: cannot be kept in {kept.folder} (Not a directory); the next run computes them anew"
+        assert not cached.write()
+        assert not cached.write(namespace=OTHER)
+        assert not any(cached.has())
+    assert cached.said == [
+        f"features: cannot be kept in {cached.folder} (Not a directory); the next run computes them anew"
     ]
-    assert kept.store.entries() == []
-    assert kept.store.clear(None) == kept.store.clear([SPACE]) == (0, 0)
+    assert cached.store.entries() == []
+    assert cached.store.clear(None) == cached.store.clear([NAMESPACE]) == (0, 0)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -351,88 +353,90 @@ say(f"{{len(found.missing)}} {{[int(b.min()) for b in found.blocks]}}")
         said = process.communicate()[0].splitlines()
     full = f"features: cannot be kept in {tmp_path} (File too large); the next run computes them anew"
     assert said == [full, "1000000 False", "200000 False", "100000 True", "1000000 False", "0 [7]"]
-    assert len(Kept(tmp_path).files()) == 5  # the space, one block and its three files
+    assert len(CacheFolder(tmp_path).files()) == 5  # the namespace, one block and its three files
 
 
-def test_some_of_the_disk_is_left_for_what_a_run_writes(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_of_the_disk_is_left_for_what_a_run_writes(cached: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     free = [MARGIN + 20 * (48 + 20) - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
-    assert not kept.write(space=OTHER)
-    assert kept.said == [
-        f"features: cannot be kept in {kept.folder} (No space left on device); the next run computes them anew"
+    assert not cached.write(namespace=OTHER)
+    assert cached.said == [
+        f"features: cannot be kept in {cached.folder} (No space left on device); the next run computes them anew"
     ]
     free[0] += 1
-    assert kept.write(space=OTHER)
+    assert cached.write(namespace=OTHER)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space on a disk")
-def test_the_space_is_taken_before_the_first_row(kept: Kept) -> None:
+def test_the_space_is_taken_before_the_first_row(cached: CacheFolder) -> None:
     """Else a disk that fills up meanwhile ends the process (SIGBUS)."""
-    with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, 10_000, {}):
-        (file,) = kept.folder.glob("*/.*/rows.bin")
+    with cached.store.lock(NAMESPACE), cached.store.write(NAMESPACE, KEYS, 10_000, {}):
+        (file,) = cached.folder.glob("*/.*/rows.bin")
         assert file.stat().st_blocks * 512 >= 200_000
 
 
-def test_a_system_that_cannot_reserve_space_writes_it(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_cannot_reserve_space_writes_it(cached: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate")
     monkeypatch.setattr(disk_block, "_COPIED", 100)
-    assert kept.write()
+    assert cached.write()
     disk_block._known.clear()
-    assert all(kept.has())
-    assert kept.said == []
+    assert all(cached.has())
+    assert cached.said == []
 
 
-def test_a_disk_that_fails_at_the_end_costs_the_block_only(kept: Kept) -> None:
-    with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, WIDTH, {}) as rows:
+def test_a_disk_that_fails_at_the_end_costs_the_block_only(cached: CacheFolder) -> None:
+    with cached.store.lock(NAMESPACE), cached.store.write(NAMESPACE, KEYS, WIDTH, {}) as rows:
         assert rows is not None
-        for path in (kept.folder / SPACE).iterdir():
+        for path in (cached.folder / NAMESPACE).iterdir():
             (path / "keys.bin").mkdir()  # in the way
-    assert kept.said == [f"features: cannot be kept in {kept.folder} (Is a directory); the next run computes them anew"]
-    assert kept.files() == []
+    assert cached.said == [
+        f"features: cannot be kept in {cached.folder} (Is a directory); the next run computes them anew"
+    ]
+    assert cached.files() == []
 
 
 # The limit.
 
 
 def test_more_than_the_limit_is_refused_and_costs_nothing_else(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, 20 * (WIDTH + 20))
+    cached = CacheFolder(tmp_path, 20 * (WIDTH + 20))
     for _ in range(2):
-        assert not kept.write([*KEYS, key(99)])
-    assert kept.said == [f"features: 1 KiB are more than {tmp_path} may hold (1 KiB); not kept"]
-    assert kept.files() == []
-    assert kept.write()
-    assert all(kept.has())
+        assert not cached.write([*KEYS, key(99)])
+    assert cached.said == [f"features: 1 KiB are more than {tmp_path} may hold (1 KiB); not cached"]
+    assert cached.files() == []
+    assert cached.write()
+    assert all(cached.has())
 
 
 def test_what_was_not_used_for_longest_goes_first_and_what_was_just_written_stays(tmp_path: Path) -> None:
-    kept = Kept(tmp_path, 10**6)
+    cached = CacheFolder(tmp_path, 10**6)
     each = 0
-    for number, space in enumerate([SPACE, OTHER, SPACE, OTHER]):
-        known = set(kept.blocks(SPACE) + kept.blocks(OTHER))
-        kept.write([key(number)], space)
-        (block,) = set(kept.blocks(SPACE) + kept.blocks(OTHER)) - known
+    for number, namespace in enumerate([NAMESPACE, OTHER, NAMESPACE, OTHER]):
+        known = set(cached.blocks(NAMESPACE) + cached.blocks(OTHER))
+        cached.write([key(number)], namespace)
+        (block,) = set(cached.blocks(NAMESPACE) + cached.blocks(OTHER)) - known
         os.utime(block / "block.json", (1000 + number, 1000 + number))
         each = sum(path.stat().st_size for path in block.iterdir())
 
     def left() -> list[bool]:
         """Looks without using."""
         found = []
-        for number, space in enumerate([SPACE, OTHER, SPACE, OTHER]):
+        for number, namespace in enumerate([NAMESPACE, OTHER, NAMESPACE, OTHER]):
             packed = bytes.fromhex(key(number))
-            found.append(any((block / "keys.bin").read_bytes() == packed for block in kept.blocks(space)))
+            found.append(any((block / "keys.bin").read_bytes() == packed for block in cached.blocks(namespace)))
         return found
 
     assert left() == [True] * 4
-    assert kept.has([key(0)]) == [True]  # used now: no longer the oldest
-    small = Kept(tmp_path, 3 * each + each // 2)
+    assert cached.has([key(0)]) == [True]  # used now: no longer the oldest
+    small = CacheFolder(tmp_path, 3 * each + each // 2)
     assert small.write([key(5)])
     assert left() == [True, False, False, True]
-    smallest = Kept(tmp_path, each - each // 2 + WIDTH)
+    smallest = CacheFolder(tmp_path, each - each // 2 + WIDTH)
     assert smallest.write([key(6)], "ab" * 8)
     assert left() == [False] * 4
     assert smallest.has([key(6)], "ab" * 8) == [True]
-    assert {path.name for path in tmp_path.iterdir()} == {"ab" * 8, f".{'ab' * 8}.lock"}  # emptied spaces are gone
-    assert kept.said == small.said == smallest.said == []
+    assert {path.name for path in tmp_path.iterdir()} == {"ab" * 8, f".{'ab' * 8}.lock"}  # emptied namespaces are gone
+    assert cached.said == small.said == smallest.said == []
 
 
 def test_many_processes_write_find_and_trim_at_once_and_never_meet_a_wrong_row(tmp_path: Path) -> None:
@@ -442,16 +446,16 @@ def work(number):
     lines = []
     s = RowStore(Path(sys.argv[1]), 3000, lines.append)
     for turn in range(25):
-        space = f"{turn % 3:08x}"
+        namespace = f"{turn % 3:08x}"
         keys = [hashlib.sha1(f"{turn % 5} {i}".encode()).hexdigest() for i in range(4)]
         right = [bytes.fromhex(key) * 10 for key in keys]
-        with s.lock(space):
-            found = s.find(space, keys, 200)
+        with s.lock(namespace):
+            found = s.find(namespace, keys, 200)
             if len(found.missing):
-                with s.write(space, [keys[i] for i in found.missing], 200, {}) as rows:
+                with s.write(namespace, [keys[i] for i in found.missing], 200, {}) as rows:
                     for at, i in enumerate(found.missing):
                         rows[at] = np.frombuffer(right[i], np.uint8)
-        found = s.find(space, keys, 200)  # unlocked
+        found = s.find(namespace, keys, 200)  # unlocked
         for i, (block, row) in enumerate(zip(found.block, found.row)):
             assert block < 0 or found.blocks[block][row].tobytes() == right[i]
         s.entries()
@@ -465,7 +469,7 @@ if __name__ == "__main__":
 """
     with child(tmp_path, code) as process:
         assert process.communicate()[0].splitlines() == ["[]"]
-    assert not [name for name in Kept(tmp_path).files() if "/." in name]
+    assert not [name for name in CacheFolder(tmp_path).files() if "/." in name]
     total = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert total <= 3000
 
@@ -496,67 +500,69 @@ def test_one_process_computes_and_the_other_waits_and_finds(tmp_path: Path) -> N
 
 
 def test_a_killed_process_leaves_nothing_that_is_found_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    cached = CacheFolder(tmp_path)
     with child(tmp_path, COMPUTE) as first:
         assert [line(first), line(first)] == ["missing 4", "half"]
-        assert kept.store.clear(None) == (0, 0)  # it is being written
+        assert cached.store.clear(None) == (0, 0)  # it is being written
         first.kill()
         first.wait()
-    assert [(entry.images, entry.blocks) for entry in kept.store.entries()] == [(0, 0)]
+    assert [(entry.images, entry.blocks) for entry in cached.store.entries()] == [(0, 0)]
     keys = [f"{i:040x}" for i in range(4)]
-    assert not any(kept.has(keys, "ab" * 8))
-    assert len(kept.files()) == 3  # the space, a folder, rows.bin
-    with kept.store.lock("ab" * 8):
-        assert kept.files() == ["ab" * 8]
-    assert kept.files() == []
-    assert kept.said == []  # the lock was free: the system released it
+    assert not any(cached.has(keys, "ab" * 8))
+    assert len(cached.files()) == 3  # the namespace, a folder, rows.bin
+    with cached.store.lock("ab" * 8):
+        assert cached.files() == ["ab" * 8]
+    assert cached.files() == []
+    assert cached.said == []  # the lock was free: the system released it
 
 
 @pytest.mark.parametrize("whole", [0, 1])
 @pytest.mark.parametrize("how", ["trimming", "clearing"])
-def test_what_a_killed_process_left_in_another_space_goes_too(kept: Kept, how: str, whole: int) -> None:
+def test_what_a_killed_process_left_in_another_space_goes_too(cached: CacheFolder, how: str, whole: int) -> None:
     if whole:
-        kept.write(space=OTHER)
-    left = kept.folder / OTHER / f".{'0' * 16}"
+        cached.write(namespace=OTHER)
+    left = cached.folder / OTHER / f".{'0' * 16}"
     left.mkdir(parents=True)
     (left / "rows.bin").write_bytes(bytes(100))
     if how == "trimming":
-        kept.write()
-        assert len(kept.blocks(OTHER)) == whole
+        cached.write()
+        assert len(cached.blocks(OTHER)) == whole
     else:
-        before = sum(path.stat().st_size for path in (kept.folder / OTHER).rglob("*") if path.is_file())
-        assert kept.store.clear(None) == (1, before)
-        assert not (kept.folder / OTHER).exists()
+        before = sum(path.stat().st_size for path in (cached.folder / OTHER).rglob("*") if path.is_file())
+        assert cached.store.clear(None) == (1, before)
+        assert not (cached.folder / OTHER).exists()
     assert not left.exists()
 
 
 # What is listed and removed.
 
 
-def test_entries_say_what_is_kept_the_last_used_first(kept: Kept) -> None:
-    kept.write(KEYS[:5])
-    kept.write(KEYS[5:], about={**ABOUT, "stage": "layer3"})
-    kept.write(KEYS[:1], OTHER, about={})
-    for block, used in zip([*kept.blocks(OTHER), *kept.blocks()], [3000, 1000, 2000], strict=True):
+def test_entries_say_what_is_kept_the_last_used_first(cached: CacheFolder) -> None:
+    cached.write(KEYS[:5])
+    cached.write(KEYS[5:], about={**ABOUT, "stage": "layer3"})
+    cached.write(KEYS[:1], OTHER, about={})
+    for block, used in zip([*cached.blocks(OTHER), *cached.blocks()], [3000, 1000, 2000], strict=True):
         os.utime(block / "block.json", (used, used))
-    first, second = kept.store.entries()
-    assert (first.space, first.about, first.images, first.used, first.blocks) == (OTHER, {}, 1, 3000, 1)
-    assert (second.space, second.images, second.used, second.blocks) == (SPACE, 20, 2000, 2)
-    newest = json.loads((kept.blocks()[1] / "block.json").read_text())
+    first, second = cached.store.entries()
+    assert (first.namespace, first.about, first.images, first.used, first.blocks) == (OTHER, {}, 1, 3000, 1)
+    assert (second.namespace, second.images, second.used, second.blocks) == (NAMESPACE, 20, 2000, 2)
+    newest = json.loads((cached.blocks()[1] / "block.json").read_text())
     assert second.about == newest["about"]
-    assert second.bytes == sum(path.stat().st_size for path in (kept.folder / SPACE).rglob("*.*") if path.is_file())
-    assert kept.store.clear([SPACE]) == (1, second.bytes)
-    assert [entry.space for entry in kept.store.entries()] == [OTHER]
+    assert second.bytes == sum(
+        path.stat().st_size for path in (cached.folder / NAMESPACE).rglob("*.*") if path.is_file()
+    )
+    assert cached.store.clear([NAMESPACE]) == (1, second.bytes)
+    assert [entry.namespace for entry in cached.store.entries()] == [OTHER]
 
 
-def test_what_is_not_the_stores_is_neither_listed_nor_removed(kept: Kept) -> None:
-    kept.write()
-    for mine in ("notes.txt", "extract/main.py", f"{SPACE}/notes.txt", f"{SPACE}/mine/a"):
-        (kept.folder / mine).parent.mkdir(exist_ok=True)
-        (kept.folder / mine).write_text("mine")
-    assert kept.store.clear(None)[0] == 1
-    assert {name for name in kept.files() if (kept.folder / name).is_file()} == {
-        "notes.txt", "extract/main.py", f"{SPACE}/notes.txt", f"{SPACE}/mine/a"
+def test_what_is_not_the_stores_is_neither_listed_nor_removed(cached: CacheFolder) -> None:
+    cached.write()
+    for mine in ("notes.txt", "extract/main.py", f"{NAMESPACE}/notes.txt", f"{NAMESPACE}/mine/a"):
+        (cached.folder / mine).parent.mkdir(exist_ok=True)
+        (cached.folder / mine).write_text("mine")
+    assert cached.store.clear(None)[0] == 1
+    assert {name for name in cached.files() if (cached.folder / name).is_file()} == {
+        "notes.txt", "extract/main.py", f"{NAMESPACE}/notes.txt", f"{NAMESPACE}/mine/a"
     }  # fmt: skip
 
 
@@ -571,8 +577,8 @@ def test_bytes_for_people(size: int, text: str) -> None:
 
 
 @pytest.fixture
-def run_cache(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.chdir(kept.folder.parent.parent)
+def run_cache(cached: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.chdir(cached.folder.parent.parent)
 
     def types(*words: str) -> int:
         return cache.SUBCOMMAND.main(["--output", "runs", *words])
@@ -583,58 +589,62 @@ def run_cache(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 @pytest.mark.parametrize("words", [[], ["clear"]])
 @pytest.mark.parametrize("there", [False, True])
 def test_without_features_the_subcommand_says_so(
-    run_cache: Callable[..., int], kept: Kept, words: list[str], there: bool, capsys: pytest.CaptureFixture[str]
+    run_cache: Callable[..., int],
+    cached: CacheFolder,
+    words: list[str],
+    there: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if there:
-        kept.folder.mkdir(parents=True)
+        cached.folder.mkdir(parents=True)
     assert run_cache(*words) == 0
     assert capsys.readouterr() == ("no features are cached in runs/features\n", "")
-    assert kept.folder.exists() == there
+    assert cached.folder.exists() == there
 
 
 def test_the_subcommand_lists_and_removes(
-    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+    run_cache: Callable[..., int], cached: CacheFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept.write()
-    kept.write(KEYS[:1], OTHER, about={"backbone": "vgg16"})
-    (kept.folder / ("ab" * 8) / f".{'0' * 16}").mkdir(parents=True)
-    (kept.folder / ("ab" * 8) / f".{'0' * 16}" / "rows.bin").write_bytes(bytes(2048))
+    cached.write()
+    cached.write(KEYS[:1], OTHER, about={"backbone": "vgg16"})
+    (cached.folder / ("ab" * 8) / f".{'0' * 16}").mkdir(parents=True)
+    (cached.folder / ("ab" * 8) / f".{'0' * 16}" / "rows.bin").write_bytes(bytes(2048))
     assert run_cache() == 0
     out = capsys.readouterr().out.splitlines()
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     assert re.fullmatch(r"what +images +size +last used +id", out[0])
     rows = sorted(out[1:4])
     assert re.fullmatch(r"being written, or left unfinished +0 +2 KiB +- +abababababab", rows[0])
-    assert re.fullmatch(rf"resnet18 layer4 bf16 512x7x7 +20 +2 KiB +{date} +{SPACE[:12]}", rows[1])
+    assert re.fullmatch(rf"resnet18 layer4 bf16 512x7x7 +20 +2 KiB +{date} +{NAMESPACE[:12]}", rows[1])
     assert re.fullmatch(rf"vgg16 +1 +0 KiB +{date} +{OTHER[:12]}", rows[2])
     assert len({len(one) for one in out[:4]}) == 1, "columns are aligned"
     assert out[4:] == ["3 entries, 4 KiB, in runs/features"]
 
-    assert run_cache("clear", SPACE[:12], SPACE) == 0
+    assert run_cache("clear", NAMESPACE[:12], NAMESPACE) == 0
     assert capsys.readouterr() == ("removed 1 entry, 2 KiB, from runs/features\n", "")
-    assert [entry.space for entry in kept.store.entries()] == [OTHER, "ab" * 8]
+    assert [entry.namespace for entry in cached.store.entries()] == [OTHER, "ab" * 8]
     assert run_cache("clear") == 0
     assert capsys.readouterr() == ("removed 2 entries, 2 KiB, from runs/features\n", "")
-    assert kept.files() == []
+    assert cached.files() == []
 
 
 def test_the_subcommand_prints_nothing_that_changes_a_screen(
-    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+    run_cache: Callable[..., int], cached: CacheFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept.write(about={"backbone": "\x1b[2Jgone"})
+    cached.write(about={"backbone": "\x1b[2Jgone"})
     assert run_cache() == 0
     assert "\\x1b[2Jgone" in capsys.readouterr().out
 
 
 def test_the_subcommand_says_what_is_in_use(
-    run_cache: Callable[..., int], kept: Kept, capsys: pytest.CaptureFixture[str]
+    run_cache: Callable[..., int], cached: CacheFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with kept.store.lock(SPACE), kept.store.write(SPACE, KEYS, WIDTH, {}):
+    with cached.store.lock(NAMESPACE), cached.store.write(NAMESPACE, KEYS, WIDTH, {}):
         assert run_cache("clear") == 1
         out, err = capsys.readouterr()
         assert out == "removed 0 entries, 0 KiB, from runs/features\n"
-        assert err == f"still there, in use or not yours to remove: {SPACE[:12]}\n"
-    assert kept.store.find(SPACE, KEYS, WIDTH).missing.size == 0
+        assert err == f"still there, in use or not yours to remove: {NAMESPACE[:12]}\n"
+    assert cached.store.find(NAMESPACE, KEYS, WIDTH).missing.size == 0
 
 
 WRONG = {
@@ -649,21 +659,21 @@ WRONG = {
 
 @pytest.mark.parametrize("words", WRONG)
 def test_what_the_subcommand_cannot_do_is_refused_and_removes_nothing(
-    run_cache: Callable[..., int], kept: Kept, words: str
+    run_cache: Callable[..., int], cached: CacheFolder, words: str
 ) -> None:
-    for number, space in enumerate(["0123400000000000", SPACE]):
-        kept.write(space=space)
-        os.utime(kept.blocks(space)[0] / "block.json", (1000 + number, 1000 + number))
-    before = kept.files()
+    for number, namespace in enumerate(["0123400000000000", NAMESPACE]):
+        cached.write(namespace=namespace)
+        os.utime(cached.blocks(namespace)[0] / "block.json", (1000 + number, 1000 + number))
+    before = cached.files()
     with pytest.raises(RequestError) as caught:
         run_cache(*words.split())
     assert str(caught.value) == WRONG[words]
-    assert kept.files() == before
+    assert cached.files() == before
 
 
-def test_a_file_in_the_folders_place_is_refused(run_cache: Callable[..., int], kept: Kept) -> None:
-    kept.folder.parent.mkdir()
-    kept.folder.write_text("mine")
+def test_a_file_in_the_folders_place_is_refused(run_cache: Callable[..., int], cached: CacheFolder) -> None:
+    cached.folder.parent.mkdir()
+    cached.folder.write_text("mine")
     with pytest.raises(RequestError) as caught:
         run_cache("clear")
     expected = "runs/features: a file, not the folder of cached features; name the runs' folder with --output"

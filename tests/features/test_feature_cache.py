@@ -1,4 +1,4 @@
-"""What is kept of the frozen part, across phases and across runs: what it depends on, and that it changes no result."""
+"""Cached outputs of the frozen part, across phases and runs: what they depend on, and that they change no result."""
 
 import importlib
 import logging
@@ -255,7 +255,7 @@ def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
         ]  # other processes take memory
         assert alike[0] == alike[1]
         assert [rows.cut for rows in plan.chain] == sorted(run.features.cuts, reverse=True)
-        assert not run.features._kept or part == "val"
+        assert not run.features._cached or part == "val"
         run.rows(part, cut, training=training)
         pixels = run.features._pixels(part, training)
         for rows in plan.chain:
@@ -270,7 +270,7 @@ def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
             (made,) = run.features.plan(run.job.net, cut, part, training=training).chain
             assert (made.place, made.stage) == ("made", plan.chain[0].stage)
     assert run.features.store is not None
-    stored = {entry.space for entry in run.features.store.entries()}
+    stored = {entry.namespace for entry in run.features.store.entries()}
     assert stored <= {rows.namespace for part in ("train", "val") for rows in _planned(tmp_path, features, part)}
 
 
@@ -531,7 +531,7 @@ def test_rows_that_are_being_made_count_in_the_budget(tmp_path: Path) -> None:
         """Bytes by cut."""
         cut = max(plan.cut for plan in run.job.plans.values())
         run.rows(cut=cut)
-        kept = {slot[1]: rows.views for slot, (_, rows) in run.features._kept.items()}
+        kept = {slot[1]: rows.views for slot, (_, rows) in run.features._cached.items()}
         return {cut: sum(x.nbytes for x in views if isinstance(x, Tensor)) for cut, views in kept.items()}
 
     whole = in_memory(Run(tmp_path, "strategy=gradual", store=0))

@@ -59,7 +59,9 @@ def cache(action: str | None, ids: Sequence[str], output: str) -> int:
                 file.unlink()
     store = RowStore(folder, 0, lambda line: print(line, file=sys.stderr))
     entries = store.entries()
-    spaces = {_entry(word, entries, folder).space for word in ids} if ids else {entry.space for entry in entries}
+    namespaces = (
+        {_entry(word, entries, folder).namespace for word in ids} if ids else {entry.namespace for entry in entries}
+    )
     if not entries:
         print(f"no features are cached in {folder}")
         return 0
@@ -67,20 +69,22 @@ def cache(action: str | None, ids: Sequence[str], output: str) -> int:
         print("\n".join(_table(entries)))
         print(f"{_count(len(entries))}, {mib(sum(entry.bytes for entry in entries))}, in {folder}")
         return 0
-    removed, freed = store.clear(sorted(spaces))
+    removed, freed = store.clear(sorted(namespaces))
     print(f"removed {_count(removed)}, {mib(freed)}, from {folder}")
-    left = [entry.space[:_DIGITS] for entry in store.entries() if entry.space in spaces]
+    left = [entry.namespace[:_DIGITS] for entry in store.entries() if entry.namespace in namespaces]
     if left:
         print(f"still there, in use or not yours to remove: {', '.join(left)}", file=sys.stderr)
     return 1 if left else 0
 
 
 def _entry(word: str, entries: Sequence[Entry], folder: Path) -> Entry:
-    found = [entry for entry in entries if entry.space.startswith(word.lower())]
+    found = [entry for entry in entries if entry.namespace.startswith(word.lower())]
     if len(found) > 1:
-        raise RequestError(f"{word}: could be {', '.join(entry.space[:_DIGITS] for entry in found)}; give more digits")
+        raise RequestError(
+            f"{word}: could be {', '.join(entry.namespace[:_DIGITS] for entry in found)}; give more digits"
+        )
     if not found:
-        near = nearest(word.lower()[:_DIGITS], [entry.space[:_DIGITS] for entry in entries])
+        near = nearest(word.lower()[:_DIGITS], [entry.namespace[:_DIGITS] for entry in entries])
         raise RequestError(f"{word}: no such id in {folder}{near}; `cache` without clear lists them")
     return found[0]
 
@@ -90,7 +94,7 @@ def _table(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         what = printable(_said(entry)) if entry.blocks else "being written, or left unfinished"
         used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.blocks else "-"
-        rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.space[:_DIGITS]))
+        rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.namespace[:_DIGITS]))
     return aligned(rows, 1)
 
 

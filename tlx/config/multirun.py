@@ -1,4 +1,4 @@
-"""The jobs of a multirun: what the overrides ask for, one after the other, and Hydra's launchers that start them."""
+"""The jobs of a multirun: what the overrides request, one after the other, and Hydra's launchers that start them."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 __all__ = ["Table", "cell", "text"]
 
-# A spreadsheet carries out what begins so, and does not where a quote stands before it; a quote more keeps the way
+# A spreadsheet executes what begins so, and does not where a quote stands before it; a quote more keeps the way
 # back open. A sign alone is no formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r].+", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE | re.ASCII)

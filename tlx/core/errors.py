@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class RequestError(Exception):
-    """The request cannot be carried out as it was given: a value, a file, a name (exit code 2).
+    """The request cannot be run as it was given: a value, a file, a name (exit code 2).
 
     The message is one line that says what, where, which value, and what would be right.
     """

@@ -1,6 +1,6 @@
 """Files of `torch.save` with pickles of protocols 3 to 5, written again in 2: the one that torch reads safely.
 
-Only the form changes: what a pickle looks up or calls is the same before and after, and nothing is carried out here.
+Only the form changes: what a pickle looks up or calls is the same before and after, and nothing is executed here.
 https://peps.python.org/pep-3154/ describes what protocol 4 added.
 """
 

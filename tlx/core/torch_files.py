@@ -160,7 +160,7 @@ def _stand_in(name: str, kind: type) -> type:
 
 
 def _operations(file: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any, Any]]:
-    """The operations of the pickles in a file of torch's, in the new format or the old one; none is carried out."""
+    """The operations of the pickles in a file of torch's, in the new format or the old one; none is executed."""
     file.seek(0)
     if file.read(len(_ZIP)) == _ZIP:
         with zipfile.ZipFile(file) as archive:

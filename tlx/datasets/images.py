@@ -23,7 +23,7 @@ __all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacke
 
 Labels = NDArray[np.int64]
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
-MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are kept
+MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are cached
 CHUNK = 16  # images a task of the reading threads
 
 log = logging.getLogger("tlx")
@@ -75,7 +75,7 @@ class Joined:
 
 @dataclass
 class _Budget:
-    """Bytes that may still be kept, counted by all reading threads together."""
+    """Bytes that may still be cached, counted by all reading threads together."""
 
     left: float
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -89,24 +89,24 @@ class _Budget:
 
 
 class PixelStore:
-    """Where a part's pixels come from, what is known of them, and those that are kept; shared by its subsets."""
+    """Where a part's pixels come from, what is known of them, and those that are cached; shared by its subsets."""
 
     def __init__(self, read: Read) -> None:
         self.read = read
-        self.kept: dict[int, Pixels] = {}
+        self.cached: dict[int, Pixels] = {}
         self.digests: dict[int, str] = {}
         self.levels: dict[int, Levels] = {}  # of the images of more than 8 bits
         self.span: Range | None = None  # what becomes black and white in these
         self.budget: _Budget | None = None
 
     def pixels(self, row: int) -> Pixels:
-        kept = self.kept.get(row)
-        if kept is not None:
-            return kept
+        cached = self.cached.get(row)
+        if cached is not None:
+            return cached
         content = self.read(row)
         pixels = decode(content, self.span, self._file(row) or "") if isinstance(content, bytes) else content
         if self.budget is not None and self.budget.take(pixels.nbytes):
-            self.kept[row] = pixels
+            self.cached[row] = pixels
         return pixels
 
     def check(self, row: int, decoded: Decoded | None) -> str | None:
@@ -117,7 +117,7 @@ class PixelStore:
         """
 
         def fine(digest: str) -> bool:
-            return decoded is None or row in self.kept or digest in decoded.digests
+            return decoded is None or row in self.cached or digest in decoded.digests
 
         try:
             path = self._file(row)
@@ -131,7 +131,7 @@ class PixelStore:
                     if isinstance(found, Levels):
                         self.levels[row] = found
                     elif found is not None and self.budget is not None and self.budget.take(found.nbytes):
-                        self.kept[row] = found
+                        self.cached[row] = found
                 if path:
                     seen.keep(path, state, digest)
         except UnreadableImage as error:
@@ -157,7 +157,7 @@ class PixelStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process decodes for itself, and has limits of its own.
-        return {**self.__dict__, "kept": {}, "budget": None, "most": allowed()}
+        return {**self.__dict__, "cached": {}, "budget": None, "most": allowed()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         allow(state.pop("most"))
@@ -186,7 +186,7 @@ class Images:
         return len(self.files)
 
     def decode(self, index: int) -> Pixels:
-        """Image `index` as uint8 [H, W, 3], RGB. Raises `UnreadableImage`. Not to be written to: it may be kept."""
+        """Image `index` as uint8 [H, W, 3], RGB. Raises `UnreadableImage`. Not to be written to: it may be cached."""
         return self.store.pixels(int(self.rows[index]))
 
     def stack(self, indices: Labels) -> "Pixels | None":
@@ -195,7 +195,7 @@ class Images:
         return read.pixels[self.rows[indices]] if isinstance(read, Stacked) else None
 
     def subset(self, indices: Iterable[int]) -> "Images":
-        """The images at `indices`, in that order; what is kept of them is shared."""
+        """The images at `indices`, in that order; what is cached of them is shared."""
         chosen = np.fromiter(indices, dtype=np.int64)
         result = object.__new__(Images)
         result.files = tuple(self.files[i] for i in chosen)
@@ -214,7 +214,7 @@ class Images:
 
 
 def joined(parts: Sequence[Images]) -> Images:
-    """The images of several parts as one, in that order; what is known and kept of them stays."""
+    """The images of several parts as one, in that order; what is known and cached of them stays."""
     if len({id(part.store) for part in parts}) == 1:
         return _of_one_store(parts)
     result = Images(
@@ -229,8 +229,8 @@ def joined(parts: Sequence[Images]) -> Images:
             own.digests[number] = store.digests[row]
         if row in store.levels:
             own.levels[number] = store.levels[row]
-        if row in store.kept:
-            own.kept[number] = store.kept[row]
+        if row in store.cached:
+            own.cached[number] = store.cached[row]
     own.span = next((part.store.span for part in parts if part.store.span is not None), None)
     return result
 
@@ -249,7 +249,7 @@ def read_all(
 ) -> tuple[dict[str, Images], tuple[tuple[str, str], ...]]:
     """Hashes every image once, in threads, and decodes those that `decoded` does not know.
 
-    `decode`: the sets whose images are decoded; None: all. Pixels are kept while a quarter of the free memory holds
+    `decode`: the sets whose images are decoded; None: all. Pixels are cached while a quarter of the free memory holds
     them. Returns the sets without what cannot be read, and (path, reason) of each such file.
     """
     decoded = decoded or Decoded(None)

@@ -33,7 +33,7 @@ def together(
     arguments: Mapping[str, Any],
     advice: Callable[[], str] = lambda: "start it again",
 ) -> Iterator[None]:
-    """The block is carried out by as many ranks as `runtime.devices` asks for, or as torchrun or srun has started.
+    """As many ranks run the block as `runtime.devices` requests, or as torchrun or srun has started.
 
     Within a run that has its ranks already, the block is theirs.
 
@@ -64,7 +64,7 @@ def together(
 
 
 def wanted(runtime: "Runtime", there: AssignedRank | None = None) -> int:
-    """How many ranks there shall be: those that are `there`, or what `runtime.devices` asks for.
+    """How many ranks there shall be: those that are `there`, or what `runtime.devices` requests.
 
     auto is a rank for each GPU, and one where there is none. On the CPU a rank needs a core, but two are always
     allowed.
@@ -118,7 +118,7 @@ def found() -> AssignedRank | None:
 
 
 def writes() -> bool:
-    """Whether this process is the one that writes files, tells MLflow and prints; known before its ranks have met."""
+    """Whether this process is the one that writes files, logs to MLflow and prints; known before its ranks have met."""
     there = found()
     return process_group.rank() == 0 if there is None or process_group.count() > 1 else there.rank == 0
 

@@ -1,4 +1,4 @@
-"""Batches of inputs with their labels: kept tensors, images as they are requested, a frozen part's output."""
+"""Batches of inputs with their labels: cached tensors, images as they are requested, a frozen part's output."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ class _Order:
 
 
 def _keep_nothing(_: int) -> None:
-    """A reader process decodes for others: the pixels it kept would be there once a process."""
+    """A reader process decodes for others: each process would cache the same pixels."""
     info = get_worker_info()
     assert info is not None
     cast(Views, info.dataset).images.store.budget = None

@@ -1,6 +1,6 @@
-"""Rows of bytes kept on disk across runs and processes, found by what they were computed from; never trusted.
+"""Rows of bytes cached on disk across runs and processes, found by what they were computed from; never trusted.
 
-`<folder>/<space>/<block>/` holds `rows.bin`, `keys.bin` and `block.json`; `<folder>/.<space>.lock` is a space's lock.
+`<folder>/<namespace>/<block>/` holds `rows.bin`, `keys.bin` and `block.json`; `<folder>/.<namespace>.lock` is its lock.
 A name that begins with a dot is no block: one that is being written, removed, or was left by a killed process.
 """
 
@@ -30,7 +30,7 @@ from tlx.features.disk_block import (
     reserve,
     write_names,
 )
-from tlx.features.disk_spaces import Spaces
+from tlx.features.disk_namespaces import Namespaces
 
 __all__ = ["Entry", "FoundRows", "RowStore", "mib"]
 
@@ -66,9 +66,9 @@ class FoundRows:
 
 @dataclass(frozen=True)
 class Entry:
-    """A space, for people. `used`: seconds since 1970 when its rows were last found or written."""
+    """A namespace, for people. `used`: seconds since 1970 when its rows were last found or written."""
 
-    space: str
+    namespace: str
     about: Mapping[str, Any]
     images: int
     bytes: int
@@ -82,9 +82,9 @@ class Entry:
 class RowStore:
     """Blocks of rows under a folder: each whole or absent, all of them together within `limit` bytes.
 
-    A *space* (8 lower-case hex digits or more) stands for all that decides what a row is; a *key* (40) for what the row
-    was computed from. What a disk can do (full, read-only, damaged, shared) costs at most the rows, never an exception:
-    it is said once in a line. With `limit` 0 nothing is found, written or made.
+    A *namespace* (8 lower-case hex digits or more) stands for all that decides what a row is; a *key* (40 digits) for
+    what the row was computed from. A disk that is full, read-only, damaged or shared costs at most the rows and raises
+    nothing: it is reported once, in a line. With `limit` 0 nothing is found, written or made.
 
     Attributes:
         say: takes one line for people.
@@ -92,31 +92,31 @@ class RowStore:
 
     def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
         self.folder, self.limit, self.say = folder, limit, say
-        self._spaces = Spaces(folder, say)
+        self._namespaces = Namespaces(folder, say)
         self._said: set[object] = set()
         self._own: set[Path] = set()
 
     @contextlib.contextmanager
-    def lock(self, space: str) -> Iterator[None]:
-        """One process at a time computes the rows of `space`; the others wait here, and then find them. Not nested.
+    def lock(self, namespace: str) -> Iterator[None]:
+        """One process at a time computes the rows of `namespace`; the others wait here, and then find them. Not nested.
 
-        The system releases the lock of a killed process; what that one left in the space is removed here. Nothing is
-        locked where the folder cannot be written: nothing can be shared there.
+        The system releases the lock of a killed process; what that process left in the namespace is removed here.
+        Nothing is locked where the folder cannot be written: nothing can be shared there.
         """
-        held = self._spaces.acquire(space, wait=True) if self.limit else None
+        held = self._namespaces.acquire(namespace, wait=True) if self.limit else None
         try:
-            self._spaces.remove_unfinished(space, held)
+            self._namespaces.remove_unfinished(namespace, held)
             yield
         finally:
-            self._spaces.release(space, held)
+            self._namespaces.release(namespace, held)
 
-    def find(self, space: str, keys: Sequence[str], row_bytes: int) -> FoundRows:
-        """The rows of `keys` that are kept; their blocks count as used now. What is damaged is removed and missing."""
+    def find(self, namespace: str, keys: Sequence[str], row_bytes: int) -> FoundRows:
+        """The cached rows of `keys`; their blocks count as used now. What is damaged is removed and missing."""
         blocks: list[NDArray[np.uint8]] = []
         own: list[bool] = []
         where: dict[str, tuple[int, int]] = {}
         wanted = set(keys)
-        for place in self._spaces.blocks(space) if self.limit else []:
+        for place in self._namespaces.blocks(namespace) if self.limit else []:
             if not wanted:
                 break
             try:
@@ -148,16 +148,16 @@ class RowStore:
 
     @contextlib.contextmanager
     def write(
-        self, space: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any]
+        self, namespace: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any]
     ) -> Iterator[NDArray[np.uint8] | None]:
-        """An array `[n, row_bytes]`, mapped to a file, to fill with the rows of `keys`; within `lock(space)`.
+        """An array `[n, row_bytes]`, mapped to a file, to fill with the rows of `keys`; within `lock(namespace)`.
 
         It becomes a block when the `with` block ends well, and vanishes when it does not; then the blocks that were not
         used for longest go until all are within the limit. None where the store cannot take it.
 
-        `about`: what describes the space to people; goes through JSON.
+        `about`: what describes the namespace to people; goes through JSON.
         """
-        scratch = self.folder / space / f".{uuid.uuid4().hex[:16]}"
+        scratch = self.folder / namespace / f".{uuid.uuid4().hex[:16]}"
         rows = self._allocate(scratch, len(keys), row_bytes)
         try:
             yield rows
@@ -168,12 +168,12 @@ class RowStore:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
-        """What is kept, the space used last first; one without a block is being written, or was never finished."""
+        """What is cached, the namespace used last first; one that has no block is being written or unfinished."""
         found = []
-        for space in self._spaces.names():
+        for namespace in self._namespaces.names():
             said = list[tuple[float, Mapping[str, Any]]]()
             images = 0
-            for place in self._spaces.blocks(space):
+            for place in self._namespaces.blocks(namespace):
                 with contextlib.suppress(OSError, Damaged):
                     changed = (place / "block.json").stat().st_mtime
                     head = read_head(place)
@@ -181,25 +181,25 @@ class RowStore:
                     images += head.rows
             used, blocks = max((changed for changed, _ in said), default=0.0), len(said)
             each = [about for _, about in sorted(said, key=lambda block: -block[0])]
-            size = bytes_in(self.folder / space)
+            size = bytes_in(self.folder / namespace)
             if size:
-                found.append(Entry(space, each[0] if each else {}, images, size, used, blocks, each))
-        return sorted(found, key=lambda entry: (-entry.used, entry.space))
+                found.append(Entry(namespace, each[0] if each else {}, images, size, used, blocks, each))
+        return sorted(found, key=lambda entry: (-entry.used, entry.namespace))
 
-    def clear(self, spaces: Sequence[str] | None) -> tuple[int, int]:
-        """Removes `spaces` (None: all), but not what a process is writing; returns how many had something, and bytes.
+    def clear(self, namespaces: Sequence[str] | None) -> tuple[int, int]:
+        """Removes `namespaces` (None: all), but not what a process is writing; returns how many had content, and bytes.
 
         Runs that use them go on: a mapped file stays until it is closed.
         """
         removed = freed = 0
-        for space in self._spaces.names():
-            if spaces is not None and space not in spaces:
+        for namespace in self._namespaces.names():
+            if namespaces is not None and namespace not in namespaces:
                 continue
-            before = bytes_in(self.folder / space)
-            for place in self._spaces.blocks(space):
+            before = bytes_in(self.folder / namespace)
+            for place in self._namespaces.blocks(namespace):
                 remove(place)
-            self._spaces.tidy(space)
-            less = before - bytes_in(self.folder / space)
+            self._namespaces.tidy(namespace)
+            less = before - bytes_in(self.folder / namespace)
             removed, freed = removed + (less > 0), freed + less
         return removed, freed
 
@@ -238,18 +238,18 @@ class RowStore:
 
     def _trim(self, newest: Path) -> None:
         """Removes blocks, the one used longest ago first, until all are within the limit; `newest` stays."""
-        kept = []
-        for space in self._spaces.names():
-            for place in self._spaces.blocks(space):
+        cached = []
+        for namespace in self._namespaces.names():
+            for place in self._namespaces.blocks(namespace):
                 with contextlib.suppress(OSError):  # other processes trim too
-                    kept.append(((place / "block.json").stat().st_mtime_ns, place, bytes_in(place)))
-        total = sum(size for _, _, size in kept)
-        for _, place, size in sorted(kept):
+                    cached.append(((place / "block.json").stat().st_mtime_ns, place, bytes_in(place)))
+        total = sum(size for _, _, size in cached)
+        for _, place, size in sorted(cached):
             if total > self.limit and place != newest and remove(place):
                 total -= size
-        for space in self._spaces.names():
-            if self._spaces.unfinished(space) or not self._spaces.blocks(space):
-                self._spaces.tidy(space)
+        for namespace in self._namespaces.names():
+            if self._namespaces.unfinished(namespace) or not self._namespaces.blocks(namespace):
+                self._namespaces.tidy(namespace)
 
     def _cannot_keep(self, error: OSError) -> None:
         self._once(error.errno, f"cannot be kept in {self.folder} ({reason(error)}); the next run computes them anew")

@@ -1,8 +1,8 @@
 """The frozen part of a network, computed once: its output is a pure function of the pixels while it is frozen.
 
-Rows behind a cut are kept on the device, or in memory, or in files that are mapped, or are computed for each batch:
-the first of these that they fit into. Those of a part that no phase has changed yet are also kept across runs, under a
-key that covers everything they depend on.
+Rows behind a cut are cached on the device, or in memory, or in files that are mapped, or are computed for each batch:
+the first of these that they fit into. Rows from stages that no phase has changed yet are also cached across runs, under
+a key that covers everything they depend on.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from tlx.features.sharded_features import made_together
 from tlx.features.weight_fingerprint import fingerprint
 from tlx.reporting.text_table import duration
 
-FORMAT = 4  # of the rows that are kept across runs: one more for every change of what a forward pass computes
+FORMAT = 4  # of the rows that are cached across runs: one more for every change of what a forward pass computes
 
 
 @dataclass
@@ -42,8 +42,8 @@ class FeatureCache:
         random: random views of the training part, where there is an augmentation.
         mode: `live` computes the frozen part anew for each batch; `exact` computes it in fp32, nothing folded; `auto`
             in `precision`, in the fastest way.
-        views: random views of each training image that are kept; epoch e sees view e mod views. None: drawn anew.
-        budget: bytes that may be kept in memory; None: half of what is free.
+        views: random views of each training image that are cached; epoch e sees view e mod views. None: drawn anew.
+        budget: bytes that may be cached in memory; None: half of what is free.
         cuts: of all phases; rows at one of them are computed from those at the one before it.
         store: keeps rows across runs.
         about: what a list of the store's content says of them.
@@ -68,7 +68,7 @@ class FeatureCache:
     say: Callable[[str], None] = lambda line: None
     clock: Clock = field(default_factory=Clock)
     served: Counter[str] = field(default_factory=Counter)
-    _kept: dict[tuple[int, int], tuple[str, CachedRows]] = field(default_factory=dict)
+    _cached: dict[tuple[int, int], tuple[str, CachedRows]] = field(default_factory=dict)
     _forwards: dict[tuple[int, int], tuple[str, Forward]] = field(default_factory=dict)
     _untrained: dict[int, str] = field(default_factory=dict)
     _outlines: dict[int, Outline] = field(default_factory=dict)
@@ -77,14 +77,14 @@ class FeatureCache:
     def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
         """The rows of `part` as `net[cut:]` takes them, on the device.
 
-        Where nothing random precedes the cut, or views are kept, they are computed once for each content of
+        Where nothing random precedes the cut, or views are cached, they are computed once for each content of
         `net[:cut]`; where they do not fit, or are random, the frozen part runs for each batch.
         """
         net[:cut].eval()
         pixels = self._pixels(part, training)
-        for slot, (content, _) in list(self._kept.items()):
+        for slot, (content, _) in list(self._cached.items()):
             if slot[0] == id(pixels) and slot[1] <= cut and content != fingerprint(net[: slot[1]]):
-                del self._kept[slot]  # these stages have learned since
+                del self._cached[slot]  # these stages have learned since
         plan = self.plan(net, cut, part, training=training)
         if cut and not plan.chain[0].views:
             self._say_live(plan.chain[0], pixels)
@@ -107,7 +107,7 @@ class FeatureCache:
         """From now on these are the training images (`random`: their random views); rows of those before are let go."""
         gone = {id(self.parts["train"]), id(self.random)}
         self.parts, self.random = {**self.parts, "train": pixels}, random
-        self._kept = {slot: kept for slot, kept in self._kept.items() if slot[0] not in gone}
+        self._cached = {slot: cached for slot, cached in self._cached.items() if slot[0] not in gone}
         self._live = {slot for slot in self._live if slot[0] not in gone}
 
     def _pixels(self, part: str, training: bool) -> Pixels:
@@ -130,19 +130,19 @@ class FeatureCache:
             images=n,
             views=views,
             row_bytes=row_bytes,
-            namespace=self._space(net, cut, pixels, content) if store is not None else "",
+            namespace=self._namespace(net, cut, pixels, content) if store is not None else "",
             fits_disk=store is not None and store.takes(views * n, row_bytes),
             made=self._found(pixels, cut, content) is not None,
         )
 
     def _found(self, pixels: Pixels, cut: int, content: str) -> CachedRows | None:
         """Rows that are there already."""
-        known, kept = self._kept.get((id(pixels), cut), ("", None))
-        return kept if known == content else None
+        known, cached = self._cached.get((id(pixels), cut), ("", None))
+        return cached if known == content else None
 
     def _memories(self) -> list[Memory]:
         """Of the device, and of the computer that it is in: the same figures on all ranks, which decide alike."""
-        tensors = [rows for _, kept in self._kept.values() for rows in kept.views if isinstance(rows, Tensor)]
+        tensors = [rows for _, cached in self._cached.values() for rows in cached.views if isinstance(rows, Tensor)]
         found = []
         for device in dict.fromkeys((self.device, torch.device("cpu"))):
             there = sum(rows.nbytes for rows in tensors if rows.device.type == device.type)
@@ -152,20 +152,20 @@ class FeatureCache:
     def _rows(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Rows:
         """The first of the chain, as planned; what it is computed from, only as far as that is needed."""
         wanted = chain[0]
-        if (kept := self._found(pixels, wanted.cut, wanted.content)) is not None:
-            return kept
+        if (cached := self._found(pixels, wanted.cut, wanted.content)) is not None:
+            return cached
         if wanted.place != NOWHERE:
-            kept = self._make(net, chain, pixels)
+            cached = self._make(net, chain, pixels)
         elif wanted.views:
             limit = mib(self.store.limit) if self.store is not None and wanted.namespace else ""
             files = f", nor in files of features.store ({limit})" if limit else ""
             self.say(
                 f"features: {wanted.title}, {wanted.size}: do not fit in {mib(wanted.free)}{files}, computed as needed"
             )
-        if kept is None:
+        if cached is None:
             return self._computed(net, chain, pixels)
-        self._kept[id(pixels), wanted.cut] = (wanted.content, kept)
-        return kept
+        self._cached[id(pixels), wanted.cut] = (wanted.content, cached)
+        return cached
 
     def _computed(self, net: nn.Sequential, chain: Sequence[PlannedRows], pixels: Pixels) -> Rows:
         """The first of the chain, computed for each batch from the one after it."""
@@ -233,7 +233,7 @@ class FeatureCache:
     def _device(self, kind: str) -> torch.device:
         return self.device if kind == self.device.type else torch.device(kind)
 
-    def _space(self, net: nn.Sequential, cut: int, pixels: Pixels, content: str) -> str:
+    def _namespace(self, net: nn.Sequential, cut: int, pixels: Pixels, content: str) -> str:
         """A digest of everything that a row depends on but the image and its view."""
         chain = [c for c in self.cuts if 0 < c < cut]
         how = recipe(self.device, self.precision, exact=self.mode == "exact")

@@ -117,20 +117,20 @@ class Known(NamedTuple):
 
 
 def made_rows(
-    task: Task, store: RowStore | None, space: str, about: Mapping[str, str], where: torch.device | None
+    task: Task, store: RowStore | None, namespace: str, about: Mapping[str, str], where: torch.device | None
 ) -> tuple[Tensor | Mapped | None, Known]:
     """The rows in the memory of `where`, or as files of the store; and how many of them were known.
 
     None where no memory is given and the store cannot take them.
     """
     if where is not None:
-        return _in_memory(task, store, space, about, where)
+        return _in_memory(task, store, namespace, about, where)
     assert store is not None
-    return _in_files(task, store, space, about)
+    return _in_files(task, store, namespace, about)
 
 
 def _in_memory(
-    task: Task, store: RowStore | None, space: str, about: Mapping[str, str], device: torch.device
+    task: Task, store: RowStore | None, namespace: str, about: Mapping[str, str], device: torch.device
 ) -> tuple[Tensor, Known]:
     """The rows as one tensor on `device`, and how many of them were known; what was not is stored."""
     n, outline = len(task.pixels.y), task.outline
@@ -140,8 +140,8 @@ def _in_memory(
             x[sent(index, device)] = sent(some, device)
         return x, Known()
     keys, chunk = task.keys(), max(1, _CHUNK // outline.row_bytes)
-    with store.lock(space):
-        found = store.find(space, keys, outline.row_bytes)
+    with store.lock(namespace):
+        found = store.find(namespace, keys, outline.row_bytes)
         known = np.flatnonzero(found.block >= 0)
         for start in range(0, len(known), chunk):
             some = torch.from_numpy(known[start : start + chunk])
@@ -150,7 +150,7 @@ def _in_memory(
         for index, rows in task.compute(missing):
             x[sent(index, device)] = sent(rows, device)
         if len(missing):
-            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
+            with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is not None:
                     for start in range(0, len(missing), chunk):
                         some = torch.from_numpy(missing[start : start + chunk])
@@ -158,21 +158,21 @@ def _in_memory(
     return x, Known(len(known) - found.owned, found.owned)
 
 
-def _in_files(task: Task, store: RowStore, space: str, about: Mapping[str, str]) -> tuple[Mapped | None, Known]:
+def _in_files(task: Task, store: RowStore, namespace: str, about: Mapping[str, str]) -> tuple[Mapped | None, Known]:
     """The rows as files, and how many of them were known; None where the store cannot take them."""
     keys, outline = task.keys(), task.outline
-    with store.lock(space):
-        found = store.find(space, keys, outline.row_bytes)
+    with store.lock(namespace):
+        found = store.find(namespace, keys, outline.row_bytes)
         missing = found.missing
         known = Known(len(keys) - len(missing) - found.owned, found.owned)
         if len(missing):
-            with store.write(space, [keys[i] for i in missing], outline.row_bytes, about) as block:
+            with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is None:
                     return None, Known()
                 done = 0
                 for index, rows in task.compute(missing):
                     block[done : done + len(index)] = outline.to_bytes(rows)
                     done += len(index)
-            found = store.find(space, keys, outline.row_bytes)
+            found = store.find(namespace, keys, outline.row_bytes)
     # Another process may have freed space for its own meanwhile.
     return (None if len(found.missing) else Mapped(found, outline)), known

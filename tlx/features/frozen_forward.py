@@ -132,8 +132,8 @@ def recipe(device: torch.device, precision: str, *, exact: bool) -> str:
 
 
 def as_input(x: Tensor, precision: str) -> Tensor:
-    """`x` as a forward pass in `precision` takes it: kept 16-bit features widened where it is fp32, images and maps in
-    the layout that convolutions are fastest in."""
+    """`x` as a forward pass in `precision` takes it: cached 16-bit features widened where it is fp32, images and maps
+    in the layout in which convolutions are fastest."""
     if precision == "fp32" and x.is_floating_point():
         x = x.float()
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

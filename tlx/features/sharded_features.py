@@ -13,20 +13,20 @@ from tlx.features.feature_rows import Known, Mapped, Outline, Task, made_rows
 
 
 def made_together(
-    task: Task, store: RowStore | None, space: str, about: dict[str, str], where: torch.device | None
+    task: Task, store: RowStore | None, namespace: str, about: dict[str, str], where: torch.device | None
 ) -> tuple[Tensor | Mapped | None, Known]:
     """As `made_rows`: each rank computes some of the passes, and all get every row.
 
-    The first alone looks into the store and writes to it; the others compute what it asks for.
+    The first alone looks into the store and writes to it; the others compute what it requests.
     """
     if process_group.count() == 1:
-        return made_rows(task, store, space, about, where)
+        return made_rows(task, store, namespace, about, where)
     n, device = len(task.pixels.y), task.pixels.device
     rows: Tensor | Mapped | None = None
     known = Known()
     if process_group.rank() == 0:
         leads = replace(task, live=lambda: _Led(task.live, task.outline, device))
-        rows, known = made_rows(leads, store, space, about, where)
+        rows, known = made_rows(leads, store, namespace, about, where)
         process_group.agreed([])  # nothing more is requested
     else:
         while sizes := process_group.agreed(list[int]()):
@@ -34,14 +34,14 @@ def made_together(
             process_group.broadcast(index)
             for _ in _in_turns(task.live(), torch.split(index, sizes), task.view, task.outline, device):
                 pass
-    kept, *counts = process_group.agreed([rows is not None, *known])
+    cached, *counts = process_group.agreed([rows is not None, *known])
     known = Known(*counts)
-    if not kept:
+    if not cached:
         return None, known
     if where is None:  # the others find what the first has stored; where one does not, none goes by it
         assert store is not None
         if rows is None:
-            found = store.find(space, task.keys(), task.outline.row_bytes)
+            found = store.find(namespace, task.keys(), task.outline.row_bytes)
             rows = None if len(found.missing) else Mapped(found, task.outline)
         lacking = process_group.summed(torch.tensor([float(rows is None)]))
         return None if lacking else rows, known

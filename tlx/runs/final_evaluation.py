@@ -38,7 +38,7 @@ def look(record: Record, job: Job, features: "FeatureCache", when: str, clock: C
 
 
 def draw_samples(record: Record, job: Job, model: "Model") -> None:
-    """Draws the images that `evaluation.samples` asks for into the run's folder, and predicts them."""
+    """Draws the images that `evaluation.samples` requests into the run's folder, and predicts them."""
     images = job.samples
     if images is None or images.test is None or not record.writes:
         return

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summary":
-    """Composes, checks and carries out one run."""
+    """Composes, checks and runs one configuration."""
     from tlx.config.compose import compose
 
     overrides = tracking_uri.typed(overrides)
@@ -39,5 +39,5 @@ def run_single(node: DictConfig, overrides: Sequence[str], config_dir: str | Non
 
 
 def is_sweep(node: DictConfig) -> bool:
-    """Whether it asks for several seeds or folds, and so for a sweep."""
+    """Whether it requests several seeds or folds, and so for a sweep."""
     return node.seeds is not None or node.folds is not None

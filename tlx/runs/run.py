@@ -79,7 +79,7 @@ def run(
     to end the run. `typed`: what was typed for it; what has no effect is logged, or refused.
 
     Raises:
-        RequestError: the request cannot be carried out; nothing is left behind.
+        RequestError: the request cannot be run; nothing is left behind.
         KeyboardInterrupt: what was done until then is kept, and named in the message.
     """
     clock, part, writes = Clock(whole=within is None), within or Within(), launch.writes()

@@ -252,7 +252,7 @@ class Record:
                     self.tracked.finish(self.summary.error)
                 if self.opened and (pruned or diverged):  # nobody goes on with it
                     self._through()
-            # A request that could not be carried out leaves nothing behind, but for a sweep's job.
+            # A request that could not be run leaves nothing behind, but for a sweep's job.
             removed = (isinstance(error, RequestError) or killed) and not self.rows and not self.within_sweep
             raise
         else:

@@ -39,7 +39,7 @@ def diverged(folder: Path) -> str:
 
 
 def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
-    """Whether the finished run in `folder`, whose summary is `done`, is what the configuration asks for today.
+    """Whether the finished run in `folder`, whose summary is `done`, is what the configuration requests today.
 
     Where that is requested need not be where it ran: a login node has no GPU.
 

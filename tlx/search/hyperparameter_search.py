@@ -113,7 +113,7 @@ class Search:
         return f"{', '.join(words)}, in {self.whole.folder}"
 
     def _trial(self, trial: SearchTrial) -> Exception | None:
-        """Runs it, or finds that done, and tells the study; why it failed, if it did."""
+        """Runs it, or finds that done, and reports it to the study; why it failed, if it did."""
         from tlx.runs import run as job
         from tlx.runs import run_state
 

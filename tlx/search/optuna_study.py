@@ -2,7 +2,7 @@
 
 Whose turn it is, is decided under one lock, and a trial's folder has its own: a trial that is RUNNING while nobody
 holds its folder was left behind by a process that died, and the next process takes it up where it stands. The sampler
-is seeded by the trial's number, so that a search that was killed asks for the same values as one that was not.
+is seeded by the trial's number, so that a search that was killed tries the same values as one that was not.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class Study:
                     return None
 
     def report(self, trial: SearchTrial, rows: Sequence[Mapping[str, Any]], epochs: int) -> None:
-        """Tells what the epochs were like, of `epochs` in all.
+        """Reports the epochs so far, of `epochs` in all.
 
         Raises:
             Pruned: its best epoch is worse than that of half of the finished trials by this epoch (median rule of

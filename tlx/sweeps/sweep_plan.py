@@ -112,7 +112,7 @@ def _composed(
 
 
 def _repeated(job: list[str], node: DictConfig) -> list[list[str]]:
-    """The job once for each seed and fold that it asks for."""
+    """The job once for each seed and fold that it requests."""
     rest = [o for o in job if o.partition("=")[0] not in ("seeds", "folds")]
     typed = {o.partition("=")[0] for o in job}
     of_a_preset = [f"{name}=null" for name in ("seeds", "folds") if node[name] is not None and name not in typed]

@@ -155,7 +155,7 @@ class MlflowTracker(Tracker):
 
 
 def open(config: "Tracking", output: Path) -> Tracker:
-    """The tracker that the configuration asks for; `output` is the folder of all runs, where the default store lies.
+    """The tracker that the configuration requests; `output` is the folder of all runs, where the default store lies.
 
     Raises:
         RequestError: MLflow is not installed, `tracking.uri` is no store, or its server does not answer (2.3 s).

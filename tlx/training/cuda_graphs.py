@@ -1,4 +1,4 @@
-"""A training step on a GPU recorded once and then repeated: to ask for the hundreds of operations of a small tail takes
+"""A training step on a GPU recorded once and then repeated: to start the hundreds of operations of a small tail takes
 longer than they take.
 
 What is recorded is the forward and the backward pass of a batch. What repeats it is compared with what it stands for
@@ -31,7 +31,7 @@ log = logging.getLogger("tlx")
 
 
 class Recorder(Protocol):
-    """Records what a function asks a device to do."""
+    """Records what a function starts on a device."""
 
     def fits(self, function: Callable[[], object]) -> bool:
         """Calls it some times, and says whether what it needs may be held."""
