@@ -402,7 +402,7 @@ def test_more_than_the_limit_is_refused_and_costs_nothing_else(tmp_path: Path) -
     cached = CacheFolder(tmp_path, 20 * (WIDTH + 20))
     for _ in range(2):
         assert not cached.write([*KEYS, key(99)])
-    assert cached.said == [f"features: 1 KiB are more than {tmp_path} may hold (1 KiB); not cached"]
+    assert cached.said == [f"features: 1 KiB are more than {tmp_path} may hold (1 KiB); not kept"]
     assert cached.files() == []
     assert cached.write()
     assert all(cached.has())

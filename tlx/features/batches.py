@@ -40,7 +40,7 @@ class Indexed(Protocol):
 class CachedRows:
     """Rows that are computed already: one tensor (or one that reads its rows from a file) for each view of the images.
 
-    `device`: where `views` lie, and so the index they take; the labels' device is where batches go.
+    `device`: where `views` lie and are indexed. Batches go to the labels' device.
     """
 
     def __init__(self, views: Sequence[Indexed], y: Tensor, device: torch.device | None = None) -> None:
@@ -98,7 +98,7 @@ class Pixels:
             self.loader = DataLoader(
                 self.views,
                 batch_sampler=self.order,
-                generator=torch.Generator(),  # its own: a draw of the global one would move the dropout
+                generator=torch.Generator(),  # a generator of its own: a draw from the global one would change dropout
                 num_workers=workers,
                 worker_init_fn=_keep_nothing,
                 persistent_workers=stay,  # those of a part that is read once go
@@ -119,7 +119,7 @@ class Pixels:
         return _decoded(self.views, self.order.keys, for_images(self.device))
 
     def _whole(self, keys: Sequence[tuple[int, int]]) -> Tensor:
-        """A batch at once: small images travel to the device as they are and grow there."""
+        """A whole batch at once: small images are copied to the device as they are and resized there."""
         pixels = self.images.stack(np.array([index for index, _ in keys], dtype=np.int64))
         assert pixels is not None
         x = self.views.begun(sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.device))
@@ -160,7 +160,7 @@ class Views(Dataset[Tensor]):
 class _Order:
     """Batches of keys for the loader, set anew for each pass (so that its processes can stay).
 
-    It does not know its `Pixels`: in a circle of references the loader's processes would be waited for in vain.
+    It holds no reference to its `Pixels`: in a cycle of references one would wait for the loader's processes in vain.
     """
 
     def __init__(self) -> None:

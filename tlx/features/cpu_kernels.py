@@ -1,4 +1,4 @@
-"""What a processor does faster in another order than torch's own operations: the same numbers."""
+"""Operations that a CPU computes faster in another order than torch does, with the same results."""
 
 from collections.abc import Sequence
 

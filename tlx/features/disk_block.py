@@ -1,4 +1,4 @@
-"""One block of rows on disk: what its files say, checked before it is believed, and its way in and out.
+"""One block of rows on disk: written, checked, read and removed.
 
 A block is a folder with `rows.bin`, `keys.bin` and `block.json`, the last with the sizes and checksums of the others.
 """

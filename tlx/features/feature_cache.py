@@ -174,7 +174,7 @@ class FeatureCache:
         return Through(self._forward(net, below, cut, chain[0].content), source) if cut else source
 
     def _say_live(self, wanted: PlannedRows, pixels: Pixels) -> None:
-        """Once for each stage and part: the frozen part will run again and again."""
+        """Says, once for each stage and split, that the frozen part runs for each batch."""
         if (id(pixels), wanted.cut) not in self._live:
             self._live.add((id(pixels), wanted.cut))
             keeps = "" if self.mode == "live" else " (random views; features.views=K keeps K of each image)"

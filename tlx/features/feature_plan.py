@@ -96,8 +96,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """How the rows of a split before a stage come about: each of `chain` is computed from the one after it, the last
-    from the images. The first are the rows that were requested; the others are made only if some of it are missing."""
+    """How the rows of a split before a stage are made: each of `chain` is computed from the one after it, the last from
+    the images. The first are the rows that were requested; the others are made only if some of these are missing."""
 
     chain: tuple[PlannedRows, ...]
 

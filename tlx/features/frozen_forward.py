@@ -1,4 +1,4 @@
-"""How the frozen part of a network runs: recorded once as a graph for one batch shape, folded, in the device's format.
+"""How the frozen part of a network runs: traced once as a graph for one batch shape, fused, in the device's format.
 
 A frozen part is a pure function with one shape of input, so it is a straight list of operations.
 """
@@ -113,10 +113,9 @@ def _distance(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def rows_per_pass(device: torch.device) -> int:
-    """Rows in a forward pass that nothing is learned from.
+    """Rows in a forward pass without gradients.
 
-    On a processor few, so that what passes between two layers stays in a core's caches; a GPU needs more of them to be
-    busy, as its memory allows.
+    Few on a CPU, so that a layer's output stays in a core's caches; many on a GPU, as its memory allows.
     """
     if device.type != "cuda":
         return 8

@@ -162,13 +162,13 @@ class _Blank(Tensor):
 
 
 def _views_let_go() -> Any:
-    """Within it a view does not keep alive, for gradients, what it is a view of: one can tell whether others see it."""
+    """Within the block a view does not keep its base alive for gradients: then other references to it show."""
     return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView))
 
 
 @contextlib.contextmanager
 def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """Lets go of what modules keep for their next call: it has no values."""
+    """Drops what modules keep for their next call: tensors without values."""
     own = [vars(m) for m in module.modules()]
     there = [[(each, dict(each)) for each in (names, *names.values()) if type(each) is dict] for names in own]
     try:

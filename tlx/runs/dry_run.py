@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would do, in lines, and nothing of it done."""
+"""`--dry-run`: what a run would do, in lines; nothing is run."""
 
 import dataclasses
 import logging

@@ -63,7 +63,7 @@ def typed_keys(overrides: Sequence[str]) -> set[str]:
 def read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decoded") -> "Data":
     """The data set as a run would split it; all of it as it is where `part` is `all` and no choice among them is typed.
 
-    Decoded is what is measured; which images the other parts hold shows without, but where broken ones are left out.
+    Only images that are measured are decoded; the other splits are known without, unless broken images are left out.
 
     Raises:
         RequestError: too few for the part that is requested, or what `split` raises.

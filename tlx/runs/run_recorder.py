@@ -46,7 +46,7 @@ log = logging.getLogger("tlx")
 
 
 class Record:
-    """Keeps what a run says: files in its folder, whole or absent, and the same in MLflow.
+    """Writes what a run reports: files in its folder, whole or absent, and the same in MLflow.
 
     Nothing is written before `open`, so that a wrong request leaves nothing behind.
     """
@@ -77,7 +77,7 @@ class Record:
         self._log = RunLog()
 
     def claim(self, folder: Path) -> dict[str, Any]:
-        """Takes the folder of an interrupted run for this one: what its checkpoint says.
+        """Takes over the folder of an interrupted run; returns what its checkpoint says.
 
         Raises:
             RequestError: another process works there, or the checkpoint cannot be used.
@@ -172,7 +172,7 @@ class Record:
         self.tracker.changed()
 
     def look(self, when: str, scores: "Scores", images: Images, *, table: bool) -> None:
-        """Keeps what the test set said: `before` training, after a phase of that name, or `after` all.
+        """Records the figures of the test set: `before` training, after a phase of that name, or `after` all.
 
         Every look is logged; `table` writes the predictions too.
         """

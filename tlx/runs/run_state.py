@@ -1,4 +1,4 @@
-"""What stands in a run's folder: is it through, can it be gone on with, is it still what is requested?"""
+"""The state of a run's folder: is the run finished, can it go on, is it still what is requested?"""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ def diverged(folder: Path) -> str:
 def unchanged(config: Config, done: Mapping[str, Any], folder: Path) -> None:
     """Whether the finished run in `folder`, whose summary is `done`, is what the configuration requests today.
 
-    Where that is requested need not be where it ran: a login node has no GPU.
+    It may be requested on another machine than it ran on: a login node has no GPU.
 
     Raises:
         RequestError: the images or the weights are others.
@@ -104,7 +104,7 @@ def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder
 
 
 def _compared(config: Config) -> dict[str, Any]:
-    """What can change the result but for where data and weights lie: of these the contents count."""
+    """The keys that can change the result, without the places of data and weights: their contents count."""
     tree = results(config)
     tree["backbone"].pop("weights")
     for dataset in (tree["dataset"], tree["source"]["dataset"]):

@@ -60,12 +60,12 @@ class Summary:
     source: str | None = None  # the folder of the source task's run
 
     def measured(self, split: str, metrics: Sequence[MetricValue]) -> None:
-        """Has the figures of a split, in place of those that are there."""
+        """Sets the figures of a split in place of those that are there."""
         others = [one for one in self.metrics if one["split"] != split]
         self.metrics = [*others, *(metric.to_dict() for metric in metrics)]
 
     def best(self, rows: Sequence[Mapping[str, Any]], epoch: int) -> None:
-        """Has the epoch whose model is saved, one of `rows`, and its figures of the validation images."""
+        """Sets the epoch whose model is saved, one of `rows`, and its figures of the validation images."""
         row = next(row for row in rows if row["epoch"] == epoch)
         found = {name: row[name] for name in row if name.startswith("val_")}
         self.best_epoch, self.val_accuracy, self.val_loss = epoch, found["val_accuracy"], found["val_loss"]

@@ -166,7 +166,8 @@ def dotted(params: Mapping[str, object]) -> dict[str, str]:
 
 
 def best_figures(rows: Sequence[Mapping[str, Any]], best_epoch: int) -> dict[str, float]:
-    """The epoch whose model is kept: MLflow shows the last value of `val_accuracy`, which may be another epoch's."""
+    """Figures of the epoch whose model is saved: MLflow shows the last value of `val_accuracy`, which may be another
+    epoch's."""
     best = next(row for row in rows if row["epoch"] == best_epoch)
     return {"best_epoch": best_epoch, **{f"best_{name}": best[name] for name in best if name.startswith("val_")}}
 

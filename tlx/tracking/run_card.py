@@ -1,11 +1,11 @@
-"""A run on a card: its description among MLflow's runs."""
+"""A run's description in MLflow's list of runs."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def card(summary: Mapping[str, Any]) -> str:
-    """A run on a card, in Markdown; `summary` as `summary.json` has it."""
+    """A run's description, in Markdown; `summary` as `summary.json` has it."""
     lines = []
     if summary.get("test_accuracy") is not None:
         low, high = summary["test_accuracy_interval"]

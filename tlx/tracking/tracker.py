@@ -1,8 +1,8 @@
 """The MLflow run of a folder: written by a process of its own (`mlflow_worker`), for which the run never waits.
 
-The folder is what there is to write: that process is given its path, and when something in it is new. So it may die at
-any time: another one is started, and writes what MLflow has not got. Nothing of MLflow is imported here and nothing is
-active globally, so the next run of the same process starts clean. A store that fails costs one warning.
+That process gets the folder's path, and a message when something in the folder is new. It may die at any time: then
+another one is started, and writes what MLflow does not have. Nothing of MLflow is imported here and nothing is active
+globally, so the next run of the same process starts clean. A store that fails costs one warning.
 """
 
 import importlib.util

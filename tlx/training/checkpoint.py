@@ -1,7 +1,7 @@
 """Where an unfinished run stands, on disk: one file in its folder, written after epochs, removed when all is done.
 
 Tensors and JSON only (safetensors, the JSON in its header), so that opening one executes nothing; written whole or not
-at all. What it holds is all there is: `TrainState` says why no random state is needed.
+at all. It is complete: `TrainState` says why no random state is needed.
 """
 
 import json

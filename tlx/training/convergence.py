@@ -16,9 +16,10 @@ def not_converged(
 ) -> str:
     """What to say of a run that ended too early, with the key to change; empty where it was long enough.
 
-    It was too short where the validation loss was still falling in its last epoch and is worth lowering, or where the
-    training loss has not come half the way from that of guessing. Where patience ended it, more epochs change nothing:
-    then more patience is proposed. Only the last phase counts: it is the one whose best epoch is kept.
+    It ended too early where the validation loss was still falling in the last epoch and is not low yet. So it did where
+    the training loss has come less than half the way from guessing to its lowest value. Where patience ended it, more
+    epochs change nothing: then more patience is proposed. Only the last phase counts: it is the one whose best epoch is
+    kept.
 
     Args:
         rows: the epochs of all phases, as a solver yields them.

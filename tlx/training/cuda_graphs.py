@@ -1,8 +1,8 @@
-"""A training step on a GPU recorded once and then repeated: to start the hundreds of operations of a small tail takes
-longer than they take.
+"""A training step on a GPU, recorded once and then repeated: starting a small tail's operations takes longer than they
+do.
 
-What is recorded is the forward and the backward pass of a batch. What repeats it is compared with what it stands for
-before it is used, so that a step which cannot be repeated is computed as ever.
+The forward and the backward pass of a batch are recorded. A recorded step is compared with a computed one before it is
+used; where they differ, all steps are computed.
 """
 
 import functools
@@ -34,10 +34,10 @@ class Recorder(Protocol):
     """Records what a function starts on a device."""
 
     def fits(self, function: Callable[[], object]) -> bool:
-        """Calls it some times, and says whether what it needs may be held."""
+        """Calls it a few times; whether the memory that it needs may be held."""
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        """Calls it once, which computes nothing; what does it all again, with the same memory, and its result there."""
+        """Records one call, which computes nothing; the memory of its result, and what repeats the call."""
 
 
 class Gradients:
@@ -110,7 +110,7 @@ class Gradients:
 
 
 class _RecordedStep:
-    """A recorded step: takes a batch to where the recorded one lay, repeats, and hands out what lies there then."""
+    """A recorded step: copies a batch into the recorded inputs, repeats the step and returns the recorded loss."""
 
     def __init__(
         self,
@@ -126,14 +126,14 @@ class _RecordedStep:
         for here, given in zip(self.inputs, batch, strict=True):
             here.copy_(given)
         self.repeat()
-        # A batch of another size has put its own there.
+        # A batch of another size has set gradients of its own.
         for parameter, gradient in zip(self.learning, self.gradients, strict=True):
             parameter.grad = gradient
         return self.loss
 
 
 class _State:
-    """What a step changes beside gradients: statistics, and where random draws stand."""
+    """What a step changes beside gradients: statistics, and the states of the random generators."""
 
     def __init__(self, tail: nn.Module, device: torch.device) -> None:
         self.buffers = [(buffer, buffer.clone()) for buffer in tail.buffers()]
@@ -151,7 +151,7 @@ class _State:
         np.random.set_state(self.host[1])
 
     def drawn_by_the_host(self) -> bool:
-        """Whether what has run since `put_back` has drawn elsewhere than on the device, which nothing would repeat."""
+        """Whether random numbers were drawn on the host since `put_back`: a recorded step does not repeat that."""
         moved = [not torch.equal(g.get_state(), s) for g, s in zip(self.generators[1:], self.drawn[1:], strict=True)]
         numpy = zip(np.random.get_state(), self.host[1], strict=True)
         return any(moved) or random.getstate() != self.host[0] or not all(np.array_equal(a, b) for a, b in numpy)
@@ -170,7 +170,7 @@ def _alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) ->
     if any((a is None) != (b is None) for a, b in zip(found, expected, strict=True)):
         return False
     pairs = [(a.float(), b.float()) for a, b in zip(found, expected, strict=True) if a is not None and b is not None]
-    # All together: one that is nought but for rounding (a bias before a BatchNorm) is another each time.
+    # All together: a gradient that is 0 but for rounding (a bias before a BatchNorm) differs each time.
     apart, size = (
         sum(part.square().sum() for part in parts) for parts in ([a - b for a, b in pairs], [b for _, b in pairs])
     )

@@ -109,7 +109,7 @@ def prepare(net: nn.Sequential, plan: Plan) -> None:
 
 
 def set_mode(net: nn.Sequential, plan: Plan) -> None:
-    """What `tail.train()` would be if it left alone what is frozen.
+    """Sets training mode as `tail.train()` would if it left frozen modules alone.
 
     Behind the cut a module is in training mode if it owns a learning parameter or owns none (dropout); a BatchNorm only
     if its statistics adapt.

@@ -12,7 +12,7 @@ from tlx.core.choose_by import DEFAULT
 
 @dataclass
 class TrainState:
-    """The training state: with it, and the weights as they were, a run becomes what it would have been.
+    """The training state: with it and the weights, an interrupted run comes to the same result.
 
     No state of training lives elsewhere. Random draws need none: each epoch begins by seeding every generator from
     (seed, phase, epoch), an image's views come from (seed, epoch, index); a schedule is a function of the epoch, and

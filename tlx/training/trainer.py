@@ -98,7 +98,7 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
             state.best = snapshot(net, plan)
         elif (found := score(figures, state.choose_by)) > state.best_score:
             best = snapshot(net, plan)
-            # Together: who interrupts this finds the epoch and its tensors, or those before.
+            # Set together: an interruption finds this epoch with its tensors, or the one before with its own.
             state.best, state.best_score, state.best_epoch, state.waited = best, found, state.epoch, 0
         yield {
             "phase": plan.phase,
