@@ -23,7 +23,7 @@ class WholeLines:
     """A stream to a terminal that writes whole lines, wrapped at spaces.
 
     Attributes:
-        stream: the terminal's own; whatever is not written here is asked of it.
+        stream: the terminal's own; what is not defined here is looked up there.
         show: what writes lines.
     """
 
