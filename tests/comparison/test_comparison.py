@@ -1,14 +1,17 @@
 """Runs side by side: sound tests of their differences, and a table, a picture and a page that say them plainly."""
 
 import csv
+import html
 import io
 import itertools
 import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -20,12 +23,13 @@ from tlx.cli.main import main
 from tlx.comparison import comparison, crossed_effects, outputs, paired_tests
 from tlx.comparison.flips import flips, lead
 from tlx.comparison.html_page import SHOWN
+from tlx.comparison.origin import Origin
 from tlx.comparison.text_table import points
 from tlx.core import statistics
 from tlx.core.errors import RequestError
 from tlx.core.statistics import wilson
 from tlx.runs.run_reader import read
-from tlx.sweeps import run_folders, sweep_summary
+from tlx.sweeps import run_folders, sweep_manifest, sweep_summary
 from tlx.sweeps.named_runs import runs_named
 
 Make = Callable[..., Path]
@@ -639,7 +643,8 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
     for folder in [*tmp_path.glob("linear-*"), *tmp_path.glob("mlp-*")]:
         folder.rename(name / folder.name)
     jobs = {str(i): {"folder": folder.name} for i, folder in enumerate(name.iterdir())}
-    (name / "sweep.json").write_text(json.dumps({"version": 1, "jobs": jobs | {"x": {"folder": "missing"}}}))
+    manifest = {"version": 1, "mlflow_key": "k", "jobs": jobs | {"x": {"folder": "missing"}}}
+    (name / "sweep.json").write_text(json.dumps(manifest))
     elsewhere = tmp_path / "elsewhere" / "page.html"
     elsewhere.parent.mkdir()
     printed, said = run_compare("heads", "--output", tmp_path / "outputs", "--html", elsewhere)
@@ -652,7 +657,13 @@ def test_a_sweep_gets_its_files_whole_and_csv_says_what_the_table_says(
         "comparison.png",
         "sweep.json",
     }
-    assert elsewhere.read_bytes() == (name / "comparison.html").read_bytes()
+    own, other = ((page.parent, page.read_text()) for page in (name / "comparison.html", elsewhere))
+    for place, text in (own, other):  # each page's links lead from where it lies
+        links = [unquote(link) for link in re.findall(r'<a href="([^"]+)"', text)]
+        assert sorted((place / link).resolve() for link in links) == sorted(
+            path.resolve() for path in name.iterdir() if path.is_dir()
+        )
+    assert not [link for link in re.findall(r'<a href="([^"]+)"', own[1]) if ".." in link]
     rows = list(csv.DictReader(io.StringIO((name / "comparison.csv").read_text())))
     found = comparison.compared(runs_named([str(name)]))
     for row, one in zip(rows, found.configurations, strict=True):
@@ -673,6 +684,7 @@ def test_what_fails_at_a_sweeps_end_costs_nothing_else(
     for folder in folders:
         (folder / "model" / "model.safetensors").touch()
     jobs = {str(i): {"folder": folder.name, "name": f"job {i}"} for i, folder in enumerate(folders)}
+    sweep_manifest.write(tmp_path, {"command": "python -m tlx -m seeds=2"})
     if broken == "run":
         (folders[2] / "predictions.csv").write_text("")
     elif broken == "statistics":
@@ -715,27 +727,56 @@ def test_the_page_fetches_nothing_runs_nothing_and_shows_each_picture_once(made:
         for i, (name, right) in enumerate(zip(names, ([1] * 40, [0] * 40, [0] * 40), strict=True))
     ]  # fmt: skip
     page, picture = tmp_path / "c" / "comparison.html", tmp_path / "c" / "comparison.png"
-    assert outputs.write(comparison.compared(folders), [page, picture]) == [page, picture]
+    of = Origin(f"python -m tlx {hostile} tracking.uri=http://me:secret@host", f"{hostile}sweep")
+    assert outputs.write(comparison.compared(folders), [page, picture], of) == [page, picture]
     text = page.read_text()
-    assert not re.search(r"<script|<img src|https?:|src=\"(?!data:)|url\((?!data:)|\x1b", text)
+    assert "secret" not in text
+    assert "tracking.uri=http://me:***@host" in text
+    assert not re.search(r"<script|<img src|[\"(]https?:|src=\"(?!data:)|url\((?!data:)|\x1b", text)
     assert "default-src 'none'; img-src data:" in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\n\\x1b[31m" in text
     assert text.count("background-image") == SHOWN - 2, (
         "one picture for each image that is there, whatever pairs it is in"
     )
     assert text.count("<figure>") == 2 * SHOWN
-    assert all(f'<td class="words">{folder}</td>' in text for folder in folders), "each run has its folder"
+    assert all(f'<a href="./../{folder.name}">{folder}</a>' in text for folder in folders), "each run has its folder"
     assert f"is correct more often on 40 images, {SHOWN} of them shown" in text
     assert text.count("not distinguishable") >= 2
+
+
+def test_the_page_says_what_it_is_of(made: Make, tmp_path: Path) -> None:
+    reader = {"name": "image_folder", "root": "/photos/Two <kinds>"}
+    folders = [
+        made(f"r{i}", [1, 0], seed=i, values={"dataset": {"fold": None, "reader": reader}}) for i in range(2)
+    ]  # fmt: skip
+    found = comparison.compared(folders)
+    of = Origin("python -m tlx seeds=2", "first", datetime(2026, 3, 1, 12, 30))
+    page = tmp_path / "page.html"
+    outputs.write(found, [page], of)
+    text = page.read_text()
+    assert "<title>Comparison: Two &lt;kinds&gt;, sweep first, 2026-03-01</title>" in text
+    facts = dict(re.findall(r"<dt>(.*)</dt><dd>(?:<code>)?(.*?)(?:</code>)?</dd>", text))
+    assert {name: html.unescape(value) for name, value in facts.items()} == {
+        "data set": "Two <kinds> (image_folder, /photos/Two <kinds>)",
+        "images": "100 train, 20 val, 2 test",
+        "sweep": "first",
+        "runs": "2 in 1 configuration",
+        "date": "2026-03-01 12:30",
+        "command": "python -m tlx seeds=2",
+    }
+    for table in text.split("<table")[1:]:
+        head, *rows = re.findall(r"<tr>(.*?)</tr>", table.partition("</table>")[0], re.DOTALL)
+        assert all(row.count("<td") == head.count("<th") for row in rows), "each column has its header"
 
 
 def test_names_that_a_picture_cannot_show_are_no_error(made: Make) -> None:
     folders = [
         made(f"r{i}", [1, 0], overrides=[f"head={n}"], values={"x": n}) for i, n in enumerate(("$x_$", "\\$", "漢字"))
     ]
-    from tlx.comparison.plot import picture
+    from tlx.comparison.plot import narrow_picture, picture
 
-    assert Image.open(io.BytesIO(picture(comparison.compared(folders)))).format == "PNG"
+    for draw in (picture, narrow_picture):
+        assert Image.open(io.BytesIO(draw(comparison.compared(folders)))).format == "PNG"
 
 
 def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) -> None:
@@ -743,7 +784,7 @@ def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) 
     folders = [made(f"{i}", drawn(rng, 20, 0.5), values={"training": {"lr": i}}) for i in range(45)]
     found = comparison.compared(folders)
     assert found.tested == len(found.pairs) == 45 * 44 / 2
-    assert len(outputs.write(found, [tmp_path / f"x.{kind}" for kind in outputs.KINDS])) == 3
+    assert len(outputs.write(found, [tmp_path / f"x.{kind}" for kind in outputs.KINDS], Origin())) == 3
 
 
 def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(

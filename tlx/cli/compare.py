@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from tlx.cli.subcommand import Subcommand
 from tlx.comparison import text_table
 from tlx.comparison.comparison import compared
 from tlx.comparison.flips import flips, lead
+from tlx.comparison.origin import Origin
 from tlx.comparison.outputs import KINDS, show, write
 from tlx.comparison.paired_tests import one
 from tlx.core.activity import doing
 from tlx.core.errors import RequestError
 from tlx.runs.run_reader import is_run, read, state
 from tlx.sweeps.named_runs import OUTPUT, runs_named, sweep_named
+from tlx.sweeps.sweep_summary import origin
 
 __all__ = ["SUBCOMMAND", "compare", "flipped"]
 
@@ -81,8 +84,10 @@ def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTP
     show(found)
     # A sweep's own three always go together.
     own = [] if place is None else [place / f"comparison.{kind}" for kind in KINDS]
+    typed = shlex.join(["python", "-m", "tlx", "compare", *runs])
+    of = Origin(typed) if place is None else origin(place)
     with doing("drawing and writing the comparison"):
-        files = write(found, list(dict.fromkeys([*own, *targets.values()])))
+        files = write(found, list(dict.fromkeys([*own, *targets.values()])), of)
     for file in files:
         print(f"written: {file}", file=sys.stderr)
 

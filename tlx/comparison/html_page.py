@@ -1,4 +1,4 @@
-"""A comparison as one page, with nothing beside it: table, picture, pairwise tests, and the images where the models
+"""A comparison as one page: what it is of, table, picture, pairwise tests, the runs, and the images where the models
 disagree."""
 
 import io
@@ -10,12 +10,14 @@ from PIL import Image
 
 from tlx.comparison.comparison import SAME, Comparison, Pair
 from tlx.comparison.flips import Flip, flips
+from tlx.comparison.origin import Origin, facts, title
 from tlx.comparison.text_table import cells, chosen, head, left_out, notes, p_value, points
 from tlx.core.choose_by import shown
 from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.inference.prediction_gallery import QUALITY, SIDE
 from tlx.reporting import html_pages
 from tlx.reporting.text_table import near
+from tlx.runs.run_reader import Run
 
 MATRIX = 24  # configurations that are set against each other, the first by validation
 PAIRS = 66  # pairs whose images are shown, those with the chosen one first
@@ -23,28 +25,37 @@ SHOWN = 12  # images of a pair that either side has right more often
 PICTURES = 240  # different images on the page; the others have their names only
 
 
-def page(comparison: Comparison, picture: bytes) -> str:
-    """The page; `picture`: PNG, or empty for none."""
+def page(comparison: Comparison, pictures: Sequence[bytes], file: Path, origin: Origin) -> str:
+    """The page.
+
+    Args:
+        comparison: what it shows.
+        pictures: PNG, for a wide screen and for a narrow one; none where they could not be drawn.
+        file: where the page will lie; links to the runs' folders are relative to it.
+        origin: what the comparison comes from.
+    """
     pairs = sorted((pair for pair in comparison.pairs if pair.found), key=lambda pair: (pair.first, pair.second))
     flipped = [(pair, flips(pair.matched)) for pair in pairs[:PAIRS]]
     spans = (run.summary.get("range") for each in comparison.configurations for run in each.runs)
-    pictures = _Pictures(next(filter(None, spans), None))
+    small = _Pictures(next(filter(None, spans), None))
     # Each picture is on the page once, as a class of its own, however many pairs it is in.
-    details = [_detail(comparison, pair, found, pictures) for pair, found in flipped]
+    details = [_detail(comparison, pair, found, small) for pair, found in flipped]
     return html_pages.page(
         "comparison.html",
+        title=title(comparison, origin),
+        facts=facts(comparison, origin),
         head=head(comparison),
-        rows=[list(cells(comparison, place)) for place in range(len(comparison.configurations))],
+        rows=[[*map(_lines, cells(comparison, place))] for place in range(len(comparison.configurations))],
         chosen=chosen(comparison),
         notes=[*notes(comparison), *left_out(comparison)],
-        plot=html_pages.data_url(picture, "png") if picture else "",
+        plots=[html_pages.data_url(picture, "png") for picture in pictures],
         matrix=_matrix(comparison),
         tested=comparison.tested,
         run_head=("configuration", "seed", "fold", "test accuracy", comparison.rule, "folder"),
-        runs=list(_runs(comparison)),
+        runs=list(_runs(comparison, file)),
         details=details,
         unshown=len(pairs) - len(flipped),
-        pictures=pictures.data,
+        pictures=small.data,
         pixels=SIDE,
     )
 
@@ -63,14 +74,27 @@ def _matrix(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def _runs(comparison: Comparison) -> Iterator[list[str]]:
-    """Every run: its draw, what it found, and where it lies."""
+def _runs(comparison: Comparison, file: Path) -> Iterator[list[Any]]:
+    """Every run: its draw, what it found, and where it lies, with a link."""
     for one in comparison.configurations:
         for run in one.runs:
             draw = ("-" if value is None else str(value) for value in run.draw)
             figure = run.validation(comparison.rule)
             found = "-" if figure is None else shown(figure, comparison.rule)
-            yield [one.label, *draw, f"{run.accuracy:.1%}", found, near(run.folder)]
+            cells = [one.label, *draw, f"{run.accuracy:.1%}", found]
+            yield [*([cell] for cell in cells), {"link": html_pages.link(run.folder, file), "words": _name(run, file)}]
+
+
+def _name(run: Run, file: Path) -> str:
+    """A run's folder as the page names it: by its path from there, which stays right where both are moved."""
+    there, here = run.folder.absolute(), file.absolute().parent
+    return str(there.relative_to(here)) if there.is_relative_to(here) else near(run.folder)
+
+
+def _lines(cell: str) -> list[str]:
+    """What an interval is over has a line of its own."""
+    interval, over, what = cell.partition("% over ")
+    return [f"{interval}%", f"over {what}"] if over else [cell]
 
 
 def _cell(pair: Pair, row: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tlx.comparison import html_page, text_table
 from tlx.comparison.comparison import Comparison
+from tlx.comparison.origin import Origin
 from tlx.core.atomic_files import atomic
 
 KINDS = ("csv", "html", "png")
@@ -18,7 +19,7 @@ def show(comparison: Comparison) -> None:
     print(text_table.text(comparison, width))
 
 
-def write(comparison: Comparison, files: Sequence[Path]) -> list[Path]:
+def write(comparison: Comparison, files: Sequence[Path], origin: Origin) -> list[Path]:
     """Writes the table, the page or the picture, as each file's ending says, each whole or absent; the files.
 
     Raises:
@@ -26,14 +27,16 @@ def write(comparison: Comparison, files: Sequence[Path]) -> list[Path]:
     """
     from tlx.comparison import plot
 
-    picture = plot.picture(comparison) if {".html", ".png"} & {file.suffix for file in files} else b""
-    made: dict[str, Callable[[], bytes]] = {
-        ".csv": lambda: text_table.table(comparison).encode(),
-        ".html": lambda: html_page.page(comparison, picture).encode(),
-        ".png": lambda: picture,
+    endings = {file.suffix for file in files}
+    picture = plot.picture(comparison) if {".html", ".png"} & endings else b""
+    both = [picture, plot.narrow_picture(comparison)] if ".html" in endings else []
+    made: dict[str, Callable[[Path], bytes]] = {
+        ".csv": lambda _: text_table.table(comparison).encode(),
+        ".html": lambda file: html_page.page(comparison, both, file, origin).encode(),
+        ".png": lambda _: picture,
     }
-    whole = {ending: made[ending]() for ending in {file.suffix for file in files}}
-    for file in files:
+    whole = [made[file.suffix](file) for file in files]
+    for file, content in zip(files, whole, strict=True):
         with atomic(file) as path:
-            path.write_bytes(whole[file.suffix])
+            path.write_bytes(content)
     return list(files)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,17 @@ from tlx.reporting.run_plots import short_names
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
 MOST = 40  # configurations with a row, the first by validation
 # Of Okabe and Ito, which all eyes can tell apart: as many configurations have curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#000000")
 GREY = "#7f8c8d"
-WIDTH = 11.0  # inches
+WIDTH, NARROW = 11.0, 4.0  # inches
+LETTERS, NARROW_LETTERS = 140, 48  # of a line below the axis
+NAME, NARROW_NAME = 56, 46  # of a configuration's name
+CURVES = (("val_accuracy", "validation accuracy"), ("val_loss", "validation loss (nats)"))
 
 
 def picture(comparison: Comparison) -> bytes:
@@ -31,19 +37,44 @@ def picture(comparison: Comparison) -> bytes:
     figure = Figure(figsize=(WIDTH, top + 3.6), layout="constrained")
     rows = figure.add_gridspec(2, 1, height_ratios=[top, 3.6])
     curves = rows[1].subgridspec(1, 2)
-    _accuracies(figure.add_subplot(rows[0]), comparison, shown)
-    _curves(figure.add_subplot(curves[0]), shown[: len(COLOURS)], "val_accuracy", "validation accuracy")
-    _curves(figure.add_subplot(curves[1]), shown[: len(COLOURS)], "val_loss", "validation loss (nats)")
+    axes = figure.add_subplot(rows[0])
+    _accuracies(axes, shown, LETTERS)
+    _names_beside(axes, comparison, shown)
+    for place, (key, title) in enumerate(CURVES):
+        _curves(figure.add_subplot(curves[place]), shown[: len(COLOURS)], key, title)
+    return _png(figure, comparison, 110, LETTERS)
+
+
+def narrow_picture(comparison: Comparison) -> bytes:
+    """The same as PNG for a screen as narrow as a telephone's: all below each other, names above their intervals."""
+    from matplotlib.figure import Figure
+
+    shown = comparison.configurations[:MOST]
+    top = 0.8 + 0.62 * len(shown)
+    figure = Figure(figsize=(NARROW, top + 4.8), layout="constrained")
+    rows = figure.add_gridspec(3, 1, height_ratios=[top, 2.4, 2.4])
+    axes = figure.add_subplot(rows[0])
+    _accuracies(axes, shown, NARROW_LETTERS)
+    _names_above(axes, comparison, shown)
+    for place, (key, title) in enumerate(CURVES):
+        axes = figure.add_subplot(rows[1 + place])
+        _curves(axes, shown[: len(COLOURS)], key, title)
+        axes.set_title(axes.get_ylabel(), loc="left", fontsize="medium")
+        axes.set_ylabel("")
+    return _png(figure, comparison, 180, NARROW_LETTERS)
+
+
+def _png(figure: "Figure", comparison: Comparison, dpi: int, letters: int) -> bytes:
     if len(comparison.configurations) > len(COLOURS):
-        figure.supxlabel(_bounds(len(comparison.configurations)), fontsize=9, color=GREY)
+        bounds = textwrap.wrap(_bounds(len(comparison.configurations)), letters)
+        figure.supxlabel("\n".join(bounds), fontsize=9, color=GREY)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    figure.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()
 
 
-def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
-    from matplotlib.font_manager import FontProperties
-
+def _accuracies(axes: "Axes", shown: Sequence[Configuration], letters: int) -> None:
+    """`letters`: of a line below the axis."""
     lows = [min(one.interval[0], *(run.accuracy for run in one.runs)) for one in shown]
     highs = [max(one.interval[1], *(run.accuracy for run in one.runs)) for one in shown]
     margin = max(0.05 * (max(highs) - min(lows)), 0.004)
@@ -61,26 +92,59 @@ def _accuracies(axes: "Axes", comparison: Comparison, shown: Sequence[Configurat
                 markeredgewidth=0, zorder=3,
             )  # fmt: skip
         axes.plot([one.mean], [place], marker="D", markersize=7, color=colour, markeredgecolor="white", zorder=4)
-        words = "chosen" if place == 0 else comparison.pair(0, place).words(place)
-        axes.text(
-            1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
-            color=GREY if words == SAME else "black",
-        )  # fmt: skip
-    drawn = lettering([printable(one.label) for one in shown])
-    font = FontProperties(fname=drawn.font, size=9)
-    axes.set_yticks(range(len(shown)), short_names(drawn.names, 56), fontproperties=font, parse_math=False)
-    for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
-        name.set_color(COLOURS[place])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(min(lows) - margin, -0.004), min(max(highs) + margin, 1.004)))
     _in_percent(axes.xaxis, 8)
     kinds = {one.interval_of for one in shown}
     mixed = "runs and images (dashed: over the images of one run)"
     over = f"over {kinds.pop() if len(kinds) == 1 else mixed}"
     dots = ", a dot a run" if any(one.n > 1 for one in shown) else ""
-    axes.set_xlabel(f"test accuracy: mean and 95 % interval {over}{dots}")
+    label = f"test accuracy: mean and 95 % interval {over}{dots}"
+    axes.set_xlabel("\n".join(textwrap.wrap(label, letters)))
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _names_beside(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
+    """Names on the left, and on the right what can be said against the chosen one."""
+    for place in range(len(shown)):
+        words = _words(comparison, place)
+        axes.text(
+            1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
+            color=GREY if words == SAME else "black",
+        )  # fmt: skip
+    names, font = _names(shown, NAME)
+    axes.set_yticks(range(len(shown)), names, fontproperties=font, parse_math=False)
+    for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
+        name.set_color(COLOURS[place])
+
+
+def _names_above(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
+    """Each name above its interval, over the picture's whole width, with what can be said against the chosen one."""
+    from matplotlib.transforms import blended_transform_factory
+
+    names, font = _names(shown, NARROW_NAME)
+    across = blended_transform_factory(axes.figure.transFigure, axes.transData)
+    for place, name in enumerate(names):
+        text = axes.text(
+            0.02, place - 0.14, f"{name}\n{_words(comparison, place)}", transform=across, va="bottom",
+            fontproperties=font, parse_math=False, color=COLOURS[place] if place < len(COLOURS) else GREY,
+        )  # fmt: skip
+        text.set_in_layout(False)
+    axes.set_yticks([])
+    axes.set_ylim(len(shown) - 0.5, -0.8)
+
+
+def _names(shown: Sequence[Configuration], length: int) -> tuple[list[str], "FontProperties"]:
+    """Names of so many characters at most, and a font that has all of these."""
+    from matplotlib.font_manager import FontProperties
+
+    drawn = lettering([printable(one.label) for one in shown])
+    return short_names(drawn.names, length), FontProperties(fname=drawn.font, size=9)
+
+
+def _words(comparison: Comparison, place: int) -> str:
+    return "chosen" if place == 0 else comparison.pair(0, place).words(place)
 
 
 def _curves(axes: "Axes", shown: Sequence[Configuration], key: str, title: str) -> None:

@@ -1,9 +1,11 @@
 """Pages in HTML, by Jinja2: everything that is filled in is escaped, and nothing on a page runs or is fetched."""
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tlx.core.errors import printable
 
@@ -26,6 +28,14 @@ def written(template: str, **content: Any) -> Iterator[str]:
 def data_url(image: bytes, kind: str) -> str:
     """An image's file as the address of a picture on the page. `kind`: jpeg or png."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def link(target: Path, page: Path) -> str:
+    """The address of a file or folder on a page: relative, so that both can be moved together."""
+    there, here = target.absolute(), page.absolute().parent
+    if there.drive != here.drive:
+        return there.as_uri()
+    return "./" + quote(os.fsencode(Path(os.path.relpath(there, here)).as_posix()))  # `./`: `a:b` is no scheme
 
 
 def _template(name: str) -> "jinja2.Template":

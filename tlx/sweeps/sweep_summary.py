@@ -9,6 +9,7 @@ from typing import Any
 
 from tlx.comparison import comparison, html_page, outputs, plot, text_table
 from tlx.comparison import comparison as comparison_module
+from tlx.comparison.origin import Origin
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import printable, said
 from tlx.reporting.text_table import aligned
@@ -30,17 +31,16 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool =
         print("\n".join(_results(folder, jobs)))
     if found is None:
         return failed
-    picture = b""  # the page goes without where it cannot be drawn
+    pictures: list[bytes] = []  # the page goes without where they cannot be drawn
 
     def draw() -> bytes:
-        nonlocal picture
-        picture = plot.picture(found)
-        return picture
+        pictures.extend([plot.picture(found), plot.narrow_picture(found)])
+        return pictures[0]
 
     made: dict[str, Callable[[], bytes]] = {
         "csv": lambda: text_table.table(found).encode(),
         "png": draw,
-        "html": lambda: html_page.page(found, picture).encode(),
+        "html": lambda: html_page.page(found, pictures, folder / "comparison.html", origin(folder)).encode(),
     }
     for kind, content in made.items():
         file = folder / f"comparison.{kind}"
@@ -52,6 +52,15 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool =
     with failing("MLflow's figures of the sweep", failed):
         sweep_manifest.write(folder, {"metrics": list(figures(found))})
     return failed
+
+
+def origin(folder: Path) -> Origin:
+    """What a sweep's comparison comes from: its name, and the command that made its runs.
+
+    Raises:
+        RequestError: the sweep's file cannot be read.
+    """
+    return Origin(str(sweep_manifest.read(folder).get("command", "")), folder.name)
 
 
 def figures(found: comparison.Comparison) -> Iterator[tuple[dict[str, float], int]]:
