@@ -1,5 +1,6 @@
 """The subcommand that uses a model: which files it takes, what it writes of them, and what damaged files make of it."""
 
+import base64
 import csv
 import hashlib
 import html
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -208,6 +210,8 @@ WRONG = {
     "--csv 2.png": "--csv 2.png: the file's name must end in .csv; put the images before it",
     "--html -": "--html -: the file's name must end in .html",
     "--json folder.json": "--json folder.json: is a folder; give the name of a file",
+    "--html g.html --sort sure": "--sort sure: must be least-sure, most-sure, given, class",
+    "--sort given": "--sort given: is the order of the pictures of --html; add --html FILE.html",
     "--csv --json": "--csv --json: both to stdout cannot be separated; give one of them a file",
 }
 
@@ -276,35 +280,100 @@ def test_names_that_would_write_to_the_screen_or_the_page_are_escaped(
     seen = Tags()
     seen.feed(page)
     assert {tag for tag, _ in seen.found} <= {
-        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "nav", "a", "details", "summary"),
+        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "nav", "a", "script"),
         *("div", "figure", "figcaption", "img", "span", "table", "tr", "td"),
     }
     attributes = [(name, str(value)) for _, pairs in seen.found for name, value in pairs]
     assert not [name for name, _ in attributes if name.startswith("on")]
     links = {value.partition(",")[0] for name, value in attributes if name in ("src", "href")}
-    assert links <= {"data:image/jpeg;base64", "#c0", "#c1", "#c2", "#errors"}
+    assert links <= {"data:image/jpeg;base64", "#all", "#errors", *(f"#n{i + 1}" for i in range(len(titles)))}
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert len(scripts) == 1
+    assert f"script-src 'sha256-{digest}'" in page, "no other script runs"
     assert len([value for name, value in attributes if name == "title"]) == len(titles)
     assert "default-src 'none'" in page
 
 
-def test_the_page_is_sorted_by_class_and_the_surest_come_first(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    view = torch.zeros(3, 40, 40, dtype=torch.uint8)
-    written = io.StringIO()
-    with prediction_gallery.Gallery(written, CLASSES, 2) as page:
-        for i, share in enumerate(rng.uniform(0.5, 1, 450).tolist()):
-            name = (*CLASSES, "unknown")[0 if i % 9 == 0 else 3 if i == 5 else 1]
-            page(Prediction(f"{i}.png", name, share, {"bee": share, CLASSES[0]: 1 - share}), view)
-    text = written.getvalue()
-    assert "<p>450 images</p>" in text
-    heads = [html.unescape(head) for head in re.findall(r'<h2 id="c\d">(.*)</h2>', text)]
-    assert heads == [CLASSES[0], "bee", "unknown"]
-    for section in text.split("<h2")[1:]:
-        shares = [float(share) for share in re.findall(r"<span>bee ([\d.]+)%</span>", section)]
-        assert shares == sorted(shares, reverse=True)
-    assert [int(n) for n in re.findall(r"\((\d+)\)</a>", text)] == [50, 399, 1]
-    assert [page.count("<figure>") for page in text.split("<details")[1:]] == [50, 200, 199, 1]
-    assert text.count("<details open>") == 3  # one for each class
+@pytest.fixture
+def drawn(tmp_path: Path) -> Callable[..., list[Path]]:
+    """Writes a gallery of so many predictions and errors; its pages in order."""
+
+    def draw(images: int, errors: int = 0, order: str = "least-sure", name: str = "g #1%") -> list[Path]:
+        rng, file = np.random.default_rng(0), tmp_path / f"{name}.html"
+        with prediction_gallery.gallery(file, CLASSES, 2, order) as page:
+            for i, share in enumerate(rng.uniform(0.5, 1, images).tolist()):
+                found = (*CLASSES, "unknown")[0 if i % 9 == 0 else 3 if i == 5 else 1]
+                view = torch.full((3, 40, 40), i % 256, dtype=torch.uint8)
+                page(Prediction(f"{i}.png", found, share, {"bee": share, CLASSES[0]: 1 - share}), view)
+            for i in range(errors):
+                page(Prediction(f"broken {i}.png", error="is no image"), None)
+        rest = prediction_gallery.further(file)
+        return [file, *sorted(rest.iterdir(), key=lambda one: int(one.stem))] if rest.is_dir() else [file]
+
+    return draw
+
+
+@pytest.mark.parametrize("order", prediction_gallery.ORDERS)
+def test_pictures_are_in_the_order_that_was_requested_a_hundred_on_a_page(
+    drawn: Callable[..., list[Path]], order: str
+) -> None:
+    texts = [page.read_text(encoding="utf-8") for page in drawn(450, order=order)]
+    assert [text.count("<figure ") for text in texts] == [100, 100, 100, 100, 50]
+    assert "<p>450 images, " in texts[0]
+    whole = "".join(texts)
+    assert re.findall(r'<figure id="n(\d+)">', whole) == [str(n) for n in range(1, 451)]
+    shares = [float(share) for share in re.findall(r"<span>bee ([\d.]+)%</span>", whole)]
+    files = [int(number) for number in re.findall(r'title="(\d+)\.png"', whole)]
+    assert sorted(files) == list(range(450))
+    heads = [html.unescape(head) for head in re.findall(r'<h2 id="c\d">(.*)</h2>', whole)]
+    if order == "given":
+        assert files == list(range(450))
+    elif order == "class":
+        assert heads == [CLASSES[0], *["bee"] * 5, "unknown"]  # a page that goes on with a class says which
+        assert shares == [*sorted(shares[:50]), *sorted(shares[50:449]), shares[449]]
+        links = re.findall(r'<a href="([^"]*#c\d)">.*\((\d+)\)</a>', texts[0])
+        folder = "./g%20%231%25-pages"
+        assert links == [("#c0", "50"), ("#c1", "399"), (f"{folder}/5.html#c2", "1")]
+    else:
+        assert shares == sorted(shares, reverse=order == "most-sure")
+    assert (order == "class") == bool(heads)
+
+
+def test_every_link_of_a_gallery_leads_somewhere_also_where_it_was_moved(
+    drawn: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (drawn(1250)[0], tmp_path / "g #1%-pages"):
+        path.rename(elsewhere / path.name)
+    first = elsewhere / "g #1%.html"
+    pages = [first, *(elsewhere / "g #1%-pages").iterdir()]
+    assert len(pages) == 13
+    ids = {page: set(re.findall(r' id="(\w+)"', page.read_text(encoding="utf-8"))) for page in pages}
+    for page in pages:
+        links = re.findall(r' href="([^"]*)"', page.read_text(encoding="utf-8"))
+        for link in links:
+            path, _, fragment = link.partition("#")
+            target = Path(os.path.normpath(page.parent / unquote(path))) if path else page
+            assert target in ids, link
+            assert fragment in ("", "all") or fragment in ids[target], link
+        assert len(links) < 430, "four for each picture, and few for the other pages"
+
+
+def test_an_earlier_gallerys_pages_go_and_nothing_else_does(
+    drawn: Callable[..., list[Path]], folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    assert len(drawn(150)) == 2
+    assert len(drawn(20, errors=3)) == 1
+    assert len(pages := drawn(101, errors=120)) == 3
+    assert [page.read_text().count("<td>is no image</td>") for page in pages] == [0, 99, 21]
+    assert "#errors" in pages[0].read_text()
+    mine = tmp_path / "g #1%-pages" / "mine.txt"
+    mine.touch()
+    with pytest.raises(RequestError, match=re.escape("its further pages go to the folder")):
+        run_predict(folder, photos, "--html", tmp_path / "g #1%.html")
+    assert mine.exists()
 
 
 def test_progress_is_shown_on_a_terminal_only(

@@ -18,11 +18,11 @@ from tlx.core.activity import State, doing, importing
 from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated
-from tlx.core.errors import RequestError, printable, unicode
+from tlx.core.errors import RequestError, nearest, printable, unicode
 from tlx.core.output_streams import shows_all
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
 from tlx.datasets.image_paths import SHOWN, find, none_of_them
-from tlx.inference.prediction_gallery import Gallery
+from tlx.inference.prediction_gallery import FIRST, ORDERS, check, gallery
 from tlx.reporting.text_table import duration
 
 if TYPE_CHECKING:
@@ -45,7 +45,12 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON lines to FILE.json, or to stdout"
     )
-    parser.add_argument("--html", metavar="FILE", help="write a page with all pictures to FILE.html")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write the pictures to FILE.html, those after the first hundred to FILE-pages/"
+    )
+    parser.add_argument(
+        "--sort", metavar="ORDER", help=f"order of the pictures: {', '.join(ORDERS)} (default: {FIRST})"
+    )
     parser.add_argument("--top", type=int, metavar="K", help="show the K most probable classes of each image")
     parser.add_argument("--batch-size", type=int, metavar="N", help="batch size; default: that of the run's evaluation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
@@ -64,7 +69,8 @@ def _main(given: argparse.Namespace) -> int:
             raise RequestError(f"--max-pixels {given.max_pixels}: must be at least 1")
         allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
-    return predict(run_folder(given.run, given.output), given.paths, targets, given.top, given.batch_size, given.device)
+    run = run_folder(given.run, given.output)
+    return predict(run, given.paths, targets, given.top, given.batch_size, given.device, given.sort)
 
 
 SUBCOMMAND = Subcommand("predict", "classify files and folders with a saved model", _options, _main)
@@ -77,11 +83,12 @@ def predict(
     top: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    sort: str | None = None,
 ) -> int:
     """Prints a row for each image, or writes them to the requested files.
 
     `targets`: `csv`, `json` or `html` → a file, whole or absent, or `-` for stdout. `top`: so many of the most probable
-    classes in each row; None: the probability of every class.
+    classes in each row; None: the probability of every class. `sort`: one of `ORDERS`, for `html`; None: the first.
 
     Returns:
         0, or 1 where some image could not be read: it has a row with its error.
@@ -90,7 +97,7 @@ def predict(
         RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
     requested = {form: target for form, target in (targets or {}).items() if target is not None}
-    _check(requested, top, batch_size, device)
+    _check(requested, top, batch_size, device, sort)
     left_out: list[Path] = []
     with doing("looking for images"):
         files = list(find(paths, left_out))
@@ -104,12 +111,13 @@ def predict(
     k = None if top is None else min(top, len(model.classes))
     began, done, failed = time.perf_counter(), 0, 0
     with contextlib.ExitStack() as within:
-        streams = {form: within.enter_context(_target(target)) for form, target in requested.items()}
         write: list[Writer] = []
-        for form, stream in streams.items():
+        for form, target in requested.items():
             if form == "html":
-                write.append(within.enter_context(Gallery(stream, model.classes, k or min(SHOWN, len(model.classes)))))
+                file, shown = Path(os.path.expanduser(target)), k or min(SHOWN, len(model.classes))
+                write.append(within.enter_context(gallery(file, model.classes, shown, sort or FIRST)))
             else:
+                stream = within.enter_context(_target(target))
                 write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
         write = write or [_TableRows(sys.stdout, model.classes, k)]
 
@@ -134,7 +142,7 @@ def predict(
     return 1 if failed else 0
 
 
-def _check(requested: dict[str, str], top: int | None, batch_size: int | None, device: str) -> None:
+def _check(requested: dict[str, str], top: int | None, batch_size: int | None, device: str, sort: str | None) -> None:
     for name, value in (("batch-size", batch_size), ("top", top)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} {value}: must be at least 1")
@@ -146,6 +154,12 @@ def _check(requested: dict[str, str], top: int | None, batch_size: int | None, d
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
         if Path(os.path.expanduser(target)).is_dir():
             raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
+    if sort is not None and sort not in ORDERS:
+        raise RequestError(f"--sort {sort}: must be {', '.join(ORDERS)}{nearest(sort, ORDERS)}")
+    if sort is not None and "html" not in requested:
+        raise RequestError(f"--sort {sort}: is the order of the pictures of --html; add --html FILE.html")
+    if "html" in requested:
+        check(Path(os.path.expanduser(requested["html"])))
     if list(requested.values()).count("-") > 1:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them a file")
 

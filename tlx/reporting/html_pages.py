@@ -1,8 +1,9 @@
-"""Pages in HTML, by Jinja2: everything that is filled in is escaped, and nothing on a page runs or is fetched."""
+"""Pages in HTML, by Jinja2: what is filled in is escaped, nothing is fetched, and no script but `templates/` runs."""
 
 import base64
+import hashlib
 import os
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,11 +21,6 @@ def page(template: str, **content: Any) -> str:
     return _template(template).render(content)
 
 
-def written(template: str, **content: Any) -> Iterator[str]:
-    """As `page`, piece by piece: for pages of thousands of pictures."""
-    yield from _template(template).generate(content)
-
-
 def data_url(image: bytes, kind: str) -> str:
     """An image's file as the address of a picture on the page. `kind`: jpeg or png."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
@@ -38,6 +34,16 @@ def link(target: Path, page: Path) -> str:
     return "./" + quote(os.fsencode(Path(os.path.relpath(there, here)).as_posix()))  # `./`: `a:b` is no scheme
 
 
+def script(name: str) -> dict[str, Any]:
+    """A script of `templates/` as a page takes it: its `text`, and the `digest` by which the page allows it alone."""
+    from markupsafe import Markup
+
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": Markup(text), "digest": digest}
+
+
+@cache
 def _template(name: str) -> "jinja2.Template":
     import jinja2
 
