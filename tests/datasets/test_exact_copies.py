@@ -142,4 +142,4 @@ def test_the_case_that_was_reported(shared: Path) -> None:
     if not case.is_dir():
         pytest.skip("the reported case is not here")
     of = found(split(image_folder(str(case)), DatasetConfig(), 0))
-    assert sum(of["across"].get(f"test in {part}", 0) for part in ("train", "val")) == 2
+    assert sum(of["across"].get(f"test in {split}", 0) for split in ("train", "val")) == 2

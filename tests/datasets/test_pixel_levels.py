@@ -346,7 +346,7 @@ def test_identities_and_features_of_eight_bits_are_as_before_and_of_others_name_
         job = prepare(checked_config(root, f"output={tmp_path}/out", *fast, *more), Clock())
         from tlx.runs.build_features import features_of
 
-        return identify(job), job.preprocessing.to_dict(), features_of(job).parts["train"].spec
+        return identify(job), job.preprocessing.to_dict(), features_of(job).splits["train"].spec
 
     identity, seen, spec = of(plain)
     assert "range" not in seen

@@ -57,13 +57,13 @@ class Run:
         assert self.features.store is not None
         self.features.store.say = self.said.append
 
-    def rows(self, part: str = "train", cut: int | None = None, *, training: bool = False) -> Rows:
+    def rows(self, split: str = "train", cut: int | None = None, *, training: bool = False) -> Rows:
         cut = self.job.plans["probe"].cut if cut is None else cut
-        return self.features.rows(self.job.net, cut, part, training=training)
+        return self.features.rows(self.job.net, cut, split, training=training)
 
-    def x(self, part: str = "train", cut: int | None = None, *, training: bool = False, epoch: int = 0) -> Tensor:
-        """All rows of a part, in order."""
-        rows = self.rows(part, cut, training=training)
+    def x(self, split: str = "train", cut: int | None = None, *, training: bool = False, epoch: int = 0) -> Tensor:
+        """All rows of a split, in order."""
+        rows = self.rows(split, cut, training=training)
         ((x, y),) = rows.batches([torch.arange(len(rows.y))], epoch)
         assert torch.equal(y, rows.y)
         return x.clone()
@@ -107,9 +107,9 @@ def test_a_second_run_finds_everything_and_gives_the_same_bits(tmp_path: Path, m
     form = r"features: fc input, (train, 19|val, 5) images, \d+ KiB, from an earlier run, \d+\.\d s"
     assert all(re.fullmatch(form, line) for line in second.said)
     assert all(re.fullmatch(rf"{form}: more than 0 KiB of memory, read from files", line) for line in files.said)
-    for part in ("train", "val"):
-        assert torch.equal(first.x(part), second.x(part))
-        assert torch.equal(first.x(part), files.x(part))
+    for split in ("train", "val"):
+        assert torch.equal(first.x(split), second.x(split))
+        assert torch.equal(first.x(split), files.x(split))
 
 
 @pytest.mark.parametrize(("network", "precision"), [("small_cnn", "bf16"), ("small_cnn", "fp32"), ("resnet", "fp32")])
@@ -248,16 +248,16 @@ def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
 ) -> None:
     run = Run(tmp_path, "strategy=gradual", f"augmentation={augmentation}", **features)
     cut = max(run.features.cuts)
-    for part, training in (("train", True), ("val", False)):
-        plan, again = (run.features.plan(run.job.net, cut, part, training=training) for _ in range(2))
+    for split, training in (("train", True), ("val", False)):
+        plan, again = (run.features.plan(run.job.net, cut, split, training=training) for _ in range(2))
         alike = [
             [replace(rows, free=0) for rows in each.chain] for each in (plan, again)
         ]  # other processes take memory
         assert alike[0] == alike[1]
         assert [rows.cut for rows in plan.chain] == sorted(run.features.cuts, reverse=True)
-        assert not run.features._cached or part == "val"
-        run.rows(part, cut, training=training)
-        pixels = run.features._pixels(part, training)
+        assert not run.features._cached or split == "val"
+        run.rows(split, cut, training=training)
+        pixels = run.features._pixels(split, training)
         for rows in plan.chain:
             kept = run.features._found(pixels, rows.cut, rows.content)
             if rows.place in ("", "files"):
@@ -267,16 +267,16 @@ def test_rows_lie_where_the_plan_says_and_come_from_what_it_says(
                 assert kept is not None
                 assert sum(view.nbytes for view in kept.views if isinstance(view, Tensor)) == rows.bytes
         if plan.chain[0].place:
-            (made,) = run.features.plan(run.job.net, cut, part, training=training).chain
+            (made,) = run.features.plan(run.job.net, cut, split, training=training).chain
             assert (made.place, made.stage) == ("made", plan.chain[0].stage)
     assert run.features.store is not None
     stored = {entry.namespace for entry in run.features.store.entries()}
-    assert stored <= {rows.namespace for part in ("train", "val") for rows in _planned(tmp_path, features, part)}
+    assert stored <= {rows.namespace for split in ("train", "val") for rows in _planned(tmp_path, features, split)}
 
 
-def _planned(folder: Path, features: dict[str, Any], part: str) -> tuple[PlannedRows, ...]:
+def _planned(folder: Path, features: dict[str, Any], split: str) -> tuple[PlannedRows, ...]:
     run = Run(folder, "strategy=gradual", **features)
-    return run.features.plan(run.job.net, max(run.features.cuts), part).chain
+    return run.features.plan(run.job.net, max(run.features.cuts), split).chain
 
 
 def test_rows_of_what_a_phase_has_changed_are_planned_anew_and_not_for_later_runs(tmp_path: Path) -> None:
@@ -330,9 +330,9 @@ def test_held_out_images_are_kept_also_where_training_images_are_augmented(tmp_p
     how = "computed anew for each batch (random views; features.views=K keeps K of each image)"
     assert run.said == [f"features: fc input, train, {how}"]
     run.said.clear()
-    for part in ("val", "test"):
-        assert isinstance(run.rows(part), CachedRows)
-        assert run.rows(part) is run.rows(part)
+    for split in ("val", "test"):
+        assert isinstance(run.rows(split), CachedRows)
+        assert run.rows(split) is run.rows(split)
     assert [line.split(", ")[1] for line in run.said] == ["val", "test"]
 
 
@@ -340,7 +340,7 @@ def test_live_keeps_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, mode="live")
     run.train()
     assert sorted(run.said) == [
-        f"features: fc input, {part}, computed anew for each batch" for part in ("train", "val")
+        f"features: fc input, {split}, computed anew for each batch" for split in ("train", "val")
     ]
     assert not (tmp_path / "features").exists()
 
@@ -467,8 +467,8 @@ def test_two_runs_that_start_together_compute_once(tmp_path: Path) -> None:
     lines = [line for text in said for line in text.splitlines() if "features: fc input" in line]
     parts = sorted(line.split(", ")[1] for line in lines)
     assert parts == ["test", "test", "train", "train", "val", "val"]
-    for part in ("test", "train", "val"):
-        assert sum(EARLIER in line for line in lines if f" {part}," in line) == 1, lines
+    for split in ("test", "train", "val"):
+        assert sum(EARLIER in line for line in lines if f" {split}," in line) == 1, lines
     assert len(list(tmp_path.glob("outputs/features/*/*/rows.bin"))) == 3
 
 

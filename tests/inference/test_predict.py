@@ -608,9 +608,9 @@ def test_a_damaged_picture_trains_whole_or_is_listed(tmp_path: Path) -> None:
             data = picture.getvalue() if i % 2 else mutated(picture.getvalue(), rng)
             (tmp_path / name / f"{i:02}.jpg").write_bytes(data)
     data = split(image_folder(str(tmp_path)), DatasetConfig(on_error="skip"), seed=0)
-    kept = [file for part in (data.train, data.val, data.test) for file in part.files]
+    used = [file for images in (data.train, data.val, data.test) for file in images.files]
     skipped = dict(data.skipped)
-    assert sorted([*kept, *skipped]) == sorted(map(str, tmp_path.glob("*/*.jpg")))
+    assert sorted([*used, *skipped]) == sorted(map(str, tmp_path.glob("*/*.jpg")))
     assert 0 < len(skipped) < 20
     assert all(int(Path(file).stem) % 2 == 0 and why and "\n" not in why for file, why in skipped.items())
     for part in (data.train, data.val, data.test):

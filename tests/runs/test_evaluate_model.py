@@ -89,7 +89,7 @@ def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
 def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so(
     run: Summary, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {part: evaluate_model.evaluate(str(run.folder), own(run), part) for part in ("train", "test", "all")}
+    found = {split: evaluate_model.evaluate(str(run.folder), own(run), split) for split in ("train", "test", "all")}
     files = {part: set(of.files) for part, of in found.items()}
     assert {part: len(names) for part, names in files.items()} == {"train": 29, "test": 9, "all": 45}
     assert files["train"] | files["test"] < files["all"]
@@ -134,7 +134,7 @@ def test_another_split_of_its_own_data_is_no_test_of_a_model_and_that_is_said(
 ) -> None:
     words = [other for other in own(run) if not other.startswith("seed=") or "seed" not in word]
     trained = {
-        file for part in ("train", "val") for file in evaluate_model.evaluate(str(run.folder), own(run), part).files
+        file for split in ("train", "val") for file in evaluate_model.evaluate(str(run.folder), own(run), split).files
     }
     found = evaluate_model.evaluate(str(run.folder), [*words, word], "test")
     seen = [file for file, split in zip(found.files, found.seen or (), strict=True) if split]

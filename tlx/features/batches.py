@@ -101,7 +101,7 @@ class Pixels:
                 generator=torch.Generator(),  # a generator of its own: a draw from the global one would change dropout
                 num_workers=workers,
                 worker_init_fn=_keep_nothing,
-                persistent_workers=stay,  # those of a part that is read once go
+                persistent_workers=stay,  # those of a split that is read once end
                 pin_memory=device.type == "cuda",
             )
 

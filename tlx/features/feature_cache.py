@@ -38,8 +38,8 @@ class FeatureCache:
     """Rows for training and evaluation of what lies behind a cut.
 
     Attributes:
-        parts: the evaluation view of each part (train, val, test).
-        random: random views of the training part, where there is an augmentation.
+        splits: the evaluation view of each split (train, val, test).
+        random: random views of the training split, where there is an augmentation.
         mode: `live` computes the frozen part anew for each batch; `exact` computes it in fp32, nothing folded; `auto`
             in `precision`, in the fastest way.
         views: random views of each training image that are cached; epoch e sees view e mod views. None: drawn anew.
@@ -54,7 +54,7 @@ class FeatureCache:
         served: how many `rows` were cached, and how many of these were `read` from files of earlier runs.
     """
 
-    parts: Mapping[str, Pixels]
+    splits: Mapping[str, Pixels]
     random: Pixels | None
     device: torch.device
     precision: str
@@ -74,23 +74,23 @@ class FeatureCache:
     _outlines: dict[int, Outline] = field(default_factory=dict)
     _live: set[tuple[int, int]] = field(default_factory=set)
 
-    def rows(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> Rows:
-        """The rows of `part` as `net[cut:]` takes them, on the device.
+    def rows(self, net: nn.Sequential, cut: int, split: str, *, training: bool = False) -> Rows:
+        """The rows of `split` as `net[cut:]` takes them, on the device.
 
         Where nothing random precedes the cut, or views are cached, they are computed once for each content of
         `net[:cut]`; where they do not fit, or are random, the frozen part runs for each batch.
         """
         net[:cut].eval()
-        pixels = self._pixels(part, training)
+        pixels = self._pixels(split, training)
         for slot, (content, _) in list(self._cached.items()):
             if slot[0] == id(pixels) and slot[1] <= cut and content != fingerprint(net[: slot[1]]):
                 del self._cached[slot]  # these stages have learned since
-        plan = self.plan(net, cut, part, training=training)
+        plan = self.plan(net, cut, split, training=training)
         if cut and not plan.chain[0].views:
             self._say_live(plan.chain[0], pixels)
         return self._rows(net, plan.chain, pixels)
 
-    def plan(self, net: nn.Sequential, cut: int, part: str, *, training: bool = False) -> FeaturePlan:
+    def plan(self, net: nn.Sequential, cut: int, split: str, *, training: bool = False) -> FeaturePlan:
         """What `rows` would do now: which rows are cached, where, and what they are computed from.
 
         Nothing is computed but the shape of a row, from one image.
@@ -98,22 +98,22 @@ class FeatureCache:
         for known in {*self.cuts, cut} - self._untrained.keys():
             self._untrained[known] = fingerprint(net[:known])
         chain = [cut, *sorted((c for c in self.cuts if c < cut), reverse=True)]
-        pixels = self._pixels(part, training)
+        pixels = self._pixels(split, training)
         views = 0 if self.mode == "live" else 1 if pixels is not self.random else self.views or 0
-        wanted = [self._wanted(net, c, part, pixels, views) for c in chain]
+        wanted = [self._wanted(net, c, split, pixels, views) for c in chain]
         return decided(wanted, self._memories(), self.budget)
 
     def train_on(self, pixels: Pixels, random: Pixels | None) -> None:
         """From now on these are the training images (`random`: their random views); rows of those before are let go."""
-        gone = {id(self.parts["train"]), id(self.random)}
-        self.parts, self.random = {**self.parts, "train": pixels}, random
+        gone = {id(self.splits["train"]), id(self.random)}
+        self.splits, self.random = {**self.splits, "train": pixels}, random
         self._cached = {slot: cached for slot, cached in self._cached.items() if slot[0] not in gone}
         self._live = {slot for slot in self._live if slot[0] not in gone}
 
-    def _pixels(self, part: str, training: bool) -> Pixels:
-        return self.parts[part] if self.random is None or not training else self.random
+    def _pixels(self, split: str, training: bool) -> Pixels:
+        return self.splits[split] if self.random is None or not training else self.random
 
-    def _wanted(self, net: nn.Sequential, cut: int, part: str, pixels: Pixels, views: int) -> PlannedRows:
+    def _wanted(self, net: nn.Sequential, cut: int, split: str, pixels: Pixels, views: int) -> PlannedRows:
         if cut not in self._outlines:
             precision = "fp32" if self.mode == "exact" else self.precision
             size = pixels.views.preprocessing.input_size
@@ -126,7 +126,7 @@ class FeatureCache:
             cut,
             stage=next(name for i, (name, _) in enumerate(net.named_children()) if i == cut),
             content=content,
-            split=part,
+            split=split,
             images=n,
             views=views,
             row_bytes=row_bytes,

@@ -30,14 +30,14 @@ def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | N
     from tlx.features.feature_cache import FeatureCache
 
     config, data = job.config, job.data
-    parts = {part: pixels_of(job, getattr(data, part)) for part in ("train", "val", "test")}
+    splits = {split: pixels_of(job, getattr(data, split)) for split in ("train", "val", "test")}
     random = random_views(job)
     settings = config.features
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
     if views is not None and random is None:
         log.info("features.views=%d: without an augmentation each image has one view", views)
     return FeatureCache(
-        parts,
+        splits,
         random,
         job.device,
         job.precision,

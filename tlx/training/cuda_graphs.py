@@ -53,14 +53,14 @@ class Gradients:
         """`compute`: (x, y, …) → loss (0-d); adds to the gradients. `recorder`: None computes each batch anew."""
         self.compute, self.tail, self.learning, self.recorder = compute, tail, learning, recorder
         self._seen: set[tuple[Any, ...]] = set()
-        self._kept: tuple[tuple[Any, ...], _RecordedStep] | None = None
+        self._step: tuple[tuple[Any, ...], _RecordedStep] | None = None
 
     def __call__(self, x: Tensor, y: Tensor, **more: Any) -> Tensor:
         """The loss (not synchronised; good until the next batch), with the gradients of this batch alone."""
         kind = (x.shape, x.stride(), x.dtype, y.shape, y.dtype)
-        if self._kept is not None and self._kept[0] == kind:
-            return self._kept[1](x, y)
-        if self.recorder is not None and self._kept is None and kind in self._seen:
+        if self._step is not None and self._step[0] == kind:
+            return self._step[1](x, y)
+        if self.recorder is not None and self._step is None and kind in self._seen:
             loss = self._recorded(self.recorder, kind, x, y)
             if loss is not None:
                 return loss
@@ -95,7 +95,7 @@ class Gradients:
             if drawn:
                 why = "what they draw is not the device's"
             elif _alike([step(x, y)], expected[:1]) and _alike(step.gradients, expected[1:]):
-                self._kept = (kind, step)
+                self._step = (kind, step)
                 log.info("training steps are recorded", extra={"detail": True})
                 return loss
             else:
@@ -103,7 +103,7 @@ class Gradients:
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
             why = reason(error)  # what a library makes of being recorded
         finally:
-            if self._kept is None:
+            if self._step is None:
                 state.put_back()
         log.info("training steps cannot be recorded: %s", why, extra={"detail": True})
         return None
