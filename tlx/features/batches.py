@@ -89,10 +89,10 @@ class Pixels:
         self.order = _Order()
         self.loader: DataLoader[Any] | None = None
         # Images of one size that lie in memory need neither decoding nor, one by one, resizing. Random views are drawn
-        # one by one: beside a processor by all threads.
+        # one by one: on a CPU by all threads.
         alone = not transforms or device.type == "cuda"
         self.stacked = alone and images.stack(np.zeros(0, dtype=np.int64)) is not None
-        # A GPU resizes in floating point, within a level of what a processor makes of the same image.
+        # A GPU resizes in floating point, within one level of a CPU's result for the same image.
         self.spec = f"{spec} on {device.type}" if self.stacked else spec
         if workers and not self.stacked:
             self.loader = DataLoader(

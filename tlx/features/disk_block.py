@@ -38,7 +38,7 @@ __all__ = [
 
 FORMAT = 1  # of a block; another number is another layout
 KEY_BYTES = 20
-_COPIED = 1 << 18  # bytes at a time: what stays in the processor's cache
+_COPIED = 1 << 18  # bytes at a time: what stays in the CPU's cache
 # Linux promises memory for every private page: without this flag a file larger than the memory cannot be mapped.
 _UNRESERVED = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 # (path, time of change, size) → checksum of files that this process has read: each is read once.

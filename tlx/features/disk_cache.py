@@ -66,7 +66,7 @@ class FoundRows:
 
 @dataclass(frozen=True)
 class Entry:
-    """A namespace, for people. `used`: seconds since 1970 when its rows were last found or written."""
+    """A namespace, as it is listed. `used`: seconds since 1970 when its rows were last found or written."""
 
     namespace: str
     about: Mapping[str, Any]
@@ -87,7 +87,7 @@ class RowStore:
     nothing: it is reported once, in a line. With `limit` 0 nothing is found, written or made.
 
     Attributes:
-        say: takes one line for people.
+        say: takes one line for the user.
     """
 
     def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
@@ -155,7 +155,7 @@ class RowStore:
         It becomes a block when the `with` block ends well, and vanishes when it does not; then the blocks that were not
         used for longest go until all are within the limit. None where the store cannot take it.
 
-        `about`: what describes the namespace to people; goes through JSON.
+        `about`: what describes the namespace to the user; goes through JSON.
         """
         scratch = self.folder / namespace / f".{uuid.uuid4().hex[:16]}"
         rows = self._allocate(scratch, len(keys), row_bytes)
@@ -261,7 +261,7 @@ class RowStore:
 
 
 def mib(size: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as text."""
     if size < 2**20:
         return f"{size / 2**10:.0f} KiB"
     return f"{size / 2**20:.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"

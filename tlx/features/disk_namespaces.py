@@ -15,7 +15,7 @@ class Namespaces:
     """The namespaces below `folder`.
 
     Attributes:
-        say: takes one line for people.
+        say: takes one line for the user.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:

@@ -104,7 +104,7 @@ class FeatureCache:
         return decided(wanted, self._memories(), self.budget)
 
     def train_on(self, pixels: Pixels, random: Pixels | None) -> None:
-        """From now on these are the training images (`random`: their random views); rows of those before are let go."""
+        """Sets the training images (`random`: their random views); rows of earlier ones are dropped."""
         gone = {id(self.splits["train"]), id(self.random)}
         self.splits, self.random = {**self.splits, "train": pixels}, random
         self._cached = {slot: cached for slot, cached in self._cached.items() if slot[0] not in gone}
@@ -220,7 +220,7 @@ class FeatureCache:
         except torch.OutOfMemoryError:
             if where is None or process_group.count() > 1:
                 raise
-            made.clear()  # somebody else has taken it meanwhile
+            made.clear()  # another process has taken the memory meanwhile
             self.say(f"{what}: the memory that was free is taken, computed as needed")
             return None
         self.served.update(rows=wanted.rows, read=sum(known.earlier for known in found))

@@ -41,7 +41,7 @@ def made(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Any:
         return make()
     except (RequestError, OSError):
         raise
-    except Exception as error:  # somebody else's code: it may raise anything
+    except Exception as error:  # code of the user's or of a library: it may raise anything
         values = ", ".join(f"{name}={value}" for name, value in node.items() if name != "_target_")
         kind = "" if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: "
         what = f"does not take {values}" if values else "failed"
@@ -202,7 +202,7 @@ def samples(config: Config) -> Parts | None:
 
 
 def written(transforms: Sequence[Any]) -> list[str]:
-    """Digests of the files in which transforms of a person's own are written: what they do is not in the YAML."""
+    """Digests of the files in which the user's own transforms are written: what they do is not in the YAML."""
     files = set[str]()
     for transform in transforms:
         with contextlib.suppress(TypeError):  # built in
