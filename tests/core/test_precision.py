@@ -65,7 +65,7 @@ def test_where_onednn_refuses_bf16_the_modules_run(
             )
         return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *args)  # type: ignore[no-any-return]
 
-    net, x = stirred(torchvision.models.get_model("resnet18", num_classes=7)), torch.randn(9, 3, 32, 32)
+    net, x = stirred(torchvision.models.get_model("resnet18", num_classes=7)), torch.randn(9, 3, 48, 48)
     as_here = Forward(net, "bf16")
     as_here(x)
     assert isinstance(as_here._run, fx.GraphModule) is is_recorded("bf16")
