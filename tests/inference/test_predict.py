@@ -373,6 +373,8 @@ def test_an_earlier_gallerys_pages_go_and_nothing_else_does(
     mine.touch()
     with pytest.raises(RequestError, match=re.escape("its further pages go to the folder")):
         run_predict(folder, photos, "--html", tmp_path / "g #1%.html")
+    with pytest.raises(RequestError, match=re.escape("its further pages go to the folder")):
+        drawn(20)
     assert mine.exists()
 
 

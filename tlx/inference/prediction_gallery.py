@@ -119,11 +119,12 @@ def gallery(file: Path, classes: Sequence[str], top: int, order: str = FIRST) ->
     """What takes predictions in the block; at its end the pages are written, unless an exception ends it.
 
     Raises:
-        RequestError: the pages cannot be written.
+        RequestError: the pages cannot be written, or there are other files where they belong.
     """
     with atomic(file) as first, tempfile.TemporaryFile(dir=first.parent) as pictures:
         found = Gallery(pictures, classes, top)
         yield found
+        check(file)
         pages = _Pages(file, found, order)
         if pages.number > 1:
             with atomic(further(file)) as folder:
