@@ -12,9 +12,12 @@ from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError, nearest, printable
 from tlx.features.disk_cache import Entry, RowStore, mib
+from tlx.reporting.fitted_table import Column, fitted
+from tlx.reporting.line_width import width
 from tlx.reporting.text_table import aligned
 
 _DIGITS = 12  # of an id, as it is shown
+WRAPPED = 24  # cells that what is cached is wrapped to
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -90,12 +93,19 @@ def _entry(word: str, entries: Sequence[Entry], folder: Path) -> Entry:
 
 
 def _table(entries: Sequence[Entry]) -> list[str]:
-    rows = [("what", "images", "size", "last used", "id")]
+    rows = list[tuple[str, ...]]()
     for entry in entries:
         what = printable(_said(entry)) if entry.blocks else "being written, or left unfinished"
         used = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}" if entry.blocks else "-"
         rows.append((what, f"{entry.images:,}", mib(entry.bytes), used, entry.namespace[:_DIGITS]))
-    return aligned(rows, 1)
+    names = ("what", "images", "size", "last used", "id")
+    if (most := width(sys.stdout)) is not None:
+        texts = dict(zip(names, zip(*rows, strict=True), strict=True))
+        columns = [Column("what", texts["what"], wraps=WRAPPED, flush_left=True)]
+        columns += [Column(name, texts[name], left_out=int(name == "last used")) for name in names[1:]]
+        if (found := fitted(columns, most)) is not None:
+            return found[0]
+    return aligned([names, *rows], 1)
 
 
 def _said(entry: Entry) -> str:

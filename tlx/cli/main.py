@@ -22,15 +22,16 @@ from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
 from tlx.reporting import screen
 
-# They are answered at once, or by a line that a shell reads.
-AT_ONCE = {"-h", "--help", "--version", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
+COMPLETION = {"-sc", "--shell-completion"}  # a shell asks while its user types
+TEXTS = {"-h", "--help", "-c", "--cfg", "-i", "--info"}  # what a pager may show: the screen is its own then
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     output_streams.use()
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
-    with screen.of_whole_lines() if AT_ONCE & set(arguments) else screen.live():
+    silent = COMPLETION if sys.stdout.isatty() else COMPLETION | TEXTS
+    with screen.of_whole_lines() if silent & set(arguments) else screen.live():
         return _answered(arguments, argv)
 
 

@@ -1,6 +1,5 @@
 """A comparison on the terminal and as files."""
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,14 +8,14 @@ from tlx.comparison import html_page, text_table
 from tlx.comparison.comparison import Comparison
 from tlx.comparison.origin import Origin
 from tlx.core.atomic_files import atomic
+from tlx.reporting.line_width import width
 
 KINDS = ("csv", "html", "png")
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the table on stdout; on a terminal that is too narrow for it, each configuration has lines of its own."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(text_table.text(comparison, width))
+    """Prints the table on stdout, as wide as it is where that is a terminal."""
+    print(text_table.text(comparison, width(sys.stdout)))
 
 
 def write(comparison: Comparison, files: Sequence[Path], origin: Origin) -> list[Path]:

@@ -8,9 +8,10 @@ from typing import Any
 from tlx.comparison.comparison import Comparison, Configuration, Pair
 from tlx.comparison.flips import Flip
 from tlx.comparison.paired_tests import Difference
-from tlx.core.choose_by import shown
+from tlx.core.choose_by import RULES, shown
 from tlx.core.csv_cells import Table
 from tlx.core.errors import printable, unicode
+from tlx.reporting.fitted_table import UNBROKEN, Column, fitted
 from tlx.reporting.text_table import aligned, duration, near
 
 COLUMNS = [
@@ -20,26 +21,57 @@ COLUMNS = [
     *("interval_over", "test_images", "method"),
 ]
 LEFT_OUT = 20  # runs that are named
+WRAPPED = 20  # cells that a configuration's name and its difference to the chosen one are wrapped to
+# The columns that a narrow table is without, those that matter least last.
+LEAST = ("runs", *RULES, "sd", "time", "trainable parameters", "cache hits")
 
 
 def text(comparison: Comparison, width: int | None = None) -> str:
     """The table, and below it how to read it and what was left out.
 
-    `width`: of the screen, characters; where the table is wider, each configuration has lines of its own.
+    `width`: of the screen, characters; where the table is wider, cells are wrapped and the columns of least importance
+    are left out, and where that is not enough each configuration has lines of its own.
     """
     rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
     lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
+    how = notes(comparison)
     if width is not None and max(map(len, lines)) > width:
-        lines, longest = [], max(map(len, rows[0][1:]))
-        for row in rows[1:]:
-            lines += [
-                row[0],
-                *(f"  {name:<{longest}}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True)),
-                "",
-            ]
-    more = [*chosen(comparison), *folders(comparison), *notes(comparison), *left_out(comparison)]
+        narrow = fitted(_columns(comparison, rows), width)
+        lines, absent = (_stacked(rows), []) if narrow is None else narrow
+        if absent:
+            names = [column.name for column in absent]
+            how = [line for line in how if line.partition(":")[0] not in names]
+            how.append(f"not shown in {width} columns: {', '.join(names)}; a wider terminal or --csv has them")
+    more = [*chosen(comparison), *folders(comparison), *how, *left_out(comparison)]
     lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
     return "\n".join(line for line in lines if line is not None)
+
+
+def _stacked(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each configuration in lines of its own."""
+    lines, longest = list[str](), max(map(len, rows[0][1:]))
+    for row in rows[1:]:
+        lines += [row[0], *(f"  {name:<{longest}}  {cell}" for name, cell in zip(rows[0][1:], row[1:], strict=True))]
+        lines.append("")
+    return lines
+
+
+def _columns(comparison: Comparison, rows: Sequence[Sequence[str]]) -> list[Column]:
+    """The table by columns; over what an interval is one has a column of its own, which is left out first."""
+    texts = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
+    first, last = rows[0][0], rows[0][-1]
+    split = [cell.partition(" over ") for cell in texts["95 % interval"]]
+    stars = [marks(comparison)[one.interval_of] for one in comparison.configurations]
+    spans = [f"{span}{mark}" for (span, _, _), mark in zip(split, stars, strict=True)]
+    columns = [Column(first, texts[first], wraps=WRAPPED, flush_left=True)]
+    for name in rows[0][1:-1]:
+        if name == "95 % interval":
+            columns.append(Column(name, spans))
+            columns.append(Column("interval over", [over for _, _, over in split], len(LEAST) + 1, flush_left=True))
+        else:
+            columns.append(Column(name, texts[name], LEAST.index(name) + 1 if name in LEAST else 0))
+    differences = [cell.replace(", p ", f", p{UNBROKEN}") for cell in texts[last]]
+    return [*columns, Column(last, differences, wraps=WRAPPED, flush_left=True)]
 
 
 def head(comparison: Comparison) -> tuple[str, ...]:

@@ -35,26 +35,25 @@ def cells(text: str) -> int:
 def wrapped(line: str, most: int) -> list[str]:
     """A line as lines of at most `most` cells, broken at spaces; the further ones begin below its second column.
 
-    A word that is longer, as a path may be, has a line of its own.
+    A word that has no place there, as a long path, begins further to the left.
     """
     if cells(line) <= most or "\x1b" in line:
         return [line]
     indent = len(line) - len(line.lstrip(" "))
     hang, lines, begun = indent + 2, list[str](), " " * indent
-    if (gap := re.match(r" *\S+(?: \S+)* {2,}(?=\S)", line)) is not None and not re.search(
-        r"\S {2,}\S", line[gap.end() :]
-    ):
-        if most - cells(gap[0]) >= NARROW:
+    if (gap := re.match(r" *\S+(?: \S+)* {2,}(?=\S)", line)) and not re.search(r"\S {2,}\S", line[gap.end() :]):
+        place, last = most - cells(gap[0]), line[gap.end() :]
+        if max(NARROW, *map(cells, last.split(" "))) <= place:
             hang = cells(gap[0])
-        elif cells(line[gap.end() :]) > most - cells(gap[0]):
-            lines, begun, line = [gap[0].rstrip()], " " * (hang + 2), " " * (hang + 2) + line[gap.end() :]
-            hang += 2
-    empty = True
+        elif cells(last) > place:
+            lines, hang = [gap[0].rstrip()], hang + 2
+            begun, line = " " * hang, " " * hang + last
     for word in re.findall(r"\S+ *", line.strip(" ")):
-        if not empty and cells(begun) + cells(word.rstrip()) > most:
-            lines.append(begun.rstrip())
-            begun, empty = " " * hang, True
-        begun, empty = begun + word, False
+        if cells(begun) + cells(word.rstrip()) > most:
+            if begun.strip(" "):
+                lines.append(begun.rstrip())
+            begun = " " * max(0, min(hang, most - cells(word.rstrip())))
+        begun += word
     return [*lines, begun.rstrip()]
 
 

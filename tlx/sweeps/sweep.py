@@ -201,7 +201,8 @@ def check_data(jobs: Sequence[Planned]) -> None:
         raise problems[0]
     refuse(known)
     if here:
-        _try_out(jobs)
+        with activity.doing("trying out the configurations"):
+            _try_out(jobs)
 
 
 def _try_out(jobs: Sequence[Planned]) -> None:
