@@ -114,7 +114,7 @@ def test_a_table_leaves_out_columns_by_importance_before_it_does_not_fit(width: 
     assert any("p 0.54," in line for line in lines)
 
 
-def test_who_shows_what_is_done_is_told_when_it_begins_whatever_ends_first() -> None:
+def test_a_watcher_is_called_when_an_activity_begins_in_any_thread() -> None:
     seen = list[str]()
     both = threading.Barrier(2)
 
