@@ -245,7 +245,9 @@ def test_ui_shows_the_runs_of_the_folder_on_this_machine_only(home: Path, finish
     with Server(command, home, "--no-browser") as server:
         assert server.lines[0].startswith("MLflow on outputs/x/mlflow.db: http://127.0.0.1:")
         assert server.get("/health") == b"OK"
-        view = re.search(r"/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)$", server.lines[1])
+        view = re.search(
+            r"/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)&workflowType=machine_learning$", server.lines[1]
+        )
         assert view, server.lines
         experiment = json.loads(server.get(f"/api/2.0/mlflow/experiments/get?experiment_id={view[1]}"))["experiment"]
         assert experiment["name"] == "tlx"

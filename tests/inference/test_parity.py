@@ -13,7 +13,7 @@ from bench import parity
 from bench.predict import labelled
 from tlx.inference import mlflow_pyfunc
 from tlx.runs.run_summary import Summary
-from tlx.tracking.mlflow_worker import model_registry
+from tlx.tracking.mlflow_worker import model_description
 
 NETWORKS = {
     "small_cnn": ("backbone=small_cnn",),
@@ -52,7 +52,7 @@ def test_every_way_to_a_prediction_gives_the_table_of_the_runs_own_test(
     assert max(shares) - min(shares) > 0.02  # the images differ in their predictions
     logged = tmp_path / "logged"
     shutil.copytree(run / "model", logged / "model")
-    model_registry.describe(logged, "m-1", "r-1", 1)
+    model_description.describe(logged, "m-1", "r-1", 1)
     by_loader = mlflow_pyfunc._load_pyfunc(str(logged / "model")).predict(pd.DataFrame({"image": parity.texts(files)}))
     found = {
         "predict": parity.by_predict(run, files, tmp_path),

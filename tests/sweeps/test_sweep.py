@@ -72,9 +72,13 @@ def test_typed_again_it_skips_what_is_done_and_a_wider_one_only_adds(
     assert parent.info.run_name == "mine"
     assert [job.info.status for job in jobs] == ["FINISHED"] * 4
     assert len({job.data.tags["tlx.identity"] for job in jobs}) == 4
-    assert any(name.startswith("test_accuracy_mean/") for name in parent.data.metrics)
-    folder = Path("outputs/sweeps/mine")
-    assert {"comparison.csv", "comparison.html", "comparison.png", "sweep.json"} <= {f.name for f in folder.iterdir()}
+    found = [job.data.metrics["test_accuracy"] for job in jobs]
+    assert parent.data.metrics["test_accuracy"] == pytest.approx(sum(found) / len(found))
+    assert parent.data.tags["tlx.chosen"] == "backbone=small_cnn strategy=scratch"
+    picture = f"get-artifact?path=plots/accuracies.png&run_uuid={parent.info.run_id}"
+    assert picture in parent.data.tags["mlflow.note.content"]
+    made = {"comparison.csv", "comparison.html", "comparison.png", "accuracies.png", "sweep.json"}
+    assert made <= {file.name for file in Path("outputs/sweeps/mine").iterdir()}
 
 
 def test_a_name_that_holds_another_sweep_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

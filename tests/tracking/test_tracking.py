@@ -22,8 +22,10 @@ from tests.conftest import ROOT
 from tests.tracking.folders import CONFIG, begun, epochs, says
 from tlx.config.schema import Tracking
 from tlx.core.errors import RequestError
-from tlx.tracking import folder_content, run_facts
+from tlx.tracking import run_facts, run_parameters
 from tlx.tracking import tracker as tracking
+from tlx.tracking.mlflow_worker import prepared_views
+from tlx.tracking.mlflow_worker.mlflow_store import Store
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -116,7 +118,7 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
             images={"train": 144, "test": 90}, classes=["circle", "square"], accuracy_before_training=0.25,
         )  # fmt: skip
         data = {"name": "shapes", "digest": "0123456789abcdef" * 4, "source": "drawn"}
-        run_facts.remember(folder, data=data)
+        run_facts.remember(folder, data=data, choices={"backbone": "small_cnn", "strategy": "lp.ft"})
         tracker.start(folder)
         for epoch in (1, 2, 3):
             row = {"phase": "probe", "train_loss": 1 / epoch, "val_loss": float("nan"), "val_accuracy": 0.5}
@@ -143,10 +145,10 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
     assert found.get_experiment(run.info.experiment_id).name == "tlx"
     assert run.data.params.keys() == {
         *("backbone.name", "seed", "evaluation.choose_by", "training.lr", "training.long"),
-        "strategy.phases.probe.lr",
+        *("strategy.phases.probe.lr", "learning_rate", "backbone", "strategy"),
     }
     assert run.data.params["training.lr"] == "0.001"
-    assert run.data.params["training.long"] == "x" * (folder_content.PARAM_LENGTH - 2) + " …"
+    assert run.data.params["training.long"] == "x" * (run_parameters.LENGTH - 2) + " …"
     losses = found.get_metric_history(run_id, "train_loss")
     assert [(m.step, m.value) for m in losses] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert all(run.info.start_time <= m.timestamp <= run.info.end_time for m in losses)
@@ -164,7 +166,13 @@ def test_a_run_arrives_whole_in_the_database_and_nobody_waited_for_it(output: Pa
     assert json.loads(used.profile)["train"] == 144
     files = {"config.yaml", "metrics.jsonl", "plots", "samples", "summary.json"}
     assert {a.path for a in found.list_artifacts(run_id)} == files
-    assert [found.get_logged_model(m.model_id).status for m in run.outputs.model_outputs] == ["READY"]
+    (model,) = (found.get_logged_model(m.model_id) for m in run.outputs.model_outputs)
+    assert (model.status, model.name) == ("READY", "small_cnn-lp_ft")
+    assert model.params == {name: run.data.params[name] for name in ("backbone", "strategy", "learning_rate", "seed")}
+    figures = {one.key: (one.value, one.dataset_name, one.dataset_digest) for one in model.metrics}
+    assert figures["test_f1"] == (0.75, "shapes", "0123456789ab")
+    assert figures["best_val_accuracy"] == (0.5, "shapes", "0123456789ab")
+    assert [one.step for one in found.get_metric_history(run_id, "test_f1")] == [3]  # the run has it once
     assert [a.path for a in found.list_artifacts(run_id, "samples")] == ["samples/0.png"]
     assert (output / "mlartifacts" / run_id / "artifacts" / "plots" / "curves.png").is_file()
 
@@ -457,6 +465,33 @@ def test_a_store_that_cannot_be_opened_costs_one_warning(tmp_path: Path, caplog:
     assert "unable to open database file" in warning
 
 
+def test_an_experiment_has_a_saved_view_and_a_description_that_leads_to_it(output: Path) -> None:
+    tracker = tracking.open(Tracking(experiment="seen"), output)
+    tracker.start(begun(output / "day" / "seen", status="finished"))
+    tracker.finish()
+    found = client(output)
+    number = found.get_run(tracker.run_id).info.experiment_id
+    view = json.loads(found.get_experiment(number).tags[prepared_views.VIEW])
+    assert json.loads(view["state"])["selectedColumns"] == prepared_views.COLUMNS
+    address = prepared_views.prepared_views(output / "mlflow.db")["seen"]
+    assert f"]({address.removeprefix('/')})" in found.get_experiment(number).tags[prepared_views.NOTE]
+
+    def again() -> dict[str, str]:
+        store = Store(f"sqlite:///{output}/mlflow.db", None)
+        assert store.experiment("seen") == number
+        return dict(found.get_experiment(number).tags)
+
+    before = dict(found.get_experiment(number).tags)
+    found.set_experiment_tag(number, prepared_views.VIEW, "{}")  # as an earlier version had it
+    found.delete_experiment_tag(number, prepared_views.NOTE)
+    assert again() == before
+    found.set_experiment_tag(number, prepared_views.NOTE, "mine")
+    assert again()[prepared_views.NOTE] == "mine"
+    other = found.create_experiment("somebody else's")
+    assert Store(f"sqlite:///{output}/mlflow.db", None).experiment("somebody else's") == other
+    assert not {prepared_views.VIEW, prepared_views.NOTE} & found.get_experiment(other).tags.keys()
+
+
 def test_parameters_are_flat_short_and_say_something() -> None:
     tree = {
         "backbone": {"name": "resnet18", "mean": [0.5, 0.5], "resize": None},
@@ -465,7 +500,7 @@ def test_parameters_are_flat_short_and_say_something() -> None:
         "a key!": True,
         "tracking": {"uri": "http://me:secret@host:5000"},
     }
-    assert folder_content.dotted(tree) == {
+    assert run_parameters.dotted(tree) == {
         "backbone.name": "resnet18",
         "backbone.mean": "[0.5, 0.5]",
         "strategy.phases.tune.lr": "0.0001",
@@ -473,6 +508,4 @@ def test_parameters_are_flat_short_and_say_something() -> None:
         "a key_": "True",
         "tracking.uri": "http://me:***@host:5000",
     }
-    assert all(
-        len(value) <= folder_content.PARAM_LENGTH for value in folder_content.dotted({"a": "ü" * 10_000}).values()
-    )
+    assert all(len(value) <= run_parameters.LENGTH for value in run_parameters.dotted({"a": "ü" * 10_000}).values())

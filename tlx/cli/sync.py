@@ -198,7 +198,7 @@ def _complete_sweep(folder: Path) -> None:
     if not (folder / "study.db").exists():
         jobs = [folder / job["folder"] for job in book["jobs"].values()]
         with contextlib.suppress(RequestError):  # nothing of it is finished
-            known["metrics"] = list(sweep_summary.figures(comparison.compared(jobs)))
+            known |= sweep_summary.tracked(comparison.compared(jobs))
     if "status" not in book:
         known["status"] = "finished" if "metrics" in known or (folder / "study.db").exists() else "failed"
     sweep_manifest.write(folder, known)

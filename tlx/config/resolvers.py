@@ -1,12 +1,14 @@
 """What `${size:…}`, `${label:…}`, `${data:}` and `${first:…}` stand for in the YAML."""
 
 import re
+from collections.abc import Mapping
 
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.dataset_schema import data_name
 
 LONGEST = 40  # characters of a data set's name in that of a run's folder
+NAMED = ("backbone", "strategy", "head", "augmentation", "dataset")  # groups by which people tell runs apart
 
 
 def register() -> None:
@@ -15,6 +17,12 @@ def register() -> None:
     OmegaConf.register_new_resolver("label", _label, replace=True)
     OmegaConf.register_new_resolver("data", _data, replace=True)
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+
+
+def choices_of(node: DictConfig) -> Mapping[str, str]:
+    """What is chosen of each group of `NAMED`, as a run's folder calls it; `node`: composed, with Hydra's node."""
+    found = {group: _label(group, _root_=node) for group in NAMED}
+    return {**found, "dataset": _data(_root_=node)}
 
 
 def _size(numerator: int, denominator: int, *, _root_: DictConfig) -> int:

@@ -23,11 +23,13 @@ class Typed:
         overrides: as typed, in their order.
         unread: the keys that the composed configuration does not read, with the reason.
         strict: the overrides that must have an effect (in a sweep those that it varies); others get a warning.
+        choices: what is chosen of each group, typed or not (`resolvers.choices_of`).
     """
 
     overrides: Sequence[str] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
     strict: Collection[str] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def requested(self) -> dict[str, str]:
         """Key → value, as typed; what an override removes is not there."""

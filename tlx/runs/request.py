@@ -25,11 +25,12 @@ def run_overrides(overrides: list[str], config_dir: str | None = None) -> "Summa
 
 def run_single(node: DictConfig, overrides: Sequence[str], config_dir: str | None) -> "Summary":
     from tlx.config.compose import folder, without_hydra
+    from tlx.config.resolvers import choices_of
     from tlx.config.unread_keys import Typed, unread
     from tlx.config.validation import checked
 
     config = checked(without_hydra(node))
-    typed = Typed(overrides, unread(node, several=False))
+    typed = Typed(overrides, unread(node, several=False), choices=choices_of(node))
     if config.sweep.name is not None:
         raise RequestError(f"sweep.name={config.sweep.name}: is for a sweep; add -m or seeds=…, or leave it out")
     from tlx.config.command_line import command

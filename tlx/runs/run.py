@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
 from tlx.runs.prepare import Job, identify, network, prepare
+from tlx.runs.run_name import run_name
 from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
@@ -86,8 +86,8 @@ def run(
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
     record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key)
-    record.summary.requested = typed.requested() if typed else {}
-    name, said = name or _name(folder), typed if writes else None
+    record.summary.requested, record.tracked.choices = (typed.requested(), typed.choices) if typed else ({}, {})
+    name, said = name or run_name(folder, typed), typed if writes else None
     to_others = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
     quiet = part.quiet or not writes
     with (
@@ -259,11 +259,6 @@ def run_source(config: Config, command: str, typed: Typed | None = None) -> Path
                     raise Diverged(f"source task {config.source.name}: {error}") from error
             log.info("source task %s: done, now the transfer", config.source.name)
     return folder
-
-
-def _name(folder: Path) -> str:
-    """What the run is called in MLflow: its folder's name without the time or number before it."""
-    return re.sub(r"^(\d+-)+", "", folder.name)
 
 
 def _known(job: Job, source: Path | None) -> dict[str, Any]:

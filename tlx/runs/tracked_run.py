@@ -4,6 +4,7 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class TrackedRun:
     def __init__(self, tracker: Tracker, key: str) -> None:
         """`key`: the run's name for good; a new one where it is empty. A sweep's job begins with the sweep's."""
         self.tracker, self.key = tracker, key or uuid.uuid4().hex
+        self.choices: Mapping[str, str] = {}  # what is chosen of each group, as MLflow lists it
         self._folder: Path | None = None
 
     def start(self, summary: Summary, name: str, data: Data | None = None) -> None:
@@ -33,6 +35,8 @@ class TrackedRun:
         known["began"] = run_facts.facts(folder).get("began", time.time())
         if data is not None:
             known["data"] = {"name": data.name, "digest": data.fingerprint, "source": data.source}
+        if self.choices:
+            known["choices"] = {name: shown(choice) for name, choice in self.choices.items()}
         if summary.source is not None:
             found = json.loads((Path(summary.source) / "summary.json").read_text(encoding="utf-8"))
             known["source"] = found["mlflow_run_id"]

@@ -20,6 +20,7 @@ from tlx.core.trees import flat
 from tlx.reporting.run_display import epoch_line
 from tlx.reporting.text_table import duration
 from tlx.runs import output_layout
+from tlx.runs.run_name import run_name
 from tlx.search import search_space, trial_report
 from tlx.search.optuna_study import FILE, SearchTrial, Study
 from tlx.sweeps import sweep, sweep_manifest, sweep_summary
@@ -129,8 +130,8 @@ class Search:
         try:
             if run_state.finished(folder) is None and not _pruned(folder):
                 job.run(
-                    planned.config, folder, command=planned.command, name=planned.name, within=part, resume=True,
-                    watch=watch, typed=planned.typed,
+                    planned.config, folder, command=planned.command, name=run_name(folder, planned.typed, planned.name),
+                    within=part, resume=True, watch=watch, typed=planned.typed,
                 )  # fmt: skip
             status = "pruned" if _pruned(folder) else "finished"
         except (Pruned, Diverged) as error:  # whoever chooses values learns that these are bad

@@ -45,6 +45,7 @@ def _done(
 ) -> dict[str, Any]:
     from tlx.reporting.run_display import closing
     from tlx.runs import run, run_state
+    from tlx.runs.run_name import run_name
     from tlx.sweeps import sweep_summary
 
     head = f"job {known['number']} of {known['of']}"
@@ -63,8 +64,8 @@ def _done(
                 return {"error": "", "skipped": True}
             part = run.Within(f"{key}/{known['key'][:16]}", quiet)
             summary = run.run(
-                config, folder, command=known["command"], name=known["name"], within=part, resume=True,
-                typed=known["typed"],
+                config, folder, command=known["command"], name=run_name(folder, known["typed"], known["name"]),
+                within=part, resume=True, typed=known["typed"],
             )  # fmt: skip
     except Exception as error:  # a failed job does not stop the others
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from tlx.config import compose, multirun
 from tlx.config.command_line import command
 from tlx.config.identity import key
+from tlx.config.resolvers import choices_of
 from tlx.config.schema import Config
 from tlx.config.unread_keys import Typed, refuse, unread, varied
 from tlx.config.validation import checked
@@ -66,7 +67,7 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     for job, some in zip(first, each, strict=True):
         jobs += [job] if some == [job[0]] else itertools.islice(repeated, len(some))
     every = [one for one, *_ in jobs]
-    typed = [Typed(one, unread(node, several=True), varied(one, every)) for one, node, *_ in jobs]
+    typed = [Typed(one, unread(node, several=True), varied(one, every), choices_of(node)) for one, node, *_ in jobs]
     refuse(typed)
     all_differ([(config, one) for one, _, _, config in jobs])
     found: dict[str, Planned] = {}
@@ -97,7 +98,7 @@ def single(overrides: Sequence[str], config_dir: str | None) -> tuple[Planned, P
     config = checked(mine)
     known_by, line = key(config), command(overrides, config_dir)
     name, launcher = _place(node, known_by), node.hydra.runtime.choices["hydra/launcher"]
-    typed = Typed(tuple(overrides), unread(node, several=True))
+    typed = Typed(tuple(overrides), unread(node, several=True), choices=choices_of(node))
     job = Planned(tuple(overrides), config, known_by, name, line, "", launcher, node.hydra.launcher, 1, mine, typed)
     return job, compose.folder(node, "hydra.sweep.dir")
 

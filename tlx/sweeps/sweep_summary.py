@@ -1,19 +1,19 @@
 """What a sweep found, at its end: printed, written beside its runs, logged. What fails of it costs nothing else."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlx.comparison import comparison, html_page, outputs, plot, text_table
+from tlx.comparison import bar_chart, comparison, html_page, outputs, plot, text_table
 from tlx.comparison import comparison as comparison_module
 from tlx.comparison.origin import Origin
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import printable, said
 from tlx.reporting.text_table import aligned
 from tlx.sweeps import sweep_manifest
+from tlx.tracking.run_card import BARS
 
 
 def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool = True) -> list[str]:
@@ -38,19 +38,20 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool =
         return pictures[0]
 
     made: dict[str, Callable[[], bytes]] = {
-        "csv": lambda: text_table.table(found).encode(),
-        "png": draw,
-        "html": lambda: html_page.page(found, pictures, folder / "comparison.html", origin(folder)).encode(),
+        "comparison.csv": lambda: text_table.table(found).encode(),
+        "comparison.png": draw,
+        "comparison.html": lambda: html_page.page(found, pictures, folder / "comparison.html", origin(folder)).encode(),
+        BARS: lambda: bar_chart.picture(found),
     }
-    for kind, content in made.items():
-        file = folder / f"comparison.{kind}"
+    for name, content in made.items():
+        file = folder / name
         with failing(file.name, failed):
             file.unlink(missing_ok=True)  # that of an earlier launch
             whole = content()
             with atomic(file) as path:
                 path.write_bytes(whole)
     with failing("MLflow's figures of the sweep", failed):
-        sweep_manifest.write(folder, {"metrics": list(figures(found))})
+        sweep_manifest.write(folder, tracked(found))
     return failed
 
 
@@ -63,13 +64,34 @@ def origin(folder: Path) -> Origin:
     return Origin(str(sweep_manifest.read(folder).get("command", "")), folder.name)
 
 
-def figures(found: comparison.Comparison) -> Iterator[tuple[dict[str, float], int]]:
-    """A comparison as metrics of the sweep's MLflow run, with their step."""
-    for number, one in enumerate(found.configurations):
-        label = re.sub(r"[^\w\-. :/]", "_", one.label.replace("=", ":"))[:200] or f"configuration {number + 1}"
-        values = {"mean": one.mean, "sd": one.sd, "low": one.interval[0], "high": one.interval[1]}
-        known = {f"test_accuracy_{name}/{label}": value for name, value in values.items() if value is not None}
-        yield known, sum(other.n for other in found.configurations)
+def tracked(found: comparison.Comparison) -> dict[str, Any]:
+    """What MLflow gets of a comparison, as the sweep's own file has it.
+
+    `metrics`: the figures of the chosen configuration, at the number of all runs, so that a sweep that grows adds to
+    them. `chosen`: its label. `ranking`: a row a configuration, the chosen one first.
+    """
+    chosen = found.configurations[0]
+    low, high = chosen.interval
+    figures = {
+        **chosen.test_means,
+        "test_accuracy": chosen.mean,
+        "test_accuracy_low": low,
+        "test_accuracy_high": high,
+        "best_val_accuracy": chosen.val_accuracy,
+    }
+    ranking = [
+        {
+            "configuration": one.label,
+            "runs": one.n,
+            "test_accuracy": one.mean,
+            "low": one.interval[0],
+            "high": one.interval[1],
+            "val_accuracy": one.val_accuracy,
+        }
+        for one in found.configurations
+    ]
+    runs = sum(one.n for one in found.configurations)
+    return {"metrics": [[figures, runs]], "chosen": chosen.label, "choose_by": found.rule, "ranking": ranking}
 
 
 def accuracy(summary: Mapping[str, Any]) -> str:

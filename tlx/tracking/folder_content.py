@@ -14,12 +14,11 @@ from typing import Any
 
 import yaml
 
-from tlx.core.choose_by import DEFAULT
 from tlx.core.errors import reason, shown
 from tlx.core.metric import of_summary
-from tlx.core.trees import flat
 from tlx.tracking import run_facts
-from tlx.tracking.run_card import card
+from tlx.tracking.run_card import BARS, card, sweep_card
+from tlx.tracking.run_parameters import parameters
 
 SWEEP = "sweep.json"
 NO_ARTIFACTS = {"checkpoint.safetensors", "study.db", run_facts.FILE}
@@ -30,9 +29,7 @@ STATUS = {
     **dict.fromkeys(("failed", "diverged"), "FAILED"),
     **dict.fromkeys(("interrupted", "pruned"), "KILLED"),
 }
-PARAM_LENGTH = 500  # characters: what servers of every age take; the whole configuration is an artifact
 TAG_LENGTH = 5000
-_INHERITED = ("epochs", "min_steps", "lr", "batch_size", "patience")  # from `training`, by a phase without its own
 
 Row = tuple[dict[str, float], int, int]  # metrics, their step, and when that was: milliseconds since the epoch
 
@@ -106,7 +103,7 @@ def _run(folder: Path) -> Content:
             "tlx.source": str(known.get("source") or ""),
             "mlflow.note.content": card(summary) if summary else "",
         },
-        params=_params(folder / "config.yaml"),
+        params=_params(folder),
         data=data,
         rows=list(_rows(folder / "metrics.jsonl", summary, began)),
         files=[
@@ -120,7 +117,13 @@ def _run(folder: Path) -> Content:
 
 def _sweep(folder: Path) -> Content:
     book = _json(folder / SWEEP)
-    tags = {"tlx.command": book.get("command", ""), "tlx.sweep": folder.name, "tlx.jobs": str(len(book["jobs"]))}
+    tags = {
+        "tlx.command": book.get("command", ""),
+        "tlx.sweep": folder.name,
+        "tlx.jobs": str(len(book["jobs"])),
+        "tlx.chosen": str(book.get("chosen", "")),
+        "mlflow.note.content": sweep_card(book, picture=(folder / BARS).is_file()),
+    }
     moment = int((folder / SWEEP).stat().st_mtime * 1000)
     return Content(
         name=folder.name,
@@ -129,40 +132,8 @@ def _sweep(folder: Path) -> Content:
         error=str(book.get("error") or ""),
         tags=tags,
         rows=[(values, step, moment) for values, step in book.get("metrics", [])],
-        files=[(path, "") for path in _artifacts(folder) if path.is_file()],
+        files=[(path, "plots" if path.name == BARS else "") for path in _artifacts(folder) if path.is_file()],
     )
-
-
-def parameters(tree: Mapping[str, Any]) -> dict[str, str]:
-    """What MLflow lists of a configuration: what can change the result (all of it is in `config.yaml`).
-
-    What a phase inherits from `training` is listed as the phases used it.
-    """
-    left_out = {"output", "tracking", "evaluation"} | ({"source"} if tree["source"]["dataset"] is None else set())
-    found = {name: value for name, value in tree.items() if name not in left_out}
-    found["evaluation"] = {"choose_by": tree["evaluation"].get("choose_by", DEFAULT)}
-    phases = tree["strategy"]["phases"].values()
-    for name in _INHERITED:
-        used = list(dict.fromkeys(phase[name] for phase in phases if name in phase))
-        if used:
-            found["training"] = {**found["training"], name: used[0] if len(used) == 1 else ", ".join(map(str, used))}
-    return dotted(found)
-
-
-def dotted(params: Mapping[str, object]) -> dict[str, str]:
-    """Parameters as MLflow takes them: dotted names, short texts; what is null or empty says nothing and is left out.
-
-    >>> dotted({"training": {"lr": 0.001, "patience": None}})
-    {'training.lr': '0.001'}
-    """
-    found: dict[str, str] = {}
-    for key, value in flat(params):
-        if value is not None and value not in ([], (), {}, ""):
-            text = value if isinstance(value, str | int | float) else json.dumps(value, default=str, ensure_ascii=False)
-            text = shown(str(text))
-            name = re.sub(r"[^\w\-. :/]", "_", key)[-250:]
-            found[name] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 2] + " …"
-    return found
 
 
 def best_figures(rows: Sequence[Mapping[str, Any]], best_epoch: int) -> dict[str, float]:
@@ -220,15 +191,16 @@ def _artifacts(folder: Path) -> list[Path]:
     ]
 
 
-def _params(file: Path) -> dict[str, str]:
-    return _parsed(file, file.stat().st_mtime_ns) if file.is_file() else {}
+def _params(folder: Path) -> dict[str, str]:
+    file, choices = folder / "config.yaml", run_facts.facts(folder).get("choices", {})
+    return _parsed(file, file.stat().st_mtime_ns, tuple(choices.items())) if file.is_file() else {}
 
 
 @functools.lru_cache(maxsize=32)
-def _parsed(file: Path, changed: int) -> dict[str, str]:
+def _parsed(file: Path, changed: int, choices: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """The parameters of a configuration's file, parsed once as long as it is the same."""
     try:
-        return parameters(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return parameters(yaml.safe_load(file.read_text(encoding="utf-8")), dict(choices))
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name}: {reason(error)}") from error
 

@@ -24,6 +24,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
 def remember(folder: Path, **known: Any) -> None:
     """Adds to `mlflow.json`: `key`, `name`, `uri`, `experiment`, `began` and `ended` (seconds since the epoch),
-    `data` (its name, digest and source), `run_id`, `sent` (whether MLflow has everything), `reason` (why not)."""
+    `data` (its name, digest and source), `choices` (what is chosen of each group: backbone, strategy, …), `run_id`,
+    `sent` (whether MLflow has everything), `reason` (why not)."""
     with atomic(folder / FILE) as path:
         path.write_text(json.dumps({**facts(folder), **known}, indent=1, ensure_ascii=False), encoding="utf-8")

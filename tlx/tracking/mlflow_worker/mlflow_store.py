@@ -15,29 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlx.tracking.mlflow_worker.prepared_views import NOTE, TAGS, VIEW, note
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
-
-# What the UI shows of an experiment: training (not chats), and a view of its runs with the columns that matter,
-# at #/experiments/<id>/runs?viewStateShareKey=tlx
-COLUMNS = [
-    "attributes.`Duration`",
-    "metrics.`test_accuracy`",
-    "metrics.`accuracy_before_training`",
-    "metrics.`best_val_accuracy`",  # of the saved epoch; val_accuracy shows the last one's
-    "metrics.`best_val_loss`",
-    "metrics.`best_epoch`",
-    "params.`training.lr`",
-    "params.`backbone.name`",
-    "params.`seed`",
-]
-VIEW = "mlflow.sharedViewState.tlx"
-EXPERIMENT = {
-    "mlflow.experimentKind": "custom_model_development",
-    VIEW: json.dumps({"selectedColumns": COLUMNS, "orderByKey": "attributes.start_time", "orderByAsc": False}),
-}
-
 
 REFUSED = "HTTP 401"  # what a server says to one whom it does not know
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -158,7 +140,7 @@ class MlflowStore:
             if found is None:
                 try:
                     self._experiments[name] = str(
-                        client.create_experiment(wanted, artifact_location=self.artifacts, tags=EXPERIMENT)
+                        client.create_experiment(wanted, artifact_location=self.artifacts, tags=TAGS)
                     )
                 except MlflowException:  # another process was faster, or it is a real error and comes again here
                     found = client.get_experiment_by_name(wanted)
@@ -171,10 +153,21 @@ class MlflowStore:
                         f"the experiment '{found.name}' had been deleted: it is back, with the runs that it had; "
                         "another one is tracking.experiment=NAME"
                     )
-                if found.tags.get(VIEW, EXPERIMENT[VIEW]) != EXPERIMENT[VIEW]:  # of an earlier tlx
-                    client.set_experiment_tag(found.experiment_id, VIEW, EXPERIMENT[VIEW])
                 self._experiments[name] = str(found.experiment_id)
+            self._describe(self._experiments[name], TAGS if found is None else found.tags)
         return self._experiments[name]
+
+    def _describe(self, number: str, tags: Mapping[str, str]) -> None:
+        """Gives an experiment of ours its view as it is now and, where nobody has written one, a description.
+
+        `tags`: what it has. One that others have made has no view of ours, and gets none.
+        """
+        if VIEW not in tags:
+            return
+        if tags[VIEW] != TAGS[VIEW]:  # of an earlier version
+            self.client().set_experiment_tag(number, VIEW, TAGS[VIEW])
+        if NOTE not in tags:
+            self.client().set_experiment_tag(number, NOTE, note(number))
 
     def _by_id(self, name: str) -> "Experiment | None":
         from mlflow.exceptions import MlflowException

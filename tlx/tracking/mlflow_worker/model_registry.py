@@ -5,31 +5,29 @@ logged is data: an `MLmodel` that names the installed `tlx.served` as its loader
 pickle and no code.
 """
 
-import base64
 import contextlib
 import csv
 import io
 import json
 import os
+import re
 import shutil
-import struct
-import sys
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tlx.core.statistics import exact
+from tlx.tracking.mlflow_worker.model_description import NAME, describe
+from tlx.tracking.mlflow_worker.prepared_views import CHOICES
+from tlx.tracking.run_card import card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-NAME = "model"  # what MLflow calls the logged model, and the folder of the saved model within it
 ALIAS = "champion"
 DATA = "tlx.data"  # a version's tag: the fingerprint of the images that it was tested on
 WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as its description has it
@@ -38,20 +36,6 @@ VALIDATION = "tlx.validation"  # another: that of the images that it was chosen 
 LOSS = "val_loss"  # the figure of which less is better, and which chooses where nothing else is said
 # A run's artifacts: what chooses, the figures of each epoch, the saved model's predictions for the test set.
 FILES = ("summary.json", "metrics.jsonl", "predictions.csv")
-# What the loader and the model need. All of it is named, because MLflow would load the model to find it out.
-PACKAGES = (
-    "mlflow",
-    "numpy",
-    "omegaconf",
-    "pandas",
-    "pillow",
-    "safetensors",
-    "simplejpeg",
-    "timm",
-    "torch",
-    "torchvision",
-)
-OWN = "tlx-transfer"  # named where it is installed, and not merely run from its source
 
 
 def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
@@ -63,6 +47,7 @@ def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
     from mlflow.entities import LoggedModelOutput
 
     run = client.get_run(run_id)
+    params = {name: run.data.params[name] for name in CHOICES if name in run.data.params}
     weights = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("weights", "")
     for earlier in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
         if earlier.status != "READY":
@@ -71,9 +56,16 @@ def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
             logged = run.outputs.model_outputs if run.outputs else []
             if earlier.model_id not in [output.model_id for output in logged]:
                 client.log_outputs(run_id, [LoggedModelOutput(earlier.model_id, step=0)])
+            _measured(client, run, earlier, params)
             return str(earlier.model_id)
+    called = "-".join(params[name] for name in ("backbone", "strategy", "head", "dataset") if name in params) or NAME
     model = client.create_logged_model(
-        run.info.experiment_id, NAME, run_id, tags={WEIGHTS: weights}, model_type="classifier"
+        run.info.experiment_id,
+        re.sub(r"""[/:.%"']""", "_", called),
+        run_id,
+        tags={WEIGHTS: weights},
+        params=params,
+        model_type="classifier",
     )
     try:
         with tempfile.TemporaryDirectory() as described:
@@ -85,65 +77,26 @@ def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
         raise
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _measured(client, run, model, params)
     return str(model.model_id)
 
 
-def describe(folder: Path, model_id: str, run_id: str, size: int) -> None:
-    """Writes what MLflow asks of a model: `MLmodel` with its signature, requirements and an input example.
+def _measured(client: "MlflowClient", run: "Run", model: "LoggedModel", params: Mapping[str, str]) -> None:
+    """Gives a model its run's choices and figures, as far as it lacks them: those of its test and validation images.
 
-    `size`: of the saved model, bytes.
+    They are the run's own metrics once more, to the moment, so that the run has them once.
     """
-    import yaml
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types.schema import AnyType, ColSpec, DataType, Map, Schema
+    from mlflow.entities import Metric
 
-    # Any: base64 text and arrays. A tensor's signature would take arrays alone, a column of text no array.
-    anything: Any = AnyType  # it is not typed
-    takes = Schema([ColSpec(anything(), "image")])
-    gives = Schema(
-        [
-            ColSpec(DataType.string, "prediction"),
-            ColSpec(DataType.double, "probability"),
-            ColSpec(Map(DataType.double), "probabilities"),
-            ColSpec(DataType.string, "error"),
-        ]
-    )
-    python = ".".join(map(str, sys.version_info[:3]))
-    example = {"columns": ["image"], "data": [[base64.b64encode(_picture()).decode()]]}
-    described = Model(run_id=run_id, model_uuid=model_id, model_id=model_id, signature=ModelSignature(takes, gives))
-    described.model_size_bytes = size
-    described.saved_input_example_info = {
-        "artifact_path": "input_example.json",
-        "serving_input_path": "serving_input_example.json",
-        "type": "dataframe",
-        "pandas_orient": "split",
-    }
-    described.add_flavor(
-        "python_function",
-        loader_module="tlx.served",
-        data=NAME,
-        python_version=python,
-        env={"virtualenv": "python_env.yaml"},
-    )
-    described.save(folder / "MLmodel")
-    own = [OWN] if any(metadata.distributions(name=OWN)) else []
-    needs = [f"{name}=={metadata.version(name).split('+')[0]}" for name in (*PACKAGES, *own)]  # '+cpu' is no release
-    (folder / "requirements.txt").write_text("\n".join(needs) + "\n")
-    environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment))
-    (folder / "input_example.json").write_text(json.dumps(example))
-    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": example}))
-
-
-def _picture() -> bytes:
-    """A PNG of 32 x 32 pixels: red rises to the right, green downwards."""
-    rows = b"".join(b"\0" + bytes(v for x in range(32) for v in (8 * x, 8 * y, 128)) for y in range(32))
-    parts = {b"IHDR": struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
-    chunks = (
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in parts.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    if missing := {name: value for name, value in params.items() if name not in (model.params or {})}:
+        client.log_model_params(model.model_id, missing)
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest} if inputs else {}
+    known = {metric.key for metric in model.metrics or []}
+    names = [name for name in run.data.metrics if re.match("(?!test_accuracy_after_)(test|best_val)_", name)]
+    last = [client.get_metric_history(run.info.run_id, name)[-1] for name in names if name not in known]
+    own = {"model_id": model.model_id, "run_id": run.info.run_id, **data}
+    client.log_batch(run.info.run_id, [Metric(one.key, one.value, one.timestamp, one.step, **own) for one in last])
 
 
 def _upload(client: "MlflowClient", model: "LoggedModel", folder: Path) -> None:
@@ -186,6 +139,8 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
     tags = {tag: data[split] for tag, split in ((DATA, "test"), (VALIDATION, "val")) if split in data}
     known = next((version for version in earlier if version.source == source), None)
     made = known or client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=tags)
+    if not made.description and (figures := card(_summary(folder))):
+        client.update_model_version(name, made.version, figures)
     said = made.tags.get(CHAMPION)
     if said is None:  # else a run that goes on has registered it before
         champion, verdict = _decided(client, name, new)
@@ -194,6 +149,12 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
         said = f"is {ALIAS}: {verdict.why}" if verdict.better else f"version {champion} stays {ALIAS}: {verdict.why}"
         client.set_model_version_tag(name, made.version, CHAMPION, said)
     return f"{'already ' if known else ''}registered as {name} version {made.version}, {said}"
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """A run's summary; empty where there is none."""
+    file = folder / FILES[0]
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 class Candidate(NamedTuple):

@@ -1,6 +1,6 @@
 """MLflow's server of a saved model, in this process: `run(folder, port)`, which `python -m tlx serve` starts.
 
-Nothing is logged or registered for it: the model is described as a logged one is (`model_registry.describe`), in a
+Nothing is logged or registered for it: the model is described as a logged one is (`model_description.describe`), in a
 folder that is removed again, and MLflow opens that. The server is the one that `mlflow models serve` starts.
 """
 
@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 from tlx.core.errors import said
-from tlx.tracking.mlflow_worker.model_registry import NAME, describe
+from tlx.tracking.mlflow_worker.model_description import NAME, describe
 
 
 def run(folder: str, port: int) -> None:

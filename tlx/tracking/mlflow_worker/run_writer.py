@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tlx.tracking import folder_content, run_facts
 from tlx.tracking.folder_content import Content, Row, Unreadable
 from tlx.tracking.mlflow_worker.run_lock import Left, RunLock
+from tlx.tracking.run_card import RUN_ID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,7 +130,8 @@ class Recorded:
         if "/" in content.key and "mlflow.parentRunId" not in self.tags:  # a job: its key begins with the sweep's
             parent = self._known_as(client, content.key.rpartition("/")[0])
             tags |= {} if parent is None else {"mlflow.parentRunId": parent}
-        for name, value in tags.items():
+        for name, text in tags.items():
+            value = text.replace(RUN_ID, self.run_id)
             if self.tags.get(name) != value:
                 client.set_tag(self.run_id, name, value)
                 self.tags[name] = value
