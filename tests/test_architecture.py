@@ -131,7 +131,10 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def test_the_process_for_mlflow_starts_without_mlflow() -> None:
     """It imports MLflow while the run prepares, and nothing of tlx but `core` and what reads a run's folder."""
-    reads = tuple(f"tlx.tracking.{name}" for name in ("mlflow_worker", "folder_content", "run_facts", "run_card"))
+    reads = tuple(
+        f"tlx.tracking.{name}"
+        for name in ("mlflow_worker", "folder_content", "run_facts", "run_card", "run_parameters")
+    )
     for name, found in MODULES.items():
         if name.startswith(reads):
             ours = {one for one in found.now if one in MODULES} - {"tlx.tracking"}
