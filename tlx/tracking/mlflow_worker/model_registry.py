@@ -25,7 +25,7 @@ from tlx.tracking.run_card import card
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
@@ -56,7 +56,7 @@ def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
             logged = run.outputs.model_outputs if run.outputs else []
             if earlier.model_id not in [output.model_id for output in logged]:
                 client.log_outputs(run_id, [LoggedModelOutput(earlier.model_id, step=0)])
-            _measured(client, run, earlier, params)
+            _measured(client, run_id, earlier, params)
             return str(earlier.model_id)
     called = "-".join(params[name] for name in ("backbone", "strategy", "head", "dataset") if name in params) or NAME
     model = client.create_logged_model(
@@ -77,11 +77,11 @@ def log(client: "MlflowClient", run_id: str, folder: Path) -> str:
         raise
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    _measured(client, run, model, params)
+    _measured(client, run_id, model, params)
     return str(model.model_id)
 
 
-def _measured(client: "MlflowClient", run: "Run", model: "LoggedModel", params: Mapping[str, str]) -> None:
+def _measured(client: "MlflowClient", run_id: str, model: "LoggedModel", params: Mapping[str, str]) -> None:
     """Gives a model its run's choices and figures, as far as it lacks them: those of its test and validation images.
 
     They are the run's own metrics once more, to the moment, so that the run has them once.
@@ -90,13 +90,14 @@ def _measured(client: "MlflowClient", run: "Run", model: "LoggedModel", params: 
 
     if missing := {name: value for name, value in params.items() if name not in (model.params or {})}:
         client.log_model_params(model.model_id, missing)
+    run = client.get_run(run_id)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     data = {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest} if inputs else {}
     known = {metric.key for metric in model.metrics or []}
     names = [name for name in run.data.metrics if re.match("(?!test_accuracy_after_)(test|best_val)_", name)]
-    last = [client.get_metric_history(run.info.run_id, name)[-1] for name in names if name not in known]
-    own = {"model_id": model.model_id, "run_id": run.info.run_id, **data}
-    client.log_batch(run.info.run_id, [Metric(one.key, one.value, one.timestamp, one.step, **own) for one in last])
+    last = [client.get_metric_history(run_id, name)[-1] for name in names if name not in known]
+    own = {"model_id": model.model_id, "run_id": run_id, **data}
+    client.log_batch(run_id, [Metric(one.key, one.value, one.timestamp, one.step, **own) for one in last])
 
 
 def _upload(client: "MlflowClient", model: "LoggedModel", folder: Path) -> None:
