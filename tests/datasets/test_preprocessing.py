@@ -111,6 +111,10 @@ def test_a_jpeg_with_a_flaw_that_pillow_reads_over_is_read_by_pillow() -> None:
 def test_every_mode_becomes_the_rgb_that_pillow_shows(mode: str) -> None:
     image = Image.fromarray(picture()).convert(mode)
     data = encoded(image, "TIFF")
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except OSError:  # YCbCr before Pillow 13
+        pytest.skip("this Pillow does not read what it has written in this mode")
     np.testing.assert_array_equal(decode(data), np.asarray(image.convert("RGB")))
 
 

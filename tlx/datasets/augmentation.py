@@ -23,6 +23,20 @@ _METHODS = "uniform_ normal_ random_ bernoulli bernoulli_ exponential_ cauchy_ g
 _RANDOM = frozenset([getattr(torch, f) for f in _FUNCTIONS.split()] + [getattr(Tensor, m) for m in _METHODS.split()])
 
 
+def _takes_generator() -> bool:
+    """Whether torch's `…_like` functions take a generator: before torch 2.11 they do not."""
+    try:
+        torch.rand_like(torch.empty(0), generator=torch.Generator())
+    except TypeError:
+        return False
+    return True
+
+
+_LIKE: dict[Callable[..., Any], Callable[..., Any]] = {}
+if not _takes_generator():
+    _LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn, torch.randint_like: torch.randint}
+
+
 class _Draws(TorchFunctionMode):
     """Within it everything that torch draws in this thread comes from one seed.
 
@@ -44,6 +58,11 @@ class _Draws(TorchFunctionMode):
             if device not in self.generators:
                 self.generators[device] = torch.Generator(device).manual_seed(self.seed)
             kwargs = {**kwargs, "generator": self.generators[device]}
+            if func in _LIKE:
+                like, *bounds = args
+                kwargs = {"dtype": like.dtype, "device": device, **kwargs}
+                kwargs.pop("memory_format", None)
+                return _LIKE[func](*bounds, tuple(like.shape), **kwargs)
         return func(*args, **kwargs)
 
 
