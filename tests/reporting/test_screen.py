@@ -18,6 +18,7 @@ from tlx.core import activity
 from tlx.reporting.fitted_table import UNBROKEN, Column, fitted
 from tlx.reporting.line_width import cells, command_lines, fitting, shortened, wrapped
 from tlx.reporting.run_display import epoch_line
+from tlx.sweeps.sweep_progress import SweepProgress
 
 WIDTHS = [80, 100, 140]
 LINES = [
@@ -88,6 +89,20 @@ def test_a_command_that_is_wider_than_the_terminal_can_be_copied() -> None:
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == words
     assert "\\" not in command_lines(words, None)
+
+
+def test_a_sweep_knows_how_long_it_takes_from_jobs_of_one_kind_and_before_from_the_training() -> None:
+    progress = SweepProgress("job", 4)
+    with progress.job(0, "slow", ["slow", "fast"]):
+        assert progress.now().facts == ["job 1 of 4"]
+        with activity.doing(lambda: activity.State(["probe"], 0.5, left=1000.0)):
+            assert progress.now().facts == ["job 1 of 4", "50 min 00 s left"]
+        assert progress.now().facts == ["job 1 of 4", "50 min 00 s left"]  # while it is measured, too
+    with progress.job(1, "slow", ["fast"]):
+        state = progress.now()
+        assert state.facts[0] == "job 2 of 4"
+        assert 0.25 <= (state.share or 0) < 0.5
+        assert state.facts[1].endswith(" s left")  # as long as the first has really taken
 
 
 @pytest.mark.parametrize("width", [40, 60, *WIDTHS])

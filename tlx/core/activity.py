@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["State", "current", "current_whole", "doing", "importing", "watched", "whole"]
+__all__ = ["State", "current", "current_whole", "doing", "importing", "last_end", "watched", "whole"]
 
 
 class State(NamedTuple):
@@ -31,6 +31,7 @@ class _Activity(NamedTuple):
 
 _activities: list[_Activity] = []  # the innermost last
 _wholes: list[_Activity] = []  # what they are parts of: a sweep
+_ended = [0.0]  # when something ended last: what goes on then is shown from that moment
 _changed: list[Callable[[], None]] = []  # what to call when something begins
 
 
@@ -71,6 +72,11 @@ def current() -> tuple[State, float]:
     return _read(_activities)
 
 
+def last_end() -> float:
+    """When something that was done ended last, by time.monotonic."""
+    return _ended[0]
+
+
 def current_whole() -> State:
     """What it is a part of."""
     return _read(_wholes)[0]
@@ -88,9 +94,10 @@ def _within(activities: list[_Activity], what: str | Callable[[], State]) -> Ite
         # By identity: threads may end in another order than they began.
         place = next(i for i, each in enumerate(activities) if each is activity)
         del activities[place]
+        _ended[0] = time.monotonic()
 
 
 def _read(activities: list[_Activity]) -> tuple[State, float]:
     for activity in reversed(activities):
-        return activity.state(), time.monotonic() - activity.began
+        return activity.state(), time.monotonic() - max(activity.began, _ended[0])
     return State(()), 0.0

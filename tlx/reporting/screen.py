@@ -6,6 +6,7 @@ a run (`notebook_line`). In a pipe there is neither.
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -86,7 +87,9 @@ def live(doing: str = "starting") -> Iterator[None]:
     `doing`: in words, until something says more. Blocks may be nested: the outer one shows it.
     """
     with ExitStack() as within:
-        within.enter_context(activity.doing(doing))
+        began = time.monotonic()
+        first, later = activity.State((doing,)), activity.State(("working",))
+        within.enter_context(activity.doing(lambda: later if activity.last_end() > began else first))
         if not _shown and (shows := _shows()) is not None:
             _shown.append(True)
             within.callback(_shown.clear)

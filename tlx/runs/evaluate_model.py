@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tlx.core.activity import doing, importing
 from tlx.core.errors import RequestError, nearest, precomposed
 from tlx.inference.run_folder import run_folder
 from tlx.runs.evaluation_data import PARTS, composed, read, span, typed_keys
@@ -109,7 +110,6 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         raise RequestError(f"--part {part}: one of {', '.join(PARTS)}{nearest(part, PARTS)}")
     run_folder(run)
     config = composed(overrides, config_dir)
-    from tlx.core.activity import doing, importing
     from tlx.core.device import device_name, use_precision, use_threads
     from tlx.datasets.content_digests import Decoded
     from tlx.datasets.image_decoding import allow
@@ -201,7 +201,8 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
     found = []
     for images in sets:
         pixels = Pixels(images, model.preprocessing, model.device, workers=workers)
-        found.append(logits(tail, Through(frozen, pixels), model.precision))
+        with doing(f"measuring {len(images):,} images"):
+            found.append(logits(tail, Through(frozen, pixels), model.precision))
     return torch.cat(found) / model.temperature
 
 

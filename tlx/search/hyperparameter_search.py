@@ -17,6 +17,7 @@ from tlx.core.atomic_files import unwritable
 from tlx.core.choose_by import score, shown
 from tlx.core.errors import Diverged, Pruned, RequestError, said
 from tlx.core.trees import flat
+from tlx.reporting.line_width import width
 from tlx.reporting.run_display import epoch_line
 from tlx.reporting.text_table import duration
 from tlx.runs import output_layout
@@ -121,7 +122,7 @@ class Search:
         planned, folder = trial.planned, self.whole.folder / trial.planned.folder
 
         def watch(row: Mapping[str, Any]) -> None:
-            print(epoch_line(row, row["epochs"]), file=sys.stderr)
+            print(epoch_line(row, row["epochs"], width(sys.stderr)), file=sys.stderr)
             self.study.report(trial, _rows(folder), row["epochs"])
 
         self.whole.add(planned)

@@ -81,7 +81,11 @@ class JobsBeside:
             self._through |= {name for name in left if finished(self.folder / name) is not None}
             done = len(self._through)
         facts = [f"{done} of {len(self.jobs)} jobs finished"]
-        facts += [f"{duration((now - self._began) / done * (len(self.jobs) - done))} left"] if done else []
+        facts += (
+            [f"{duration((now - self._began) / done * (len(self.jobs) - done))} left"]
+            if 0 < done < len(self.jobs)
+            else []
+        )
         return activity.State([*facts, f"launch={self.jobs[0].launcher}"], done / len(self.jobs))
 
 
