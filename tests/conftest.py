@@ -1,6 +1,7 @@
 """What every test may use: the real data where it is at hand, and a process that runs tlx as a user does."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
 for name in MLFLOW:
     os.environ.pop(name, None)
+
+# Ctrl-C is sent to processes; a shell that starts the tests in the background would have them ignore it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 Tlx = Callable[..., "subprocess.CompletedProcess[str]"]
