@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tlx.core import activity
 from tlx.reporting.fitted_table import UNBROKEN, Column, fitted
-from tlx.reporting.line_width import cells, command_lines, fitting, shortened, wrapped
+from tlx.reporting.line_width import cells, fitting, shortened, wrapped
 from tlx.reporting.run_display import epoch_line
 from tlx.sweeps.sweep_progress import SweepProgress
 
@@ -82,13 +83,20 @@ def test_an_epoch_is_a_line_on_any_terminal(width: int) -> None:
 
 
 def test_a_command_that_is_wider_than_the_terminal_can_be_copied() -> None:
-    words = ["python", "-m", "tlx", "predict", "outputs/2026-11-26/15-19-50-a b-shapes-feature_extraction", "photo.jpg"]
-    shown = command_lines(words, 60, "to use the model: ")
-    assert all(cells(line) <= 63 for line in shown.splitlines())
-    command = shown.removeprefix("to use the model: ").replace("python -m tlx", "printf '%s\\n' python -m tlx")
+    folder, rate = "outputs/2026-11-26/15-19-50-a b-shapes-feature_extraction", "training.lr=interval(1e-4, 1e-2)"
+    words = ["python", "-m", "tlx", "predict", folder, "photo.jpg", rate]
+    lines = wrapped(f"to use the model: {shlex.join(words)}", 60)
+    assert all(cells(line) <= max(60, len(folder) + 6) for line in lines)
+    command = (
+        "\n".join(lines).removeprefix("to use the model: ").replace("python -m tlx", "printf '%s\\n' python -m tlx")
+    )
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == words
-    assert "\\" not in command_lines(words, None)
+    request = f"printf '%s' \"$(echo some words {'and more ' * 5}| tr -d '\\n')\" | tr a-z A-Z"
+    both = [request, "\n".join(wrapped(request, 40))]
+    assert both[0] != both[1]
+    assert len({subprocess.run(["sh", "-c", one], capture_output=True, check=True).stdout for one in both}) == 1
+    assert not any("\\" in line for line in wrapped(f"missing: python -m tlx data fetch x, or give {'more ' * 20}", 60))
 
 
 def test_a_sweep_knows_how_long_it_takes_from_jobs_of_one_kind_and_before_from_the_training() -> None:

@@ -1,9 +1,9 @@
 """The command that a user types next: printed on stderr when a run or a sweep has ended well."""
 
+import shlex
 import sys
 from pathlib import Path
 
-from tlx.reporting.line_width import command_lines, width
 from tlx.reporting.text_table import near
 from tlx.sweeps.named_runs import OUTPUT
 from tlx.sweeps.run_folders import sweeps
@@ -18,5 +18,4 @@ def show_use(folder: Path, what: str = "model") -> None:
     """
     by_name = folder.absolute() == (sweeps(Path(OUTPUT)) / folder.name).absolute()
     word = folder.name if by_name else near(folder)
-    words = ["python", "-m", "tlx", "predict", word, "photo.jpg"]
-    print(command_lines(words, width(sys.stderr), f"to use the {what}: "), file=sys.stderr)
+    print(f"to use the {what}: {shlex.join(['python', '-m', 'tlx', 'predict', word])} photo.jpg", file=sys.stderr)

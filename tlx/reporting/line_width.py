@@ -2,13 +2,15 @@
 
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Sequence
 from typing import IO
 
-__all__ = ["cells", "command_lines", "fitting", "shortened", "width", "wrapped"]
+__all__ = ["cells", "fitting", "shortened", "width", "wrapped"]
 NARROW = 30  # cells below which a last column goes to lines of its own
+_COMMAND = re.compile(r"(?:^|: | {2})((?:python -m tlx|printf) .*)$")
+_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
+_SHELL_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"'])+""")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -35,10 +37,13 @@ def cells(text: str) -> int:
 def wrapped(line: str, most: int) -> list[str]:
     """A line as lines of at most `most` cells, broken at spaces; the further ones begin below its second column.
 
-    A word that has no place there, as a long path, begins further to the left.
+    A command at the line's end can be copied all the same. A word that has no place there, as a long path, begins
+    further to the left.
     """
     if cells(line) <= most or "\x1b" in line:
         return [line]
+    if (found := _COMMAND.search(line)) and not re.search("[,;] ", _QUOTED.sub("", found[1])):  # nothing follows it
+        return _command(line[: found.start(1)], found[1], most)
     indent = len(line) - len(line.lstrip(" "))
     hang, lines, begun = indent + 2, list[str](), " " * indent
     if (gap := re.match(r" *\S+(?: \S+)* {2,}(?=\S)", line)) and not re.search(r"\S {2,}\S", line[gap.end() :]):
@@ -75,16 +80,13 @@ def fitting(facts: Sequence[str], most: int, between: str = "  ") -> str:
     return shortened(between.join(kept), most)
 
 
-def command_lines(words: Sequence[str], most: int | None, before: str = "") -> str:
-    """A command that can be copied from the screen; where it is wider, its lines end in a backslash."""
-    line = f"{before}{shlex.join(words)}"
-    if most is None or cells(line) <= most:
-        return line
+def _command(before: str, command: str, most: int) -> list[str]:
+    """A command that can be copied from the screen: its lines end in a backslash."""
     lines, begun = list[str](), before.rstrip(" ")
-    for word in map(shlex.quote, words):
-        if cells(begun) + cells(word) + 3 > most:
-            lines.append(begun)
+    for word in _SHELL_WORD.findall(command):
+        if begun and cells(begun) + cells(word) + 3 > most:
+            lines.append(f"{begun} \\" if lines or begun != before.rstrip(" ") else begun)
             begun = f"  {word}"
         else:
             begun = f"{begun} {word}" if begun else word
-    return " \\\n".join([*lines, begun])
+    return [*lines, begun]
