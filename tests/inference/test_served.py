@@ -490,6 +490,7 @@ def logged(found: MlflowClient, run_id: str) -> dict[str, str]:
 def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Path, tmp_path: Path) -> None:
     run, found = weightless(tmp_path / "run", weights="sha256:a"), client(output)
     with_predictions(run, [True])
+    says(run, test_accuracy=1.0, test_accuracy_interval=[0.207, 1.0])
     run_id = found.create_run(found.create_experiment("goes on", (output / "mlartifacts").as_uri())).info.run_id
     # Killed while the files were copied.
     half = found.create_logged_model(found.get_run(run_id).info.experiment_id, "model", run_id)
@@ -501,7 +502,10 @@ def test_a_run_that_goes_on_has_its_model_once_and_registers_it_once(output: Pat
     assert said == "registered as once version 1, is champion: the first one"
     assert model_registry.log(found, run_id, run / "model") == model_id
     assert model_registry.register(found, run_id, model_id, "once", run) == f"already {said}"
-    assert len(found.search_model_versions("name = 'once'")) == 1
+    (version,) = found.search_model_versions("name = 'once'")
+    assert version.description.startswith("**Test accuracy 100.0%** (95 % interval 20.7% to 100.0%)")
+    listed = json.loads(found.get_logged_model(model_id).tags[model_registry.VERSIONS])
+    assert listed == [{"name": "once", "version": "1"}]
     assert outputs(found, run_id) == [model_id]
     # What is registered stays where the weights are others.
     (run / "model/model.json").write_text(json.dumps({"data": {"test": "f" * 64}, "weights": "sha256:b"}))

@@ -25,7 +25,7 @@ from tlx.core.errors import RequestError
 from tlx.tracking import run_facts, run_parameters
 from tlx.tracking import tracker as tracking
 from tlx.tracking.mlflow_worker import prepared_views
-from tlx.tracking.mlflow_worker.mlflow_store import Store
+from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -477,7 +477,7 @@ def test_an_experiment_has_a_saved_view_and_a_description_that_leads_to_it(outpu
     assert f"]({address.removeprefix('/')})" in found.get_experiment(number).tags[prepared_views.NOTE]
 
     def again() -> dict[str, str]:
-        store = Store(f"sqlite:///{output}/mlflow.db", None)
+        store = MlflowStore(f"sqlite:///{output}/mlflow.db", None)
         assert store.experiment("seen") == number
         return dict(found.get_experiment(number).tags)
 
@@ -488,7 +488,7 @@ def test_an_experiment_has_a_saved_view_and_a_description_that_leads_to_it(outpu
     found.set_experiment_tag(number, prepared_views.NOTE, "mine")
     assert again()[prepared_views.NOTE] == "mine"
     other = found.create_experiment("somebody else's")
-    assert Store(f"sqlite:///{output}/mlflow.db", None).experiment("somebody else's") == other
+    assert MlflowStore(f"sqlite:///{output}/mlflow.db", None).experiment("somebody else's") == other
     assert not {prepared_views.VIEW, prepared_views.NOTE} & found.get_experiment(other).tags.keys()
 
 

@@ -32,6 +32,7 @@ ALIAS = "champion"
 DATA = "tlx.data"  # a version's tag: the fingerprint of the images that it was tested on
 WEIGHTS = "tlx.weights"  # a logged model's tag: the checksum of its weights, as its description has it
 CHAMPION = "tlx.champion"  # a version's tag: whether it became champion, and why
+VERSIONS = "mlflow.modelVersions"  # a logged model's tag: the versions that it is, as MLflow's pages list them
 VALIDATION = "tlx.validation"  # another: that of the images that it was chosen by
 LOSS = "val_loss"  # the figure of which less is better, and which chooses where nothing else is said
 # A run's artifacts: what chooses, the figures of each epoch, the saved model's predictions for the test set.
@@ -142,6 +143,7 @@ def register(client: "MlflowClient", run_id: str, model_id: str, name: str, fold
     made = known or client.create_model_version(name, source, run_id=run_id, model_id=model_id, tags=tags)
     if not made.description and (figures := card(_summary(folder))):
         client.update_model_version(name, made.version, figures)
+    _named(client, model_id, {"name": name, "version": str(made.version)})
     said = made.tags.get(CHAMPION)
     if said is None:  # else a run that goes on has registered it before
         champion, verdict = _decided(client, name, new)
@@ -156,6 +158,13 @@ def _summary(folder: Path) -> dict[str, Any]:
     """A run's summary; empty where there is none."""
     file = folder / FILES[0]
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _named(client: "MlflowClient", model_id: str, version: Mapping[str, str]) -> None:
+    """Lists a version on the page of its logged model, as MLflow's own registering does."""
+    listed = json.loads(client.get_logged_model(model_id).tags.get(VERSIONS, "[]"))
+    if version not in listed:
+        client.set_logged_model_tags(model_id, {VERSIONS: json.dumps([*listed, version])})
 
 
 class Candidate(NamedTuple):
