@@ -224,9 +224,7 @@ class Server:
         raise AssertionError(self.process.communicate()[1])
 
     def __exit__(self, *_: object) -> None:
-        # Who starts the tests in the background has Ctrl-C ignored, by what they start, too; then the other signal.
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        self.process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
+        self.process.send_signal(signal.SIGINT)
         said = self.process.communicate()[1]
         assert self.process.returncode == 0, said
         assert "Traceback" not in said
