@@ -70,7 +70,7 @@ def test_a_screen_that_is_not_utf_8_shows_a_run_and_its_predictions(
     encoding: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Screen(encoding, monkeypatch)
-    assert "tlx: which backbone" in shows(screen, "--help")
+    assert "tlx: a transfer-learning framework" in shows(screen, "--help")
     whole = shows(screen, *FAST, f"hydra.run.dir={RUN}")
     assert r"\u043c\u0438\u0440" in whole
     assert ("größe" if encoding != "ascii" else r"gr\xf6\xdfe") in whole

@@ -38,6 +38,7 @@ from tlx.datasets.readers import image_folder
 from tlx.datasets.splits import split
 from tlx.inference import prediction_gallery, predictor, saved_model
 from tlx.inference.predictor import Model, Prediction
+from tlx.reporting.screen import live
 
 CLASSES = ("ant & <b>", "bee", "çà")
 SIZE = 32
@@ -385,18 +386,20 @@ def test_progress_is_shown_on_a_terminal_only(
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr("tlx.cli.predict.RATE", 1e9)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    assert run_predict(folder, photos, "--csv", tmp_path / "t.csv") == 0
-    lines = screen.getvalue().split("\r\x1b[K")
-    assert re.fullmatch(r"1 of 10 images, \d+ images/s", lines[1])
-    assert re.fullmatch(r"left out: 1 file that is no image: notes.txt\n10 images, \d+ images/s\n", lines[-1])
-    assert len(lines) == 12
-    screen.truncate(0)
-    monkeypatch.setattr(sys, "stdout", Terminal())  # the rows show it themselves
-    assert run_predict(folder, photos) == 0
-    assert "\r" not in screen.getvalue()
+    with live():
+        assert run_predict(folder, photos, "--csv", tmp_path / "t.csv", "--html", tmp_path / "t.html") == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert "0 of 10 images" in plain
+    written = f"written: {tmp_path / 't.csv'}\nwritten: {tmp_path / 't.html'}\n"
+    said = re.sub(r"[^\n]*\r", "", plain)
+    assert re.search(r"left out: 1 file that is no image: notes.txt\n10 images, \d+ images/s\n", said)
+    assert "".join(written.split()) in "".join(said.split())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with live():
+        assert run_predict(folder, photos, "--csv", tmp_path / "t.csv") == 0
+    assert "\x1b" not in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 def test_images_are_read_a_little_ahead(opened: Model, photos: Path) -> None:
