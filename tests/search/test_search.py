@@ -334,6 +334,9 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     best = min(finished, key=lambda row: float(row["val_loss"]))
     for name in ("val_loss", "val_accuracy"):
         assert parent.data.metrics[f"best_{name}"] == pytest.approx(float(best[name]))
+    chosen = json.loads((folder / best["folder"] / "summary.json").read_text())
+    assert parent.data.metrics["test_accuracy"] == chosen["test_accuracy"]
+    assert f"training.lr={best['training.lr']}" in parent.data.tags["tlx.chosen"]
     children = {run.data.params["training.lr"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert len(children) == len(runs) - 1 == 4
     for lr, row in rows.items():

@@ -16,6 +16,7 @@ from tlx.core import activity
 from tlx.core.atomic_files import unwritable
 from tlx.core.choose_by import score, shown
 from tlx.core.errors import Diverged, Pruned, RequestError, said
+from tlx.core.metric import of_summary
 from tlx.core.trees import flat
 from tlx.reporting.line_width import width
 from tlx.reporting.run_display import epoch_line
@@ -97,7 +98,11 @@ class Search:
         print(f"\n{failed and failed + ': '}{self.standing()}", file=sys.stderr)
         if finished:
             best = trial_report.show(found, self.axes, folder, self.study.choose_by)
-            print(f"again: {command([*self.fixed, *self._point(best.values)], self.config_dir)}")
+            point = self._point(best.values)
+            print(f"again: {command([*self.fixed, *point], self.config_dir)}")
+            with sweep_summary.failing("MLflow's figures of the search", unwritten):
+                sweep_manifest.write(folder, {"chosen": " ".join(point)})
+                self.whole.measured(_test_figures(folder / best.facts["folder"]), len(found))
         with sweep_summary.failing("the search's table and picture", unwritten):
             trial_report.write(found, self.axes, folder, self.study.choose_by)
         good = finished and not failed and not unwritten
@@ -215,6 +220,12 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def _pruned(folder: Path) -> bool:
     return _summary(folder).get("status") in ("pruned", "diverged")
+
+
+def _test_figures(folder: Path) -> dict[str, float]:
+    """The figures of a finished trial's test images, with their intervals."""
+    found = [metric.flat() for metric in of_summary(_summary(folder)) if metric.split == "test"]
+    return {name: value for figures in found for name, value in figures.items()}
 
 
 def _facts(folder: Path, status: str, rule: str) -> dict[str, Any]:
