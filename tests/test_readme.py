@@ -1,4 +1,4 @@
-"""The README is true: every command in it is run; those that need a download say so offline."""
+"""The README and docs/ are true: every command in them is run; those that need a download say so offline."""
 
 import json
 import os
@@ -22,12 +22,18 @@ from tests.inference.test_predictor import write_images
 from tlx.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    re.split(r"\s+# ", line)[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+PAGES = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+# From a user's first run to the model in use.
+STEPS = README[README.index("## 1.") : README.index("## Choices and keys")]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of its shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [re.split(r"\s+# ", line)[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+COMMANDS = list(dict.fromkeys(commands(README + PAGES)))
 SERVERS = [command for command in COMMANDS if re.search(r" -m tlx (ui|serve)( |$)", command)]  # they do not end
 # The same commands on less data: what they say, not how good they become, is tested here.
 LESS = {
@@ -51,17 +57,19 @@ NEEDS_DOWNLOAD = (
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person's home: photos, leaves, shoes, a weights file, YAML of their own; commands run in it."""
     folder = tmp_path_factory.mktemp("home")
-    write_images(folder / "photos", ("cats", "dogs"), n=10)
+    for part in ("train", "val"):
+        write_images(folder / "photos" / part, ("ants", "bees"), n=10)
+    for photo in re.findall(r"~/(photos/val/\w+/\w+\.jpg)", README):
+        (folder / photo).parent.joinpath("1.png").rename(folder / photo)
     for name, classes in (("Leaves", ("a", "b", "c")), ("Shoes", ("Heels", "Oxfords"))):
         for part in ("Train", "Test"):
             write_images(folder / name / part, classes[:3])
     torch.save(torchvision.models.resnet18().state_dict(), folder / "my_resnet18.pth")
-    yaml = re.search(r"```yaml\n# (my_conf/\S+): .*?\n(.*?)```", README, re.DOTALL)
+    yaml = re.search(r"```yaml\n# (my_conf/\S+): .*?\n(.*?)```", PAGES, re.DOTALL)
     assert yaml
     (folder / yaml[1]).parent.mkdir(parents=True)
     (folder / yaml[1]).write_text(f"# Mine\n{yaml[2]}")
-    (folder / "photo.jpg").write_bytes((folder / "photos" / "cats" / "1.png").read_bytes())
-    (folder / "photos" / "cats" / "1.png").rename(folder / "photos" / "cats" / "1.jpg")
+    (folder / "photo.jpg").write_bytes((folder / "photos" / "val" / "ants" / "2.png").read_bytes())
     return folder
 
 
@@ -89,8 +97,8 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) > 25
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python") and c not in SERVERS])
-def test_a_command_of_the_readme_runs(
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in (*SERVERS, *commands(STEPS)) and "make " not in c])
+def test_a_command_of_the_readme_or_of_a_page_runs(
     command: str,
     home: Path,
     finished: Path,
@@ -100,16 +108,11 @@ def test_a_command_of_the_readme_runs(
     for name, value in environment(home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(home)
-    module, typed = re.fullmatch(r"python -m (\S+) (.*)|python -m (\S+)", command).groups(default="")[:2]  # type: ignore[union-attr]
-    assert module in ("tlx", ""), command
-    for of_ours, ours in (("outputs/RUN1", finished), ("outputs/RUN2", finished), ("outputs/RUN", finished)):
-        typed = typed.replace(of_ours, str(ours))
+    for of_ours in ("outputs/RUN1", "outputs/RUN2", "outputs/RUN"):
+        command = command.replace(of_ours, str(finished))
 
     def types(*more: str) -> tuple[int, str, str]:
-        """The words as a shell makes them, run in this process: a process for each would only import again."""
-        shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, text=True, check=True)
-        capsys.readouterr()
-        code = main([*filter(None, shown.stdout.split("\0")), *more])
+        code = main([*words(command), *more])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -119,13 +122,9 @@ def test_a_command_of_the_readme_runs(
         assert "cannot be fetched (runtime.offline=true)" in said
         assert len(said.splitlines()) == 1
         return
-    named = re.search(r" (?:compare|predict) (first)\b", command)
-    if named and not (home / "outputs" / "sweeps" / named[1]).exists():  # tests run in any order, also apart
-        sweep = next(c for c in COMMANDS if f"sweep.name={named[1]} " in c)
-        test_a_command_of_the_readme_runs(sweep, home, finished, monkeypatch, capsys)
     kind = "photos" if "photos" in command else "leaves" if "leaves" in command else "shapes"
     subcommand = re.match(r"python -m tlx [a-z]+( |$)", command)
-    extra = [] if subcommand else [word for word in LESS[kind] if word.partition("=")[0] not in typed]
+    extra = [] if subcommand else [word for word in LESS[kind] if word.partition("=")[0] not in command]
     extra = [*extra, *(LESS["source"] if "shapes_transfer" in command else [])]
     if " latest" in command:  # of the fixture, not of whichever test was before
         extra = ["--output", "outputs/x"]
@@ -137,12 +136,66 @@ def test_a_command_of_the_readme_runs(
         return
     code, out, said = types(*extra)
     assert code == 0, said
-    written = [home / name for name in ("predictions.csv", "gallery.html")]
-    assert out.strip() or all(file.stat().st_size for file in written)
+    assert out.strip()
+
+
+def words(command: str) -> list[str]:
+    """What follows `python -m tlx`, as a shell makes it."""
+    typed = command.removeprefix("python -m tlx").strip()
+    shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed}"], capture_output=True, text=True, check=True)
+    return list(filter(None, shown.stdout.split("\0")))
+
+
+def masked(line: str) -> str:
+    """A line of output without what depends on the images, the machine and the moment."""
+    line = re.sub(r"outputs/\S+?(?=: |$)", "FOLDER", line)
+    line = re.sub(r"[+-]?\d[\d.,]*(e-\d+)?", "N", line)
+    line = re.sub(r"N min N s|N (s|ms)\b", "TIME", re.sub(r"N [KM]i?B", "SIZE", line))
+    line = re.sub(r"head=\w+", "head=H", re.sub(r"ants|bees", "CLASS", line))
+    line = re.sub(r"(N \(N to N\), p (< )?N, (not distinguishable|better|worse)|chosen)$", "DIFFERENCE", line)
+    return " ".join(line.split())
+
+
+def test_the_steps_of_the_readme_in_their_order_show_what_it_shows(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**environment(home), "HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    new = home / "new"
+    new.mkdir()
+    monkeypatch.chdir(new)
+    lines: set[str] = set()
+    compared = 0
+    for kind, block in re.findall(r"```(sh|text)\n(.*?)```", STEPS, re.DOTALL):
+        if kind == "text":
+            begins = [masked(line.partition("…")[0]) for line in block.splitlines()]  # "…": what follows is left out
+            assert not [begin for begin in begins if not any(line.startswith(begin) for line in lines)], sorted(lines)
+            compared += sum(map(bool, begins))
+            continue
+        lines = set()
+        for command in commands(f"```sh\n{block}```"):
+            if command in SERVERS:
+                continue
+            run = re.match(r"python -m tlx( -m)? \w+=", command)
+            assert main([*words(command), *(["training.epochs=1"] if run else [])]) == 0, command
+            lines |= {masked(line) for said in capsys.readouterr() for line in said.splitlines()}
+    assert compared > 15
+    assert all((new / name).stat().st_size for name in ("predictions.csv", "gallery.html"))
+    code = re.search(r"```python\n(# onnx_predict.py.*?)```", README, re.DOTALL)
+    assert code
+    (model,) = (new / "outputs" / "sweeps" / "first").glob("*/export/model.onnx")
+    photo = home / "photos" / "val" / "ants" / "2.png"
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", code[1], str(model), str(photo)], capture_output=True, text=True, check=True
+    )
+    (expected,) = tlx.load(model.parents[1]).predict(photo)
+    name, probability = told.stdout.split()
+    assert name == expected.prediction
+    assert float(probability) == pytest.approx(expected.probability, abs=0.02)  # Pillow resizes a little differently
 
 
 def test_the_python_of_the_readme_runs(home: Path) -> None:
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    code = re.search(r"```python\n(import tlx\n.*?)```", README, re.DOTALL)
     assert code
     done = subprocess.run(
         [sys.executable, "-c", code[1].replace("seed=1)", 'seed=1, training={"epochs": 1})')],
@@ -151,7 +204,7 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures, prediction, columns, *rows = done.stdout.splitlines()
     assert re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", figures)
-    assert re.fullmatch(r"(cats|dogs) [\d.]+", prediction)
+    assert re.fullmatch(r"(ants|bees) [\d.]+", prediction)
     assert columns.split() == ["configuration", "test_accuracy", "low", "high"]
     assert len(rows) == 2
     assert str(home) in rows[-1]  # the folder of the chosen run
@@ -159,6 +212,7 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
 
 def test_what_the_readme_links_to_is_there_also_in_the_source_distribution() -> None:
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    links += [link.replace("../", "") for link in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES)]
     assert links
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     included = build["targets"]["sdist"]["include"]

@@ -198,7 +198,7 @@ def test_a_damaged_file_in_the_cache_is_not_used(server: Server, cache: Path) ->
     ("change", "reason"),
     [
         (lambda s: s.files.clear(), "HTTP 404 Not Found"),
-        (lambda s: s.files.update({f"/{NAME}": CONTENT + b"!"}), "what came is another file: sha256 "),
+        (lambda s: s.files.update({f"/{NAME}": CONTENT + b"!"}), "the downloaded file is a different one: sha256 "),
         (lambda s: setattr(s, "short", 7), "the connection ended after 10,993 of 11,000 bytes"),
     ],
 )
@@ -405,7 +405,9 @@ def test_a_damaged_file_in_the_hubs_cache_is_not_used(server: Server, cache: Pat
 
 def test_a_hub_that_sends_another_file_than_it_names_is_refused(server: Server, cache: Path, hub_cache: Path) -> None:
     server.files[MIRRORED], server.lies = CONTENT, True
-    with pytest.raises(RequestError, match=r"what came is another file: its sha256 is not the one that the hub gives"):
+    with pytest.raises(
+        RequestError, match=r"the downloaded file is a different one: its sha256 is not the one that the hub gives"
+    ):
         locate(Wanted("resnet18", url=f"{server.address}/resnet18-f37072fd.pth"))
     assert not [
         path

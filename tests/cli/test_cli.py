@@ -139,7 +139,7 @@ WRONG = {
     "predict empty bad --device banana": "--device banana: must be auto, cpu, cuda, cuda:<number> or mps",
     "--cfg nothing": "-c/--cfg: invalid choice: 'nothing'",
     "--cfg job -p backbon": "--package backbon: no such part",
-    "-p backbone": "--package: goes with --cfg",
+    "-p backbone": "--package: needs --cfg",
     "--config-dir nowhere": "--config-dir nowhere: no such folder",
     "--config-dir own strategy=broken": "own/strategy/broken.yaml",
     "--config-dir own strategy=typo": "strategy/typo.yaml: phasen: no such key (did you mean 'phases'?)",

@@ -190,7 +190,7 @@ def test_a_folder_that_takes_nothing_is_named(run_subcommand: Subcommand, tmp_pa
     [
         (["fetsh", "resnet18"], r"fetsh: must be fetch.* \(did you mean 'fetch'\?\), or nothing for the list"),
         (["fetch"], "fetch: needs a name, as the list without fetch has them"),
-        (["--to", "x"], "--to: goes with fetch"),
+        (["--to", "x"], "--to: is only for fetch"),
         (["fetch", "cifar"], r"(backbone|dataset)=cifar: no such (backbone|dataset).*; there are "),
         (["fetch", "shapes", "sede=3"], r"(sede=3: no such key \(did you mean 'seed'\?\)|backbone=shapes: no such)"),
     ],

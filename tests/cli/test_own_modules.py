@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.inference.test_predictor import write_images
 from tlx.config.hydra_launchers import Elsewhere
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SCRIPT = "import sys\nfrom tlx.cli.main import main\nsys.exit(main())\n"  # as an installed `tlx` is
 TRANSFORM = """
 import os
@@ -30,11 +30,11 @@ class Blank:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with the README's reader, its YAML, images, a table of labels, and a transform."""
+    """A folder with the page's reader, its YAML, images, a table of labels, and a transform."""
     folder = tmp_path / "project"
     write_images(folder / "images", ("dark", "light"), 8)
     for kind in ("python", "yaml"):
-        found = re.search(rf"```{kind}\n# (my_data.py|my_conf/dataset/table.yaml)[^\n]*\n(.*?)```", README, re.DOTALL)
+        found = re.search(rf"```{kind}\n# (my_data.py|my_conf/dataset/table.yaml)[^\n]*\n(.*?)```", PAGE, re.DOTALL)
         assert found
         (folder / found[1]).parent.mkdir(parents=True, exist_ok=True)
         (folder / found[1]).write_text(found[2])
@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Path:
 def test_the_readmes_reader_and_a_transform_are_found_beside_an_installed_script(project: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "tlx").write_text(SCRIPT)
-    command = re.search(r"# my_conf/dataset/table.yaml: python -m tlx (.*)", README)
+    command = re.search(r"# my_conf/dataset/table.yaml: python -m tlx (.*)", PAGE)
     assert command
     typed = [*command[1].split(), "backbone=small_cnn", "backbone.input_size=16", "strategy=scratch", "tracking=none"]
     typed += ["training.epochs=1", "augmentation.transforms=[{_target_: my_transforms.Blank}]", "runtime.workers=1"]

@@ -76,7 +76,7 @@ def test_what_cannot_be_shown_or_served_is_one_line(
 
     assert refused("ui") == (
         "tlx: outputs/mlflow.db: no such file, so MLflow has no run of this folder; python -m tlx makes one, "
-        "--output FOLDER looks elsewhere"
+        "--output FOLDER names another folder"
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
     assert "; MLFLOW_TRACKING_URI sends runs to http://me:***@host:5000; " in refused("ui")

@@ -826,7 +826,7 @@ def refused(*words: object) -> str:
 
 def test_a_wrong_name_or_folder_is_one_line(made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refused() == "compare what? a sweep's name, or the folders of runs"
+    assert refused() == "compare: give a sweep's name, or the folders of runs"
     assert refused("heads") == (
         "heads: no such folder, and no such sweep in outputs/sweeps; there is none yet; "
         "RUN is a run's folder, latest, a sweep's name or an MLflow run id"

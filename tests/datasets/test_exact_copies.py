@@ -66,8 +66,8 @@ def test_copies_across_splits_are_counted_and_named_by_content(folder: Path) -> 
     assert (of["labels"], of["labels_pairs"]) == (2, [["train", "train/a/4.png", "a", "test", "test/b/1.png", "b"]])
     assert of["lines"] == [
         "copies: 2 of 6 test images are also in train, 1 of 6 test images are also in val, 1 of 4 val images are also "
-        "in train (test/a/other name.png = train/a/0.png, test/b/1.png = train/a/4.png, …): what is measured on copies "
-        "is too good; none was removed, summary.json lists them",
+        "in train (test/a/other name.png = train/a/0.png, test/b/1.png = train/a/4.png, …): accuracy on copies is too "
+        "optimistic; none was removed, summary.json lists them",
         "copies: 2 images are also there under another label (train/a/4.png = test/b/1.png): one label is wrong",
     ]
 

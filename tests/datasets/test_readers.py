@@ -169,7 +169,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     assert refused(tmp_path).endswith(
-        "is empty: no sub-folder in it; give a folder with one sub-folder of images a class, two or more"
+        "is empty: no sub-folder in it; give a folder with one sub-folder of images per class, two or more"
     )
 
 

@@ -140,7 +140,9 @@ def test_images_without_class_folders_are_refused_with_what_was_seen(
 ) -> None:
     text = refused(write(tmp_path, *names))
     assert said in text
-    assert "<class>/<image>" in text or "one sub-folder of images a class" in text or "two or more sub-folders" in text
+    assert (
+        "<class>/<image>" in text or "one sub-folder of images per class" in text or "two or more sub-folders" in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_state_dict_loads_strictly_where_the_network_comes_from(
         assert said.err == writing(arguments[-1] if pth in arguments else run / "export" / "model.safetensors")
         lines = said.out.splitlines()
         assert lines[1] == words
-        assert lines[2].startswith("its answers there on 16 drawn images ")
+        assert lines[2].startswith("its predictions there on 16 drawn images ")
         # SqueezeNet's own head rectifies before it pools, which ours does not: that is said, and no reason to refuse.
         elsewise = lines[2].endswith(": that network makes something else of the same weights")
         assert elsewise == (network == "squeezenet")

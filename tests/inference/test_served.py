@@ -415,11 +415,14 @@ def test_the_alias_moves_where_validation_says_so_and_the_test_images_decide_not
     with caplog.at_level(logging.INFO, logger="tlx.tracking"):
         assert registered(0.5, poor) == ("1", "is champion: the first one")
         # Better on the test images, with certainty, and not by validation.
-        won = "9 of 20 test images won, 0 lost, p = 0.0039"
+        won = "9 of 20 test images are correct in this model only, 0 in the other only, p = 0.0039"
         why = f"not better by validation (val_loss 0.6000 against 0.5000); beside it: {won}"
         assert registered(0.6, good) == ("1", f"version 1 stays champion: {why}")
         why = "version 1 stays champion: not better by validation (val_loss 0.5000 against 0.5000); beside it: "
-        assert registered(0.5, poor) == ("1", f"{why}0 of 20 test images won, 0 lost, p = 1"), "of equals the first"
+        assert registered(0.5, poor) == (
+            "1",
+            f"{why}0 of 20 test images are correct in this model only, 0 in the other only, p = 1",
+        ), "of equals the first"
         # Another folder is no other data: that is what the fingerprint says.
         better = "is champion: better by validation (val_loss 0.4000 against 0.5000); beside it: "
         assert registered(0.4, poor[1:] + poor[:1], folder="/elsewhere")[0] == "4"
@@ -548,7 +551,8 @@ def test_who_becomes_champion_during_a_comparison_is_compared_too(
 
     monkeypatch.setattr(model_registry, "compare", slowly)
     said = registered("middling", 0.5)
-    why = "not better by validation (val_loss 0.5000 against 0.0000); beside it: 0 of 1 test images won, 0 lost, p = 1"
+    why = "not better by validation (val_loss 0.5000 against 0.0000); beside it: "
+    why += "0 of 1 test images are correct in this model only, 0 in the other only, p = 1"
     assert said == f"registered as raced version 2, version 3 stays champion: {why}"
     assert verdicts(output, "raced")[0] == "3"
 

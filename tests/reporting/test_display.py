@@ -126,7 +126,7 @@ def test_classes_that_look_the_same_are_named_and_no_name_changes_the_screen(
     summary = Summary(classes=names, per_class=dict.fromkeys(names, figures), skipped=[[str(tmp_path), "of no split"]])
     lines = list(opening(summary))
     assert lines[0].endswith(r"4 classes: a, a , \x1b[31mred, two\nlines")
-    assert lines[1].startswith("classes: 'a' and 'a ' differ only in case, spaces or signs that cannot be seen; if ")
+    assert lines[1].startswith("classes: 'a' and 'a ' differ only in case, spaces or invisible characters; if ")
     letters = list(opening(Summary(classes=list("ABCDabcd"))))
     assert letters[1].startswith("classes: 'A' and 'a', 'B' and 'b', 'C' and 'c', … (1 more) differ only")
     assert lines[2] == f"skipped: 1 folder: {tmp_path} (of no split)"

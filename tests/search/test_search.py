@@ -194,7 +194,7 @@ def test_typed_again_a_search_is_done_already_and_more_trials_go_on(
     assert len(before) == 2
     assert main(words(LR, "sweep.name=s")) == 0
     said = capsys.readouterr()
-    assert "2 of 2 trials are through, in" in said.err
+    assert "2 of 2 trials are finished, in" in said.err
     assert before == {file: file.stat().st_mtime_ns for file in copied.glob("*/summary.json")}
     assert state(copied) == {"COMPLETE": 2}
     rows = table(copied)
@@ -250,7 +250,7 @@ def test_killed_a_search_goes_on(whole: Path, here: Path) -> None:
         assert process.stderr is not None
         trials = 0
         for line in process.stderr:
-            trials += line.startswith("trial ") and "are through" in line
+            trials += line.startswith("trial ") and "are finished" in line
             if trials == 2 and line.startswith("epoch 1/2"):
                 process.send_signal(signal.SIGKILL)
                 break
@@ -308,8 +308,8 @@ def test_bad_trials_are_cut_short_and_mlflow_has_every_one(
     lr, *size = "training.lr=choice(1e-2,1e-3,1e-7,1e30)", "dataset.train=40", "dataset.test=4", "training.epochs=4"
     assert main(["search", *SMALL[:2], lr, *size, "training.batch_size=16", "sweep.name=p", "--trials", "9"]) == 0
     folder = here / "outputs" / "sweeps" / "p"
-    assert "4 of 9 trials are through, " in (err := capsys.readouterr().err)
-    assert "which is the whole space" in err
+    assert "4 of 9 trials are finished, " in (err := capsys.readouterr().err)
+    assert "which is the whole search space" in err
     rows = {row["training.lr"]: row for row in table(folder)}
     assert len(rows) == 4
     assert rows["1e+30"]["status"] == "pruned"

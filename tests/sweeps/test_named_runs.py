@@ -115,7 +115,7 @@ def test_a_wrong_name_is_one_line_with_the_nearest_right_one(made: Make) -> None
     assert refused("first") == (
         f"first: no such folder, and no such sweep in outputs/sweeps; there is none yet; {whose}"
     )
-    nothing = "in outputs; python -m tlx makes one, --output FOLDER looks elsewhere"
+    nothing = "in outputs; python -m tlx makes one, --output FOLDER names another folder"
     assert refused("latest") == f"latest: no run is finished {nothing}"
     with pytest.raises(RequestError, match=f"^latest: no run has begun {nothing}$"):
         begun("latest")

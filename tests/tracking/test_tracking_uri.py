@@ -146,7 +146,7 @@ def test_who_is_not_let_in_reads_so_without_the_password(
         assert main([*TRAIN, "tracking=server", f"tracking.uri=http://{user}{guarded[1]}"]) == 2
         said = capfd.readouterr().err
         assert (
-            "does not let us in (HTTP 401): it wants a user name and a password; set MLFLOW_TRACKING_USERNAME" in said
+            "refuses the login (HTTP 401): it requires a user name and a password; set MLFLOW_TRACKING_USERNAME" in said
         )
         assert "wr0ng" not in said
         assert len(said.splitlines()) == 1

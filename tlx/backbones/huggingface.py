@@ -96,7 +96,7 @@ class HubFile:
         """The file from the hub, in its cache; `responses`: what the host said of each of `urls`.
 
         Raises:
-            Refused: HF_HUB_OFFLINE is set, the hub does not answer or lacks it, or what came is another file.
+            Refused: HF_HUB_OFFLINE is set, the hub does not answer or lacks it, or the file is a different one.
         """
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
@@ -122,7 +122,7 @@ class HubFile:
             if intact(path):
                 return path
             path.resolve().unlink()
-            raise Refused("what came is another file: its sha256 is not the one that the hub gives")
+            raise Refused("the downloaded file is a different one: its sha256 is not the one that the hub gives")
         raise Refused(why)
 
 

@@ -65,7 +65,7 @@ def request(given: argparse.Namespace, actions: Sequence[str]) -> Request:
     if action and not names:
         raise RequestError(f"{action}: needs a name, as the list without {action} has them")
     if given.to is not None and action != "fetch":
-        raise RequestError("--to: goes with fetch")
+        raise RequestError("--to: is only for fetch")
     return Request(action, names, overrides)
 
 

@@ -76,7 +76,7 @@ def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTP
         if not file.parent.is_dir():
             raise RequestError(f"--{kind} {file}: there is no folder {file.parent}; make it first")
     if not runs:
-        raise RequestError("compare what? a sweep's name, or the folders of runs")
+        raise RequestError("compare: give a sweep's name, or the folders of runs")
     folders, place = runs_named(runs, output), sweep_named(runs, output)
     print(f"{len(folders)} run{'' if len(folders) == 1 else 's'} …", file=sys.stderr)
     with doing("comparing the runs"):

@@ -84,7 +84,7 @@ def sync(runs: Sequence[str], output: str) -> int:
     typed = typed_places([word for word in runs if re.match(r"[\w.]+=", word)], "sync")
     words = [word for word in runs if not re.match(r"[\w.]+=", word)]
     if not words:
-        raise RequestError("sync what? a run's folder, a sweep's name, or all")
+        raise RequestError("sync: give a run's folder, a sweep's name, or all")
     every = words == ["all"]
     folder = Path(os.path.expanduser(output)).absolute()
     places = list(_unsent(folder)) if every else list(_named(words, output))

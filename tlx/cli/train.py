@@ -34,7 +34,7 @@ def run_or_show(arguments: list[str]) -> int:
     if known.cfg:
         return _show(known)
     if known.package or known.resolve:
-        raise RequestError(f"{'--package' if known.package else '--resolve'}: goes with --cfg, as in --cfg job")
+        raise RequestError(f"{'--package' if known.package else '--resolve'}: needs --cfg, as in --cfg job")
     if known.info:
         from tlx.config.compose import info
 

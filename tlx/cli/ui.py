@@ -51,7 +51,7 @@ def ui(output: str, port: int | None = None, *, browser: bool = True) -> int:
         said = f"; {tracking_uri.URI} sends runs to {shown(elsewhere)}" if elsewhere else ""
         raise RequestError(
             f"{near(database)}: no such file, so MLflow has no run of this folder{said}; python -m tlx makes one, "
-            "--output FOLDER looks elsewhere"
+            "--output FOLDER names another folder"
         )
     chosen = port_to_use(port, PORT)
     if port is None and chosen != PORT:

@@ -97,7 +97,7 @@ def _accuracies(axes: "Axes", shown: Sequence[Configuration], letters: int) -> N
     kinds = {one.interval_of for one in shown}
     mixed = "runs and images (dashed: over the images of one run)"
     over = f"over {kinds.pop() if len(kinds) == 1 else mixed}"
-    dots = ", a dot a run" if any(one.n > 1 for one in shown) else ""
+    dots = ", one dot per run" if any(one.n > 1 for one in shown) else ""
     label = f"test accuracy: mean and 95 % interval {over}{dots}"
     axes.set_xlabel("\n".join(textwrap.wrap(label, letters)))
     axes.grid(axis="x", alpha=0.25)
@@ -199,5 +199,5 @@ def _over_runs(
 
 
 def _bounds(configurations: int) -> str:
-    more = f", the first {MOST} a row" if configurations > MOST else ""
+    more = f", the first {MOST} have a row" if configurations > MOST else ""
     return f"{configurations} configurations: by validation the first {len(COLOURS)} have curves{more}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEPT = "TLX_TRACKING_PASSWORDS"  # the variable: address without a password → password, JSON
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 ADVICE = (
-    "it wants a user name and a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+    "it requires a user name and a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
     "or type tracking.uri=http://USER:PASSWORD@HOST:PORT"
 )
 URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"

@@ -86,7 +86,7 @@ def download(url: str, target: Path, response: Response | None = None) -> None:
         file = transfer(url, scratch / target.name, expected=response.size)
         if not intact(file):
             found = checksum(file, "sha256").partition(":")[2]
-            raise Refused(f"what came is another file: sha256 {found[:8]}…, not {_digits(file)}…")
+            raise Refused(f"the downloaded file is a different one: sha256 {found[:8]}…, not {_digits(file)}…")
         os.replace(file, target)
 
 

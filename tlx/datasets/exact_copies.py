@@ -71,7 +71,7 @@ def _lines(found: Mapping[str, Any], images: Mapping[str, int]) -> Iterator[str]
             split, _, other = words.partition(" in ")
             counts.append(f"{number:,} of {images[split]:,} {split} images are also in {other}")
         yield (
-            f"copies: {', '.join(counts)} ({_shown(found['across_pairs'])}): what is measured on copies is too good; "
+            f"copies: {', '.join(counts)} ({_shown(found['across_pairs'])}): accuracy on copies is too optimistic; "
             "none was removed, summary.json lists them"
         )
     if found["labels"]:

@@ -1,4 +1,4 @@
-"""Image folders: one sub-folder a class, perhaps below folders for the parts."""
+"""Image folders: one sub-folder per class, perhaps below folders for the parts."""
 
 import fnmatch
 import os
@@ -154,4 +154,4 @@ def no_classes(folder: Path, names: Sequence[str]) -> str:
         return f"{folder.name}/ has one class only, '{names[0]}'{unread}; two or more sub-folders are needed{hint}"
     found = pictures(folder)
     seen = f"holds {found} images but no sub-folder" if found else "is empty: no sub-folder in it"
-    return f"{seen}{unread}; give a folder with one sub-folder of images a class, two or more"
+    return f"{seen}{unread}; give a folder with one sub-folder of images per class, two or more"

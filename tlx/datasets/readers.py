@@ -50,7 +50,7 @@ def image_folder(
     fewest: int = 2,
     splits: Mapping[str, str | None] | None = None,
 ) -> Parts:
-    """A folder with one sub-folder a class, or with such folders for train, val and test in the usual spellings.
+    """A folder with one sub-folder per class, or with such folders for train, val and test in the usual spellings.
 
     The classes are the training part's sub-folders, sorted. Every file in them, at any depth, is an image, but for
     hidden ones and those whose name matches `ignore`: these are listed as skipped. `fewest`: classes; a model that

@@ -68,7 +68,7 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
             if original is not None:
                 parity = exporters.compare(reference, exporters.logits_of(original, views))
                 why = "" if parity.holds else ": that network makes something else of the same weights"
-                lines.append(f"its answers there on {what}: {parity}{why}")
+                lines.append(f"its predictions there on {what}: {parity}{why}")
         else:
             written = (exporters.onnx if form == "onnx" else exporters.torch_export)(model, path, facts)
             parity = exporters.compare(reference, exporters.logits_of(written, views))

@@ -1,4 +1,4 @@
-"""Predictions as pages of pictures, a hundred on each: for thousands of images, the least sure first.
+"""Predictions as pages of pictures, a hundred on each: for thousands of images, the least confident first.
 
 The first page is the file that was requested; the others lie in a folder beside it. So a browser opens a megabyte or
 two, however many images there are, and moving the file with its folder breaks no link.
@@ -37,10 +37,10 @@ NEAR = 2  # pages before and behind this one that it links to, beside the first 
 
 # The words of `--sort`, and what a page says of it.
 ORDERS = {
-    "least-sure": "the least sure first",
-    "most-sure": "the surest first",
+    "least-sure": "least confident first",
+    "most-sure": "most confident first",
     "given": "in the order in which they were given",
-    "class": "by predicted class, in each the least sure first",
+    "class": "by predicted class, in each the least confident first",
 }
 FIRST = next(iter(ORDERS))
 

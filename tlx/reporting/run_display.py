@@ -149,7 +149,7 @@ def doubts(classes: Sequence[str], copies: Mapping[str, Any]) -> Iterator[str]:
     """What looks wrong with the data: names of classes that look alike, and images that are there more than once."""
     if same := [" and ".join(map(repr, names)) for names in lookalikes(map(str, classes))]:
         yield (
-            f"classes: {_some(same, 3)} differ only in case, spaces or signs that cannot be seen; if they are one "
+            f"classes: {_some(same, 3)} differ only in case, spaces or invisible characters; if they are one "
             "class, put their images into one folder"
         )
     yield from copies.get("lines", ())

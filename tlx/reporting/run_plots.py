@@ -119,7 +119,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     )
     figure.colorbar(image, cax=beside, format="{x:.0%}").set_label("share of the label's images")
     right, total = int(np.trace(matrix)), int(matrix.sum())
-    axes.set_title(f"{right} of {total} right ({right / max(total, 1):.1%})", fontsize=10)
+    axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%})", fontsize=10)
     _save(figure, path)
 
 

@@ -71,7 +71,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
             split: n * (views if split == "train" else 1) for split, n in images.items() if split != "train" or views
         }
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
-        anew = "" if "train" in kept else "; those that train are made anew in each epoch"
+        anew = "" if "train" in kept else "; training images are augmented anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
         lines += cached.get(name, [])
         lines += plan_lines(phase)

@@ -79,7 +79,7 @@ class Search:
         failures, progress = 0, SweepProgress("trial", self.trials)
         while (trial := self.study.next(self.trials)) is not None:
             through = sum(one.status in THROUGH for one in self.study.found())
-            head = f"trial {trial.number} ({through} of {self.trials} are through)"
+            head = f"trial {trial.number} ({through} of {self.trials} are finished)"
             print(f"\n{head}: {trial.planned.name}", file=sys.stderr)
             later = ["trial"] * (self.trials - through - 1)
             with trial.within, activity.whole(progress.now), progress.job(through, "trial", later):
@@ -113,10 +113,10 @@ class Search:
         """How far the search is, in words."""
         counts = Counter(one.status for one in self.study.found())
         through = counts["finished"] + counts["pruned"]
-        words = [f"{through} of {self.trials} trials are through"]
+        words = [f"{through} of {self.trials} trials are finished"]
         words += [f"{counts[status]} {status}" for status in ("pruned", "failed", "running") if counts[status]]
         if self.study.points is not None and through >= len(self.study.points) < self.trials:
-            words.append("which is the whole space")
+            words.append("which is the whole search space")
         return f"{', '.join(words)}, in {self.whole.folder}"
 
     def _trial(self, trial: SearchTrial) -> Exception | None:

@@ -47,7 +47,7 @@ def show(found: Sequence[TrialResult], axes: Sequence[Axis], folder: Path, rule:
     if file.is_file():
         summary = json.loads(file.read_text(encoding="utf-8"))
         low, high = summary["test_accuracy_interval"]
-        among = f"; the validation figure of the best of {len(found)} flatters it" if len(found) > 1 else ""
+        among = f"; the validation metric of the best of {len(found)} is too optimistic" if len(found) > 1 else ""
         print(
             f"\nchosen by validation ({rule}): trial {best.number}, test accuracy {summary['test_accuracy']:.1%} "
             f"(95 % interval {low:.1%} to {high:.1%}, {summary['images']['test']} images){among}"

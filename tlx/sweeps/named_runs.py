@@ -130,7 +130,9 @@ def _latest(output: str | Path, *, unfinished: bool = False) -> Path:
         if unfinished or any(map(_finished, runs)):
             return place
     what = "run has begun" if unfinished else "run is finished"
-    raise RequestError(f"{LATEST}: no {what} in {output}; python -m tlx makes one, --output FOLDER looks elsewhere")
+    raise RequestError(
+        f"{LATEST}: no {what} in {output}; python -m tlx makes one, --output FOLDER names another folder"
+    )
 
 
 def _finished(run: Path) -> bool:

@@ -186,7 +186,7 @@ def open(config: "Tracking", output: Path) -> Tracker:
         if reason := reachable(address, PROBE, login):
             at = f"{key}: the MLflow server at '{uri if login is None else uri.replace('@', ':***@', 1)}'"
             if reason == REFUSED:
-                raise RequestError(f"{at} does not let us in ({reason}): {tracking_uri.ADVICE}")
+                raise RequestError(f"{at} refuses the login ({reason}): {tracking_uri.ADVICE}")
             raise RequestError(
                 f"{at} cannot be reached ({reason}); start it, give another tracking.uri, or use tracking=sqlite"
             )

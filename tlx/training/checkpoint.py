@@ -107,7 +107,7 @@ def read(folder: Path) -> dict[str, Any]:
     if found != VERSION:
         raise RequestError(
             f"{path}: a checkpoint of version {found}, made by tlx {state.get('tlx')}; this tlx {__version__} reads "
-            f"version {VERSION}: go on with that one, or remove the file to start the run anew"
+            f"version {VERSION}: resume with that version, or remove the file to start the run anew"
         )
     if (
         wrong := next((name for name, kind in _SHAPE.items() if not isinstance(state.get(name), kind)), None)

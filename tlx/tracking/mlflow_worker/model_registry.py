@@ -255,7 +255,8 @@ def compare(old: str, new: str) -> str:
         return "other test images"
     pairs = [(a["correct"] == "1", b["correct"] == "1") for a, b in zip(before, after, strict=True)]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
-    return f"{won} of {len(pairs)} test images won, {lost} lost, p = {exact(lost, won):.2g}"
+    only = f"{won} of {len(pairs)} test images are correct in this model only, {lost} in the other only"
+    return f"{only}, p = {exact(lost, won):.2g}"
 
 
 def _images(table: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
