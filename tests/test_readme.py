@@ -148,7 +148,7 @@ def words(command: str) -> list[str]:
 
 def masked(line: str) -> str:
     """A line of output without what depends on the images, the machine and the moment."""
-    line = re.sub(r"outputs/\S+?(?=: |$)", "FOLDER", line)
+    line = re.sub(r"\S*outputs/\S+?(?=: |$)", "FOLDER", line)
     line = re.sub(r"[+-]?\d[\d.,]*(e-\d+)?", "N", line)
     line = re.sub(r"N min N s|N (s|ms)\b", "TIME", re.sub(r"N [KM]i?B", "SIZE", line))
     line = re.sub(r"head=\w+", "head=H", re.sub(r"ants|bees", "CLASS", line))
@@ -176,8 +176,9 @@ def test_the_steps_of_the_readme_in_their_order_show_what_it_shows(
         for command in commands(f"```sh\n{block}```"):
             if command in SERVERS:
                 continue
+            typed = [word for word in words(command) if not word.startswith("training.epochs=")]
             run = re.match(r"python -m tlx( -m)? \w+=", command)
-            assert main([*words(command), *(["training.epochs=1"] if run else [])]) == 0, command
+            assert main([*typed, *(["training.epochs=1"] if run else [])]) == 0, command
             lines |= {masked(line) for said in capsys.readouterr() for line in said.splitlines()}
     assert compared > 15
     assert all((new / name).stat().st_size for name in ("predictions.csv", "gallery.html"))

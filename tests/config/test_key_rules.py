@@ -92,8 +92,8 @@ def test_the_configuration_is_printed_with_comments_and_is_still_the_same(
     )
     assert sum("  # " in line for line in printed.splitlines()) > 90
     main(["--cfg", "job", "--package", "runtime", *words])
-    assert "offline: false  # never touch the network (true, false)\n" not in (part := capsys.readouterr().out)
-    assert "\noffline: false  # never touch the network\n" in part
+    assert "offline: false  # never use the network (true, false)\n" not in (part := capsys.readouterr().out)
+    assert "\noffline: false  # never use the network\n" in part
 
 
 def test_values_of_several_lines_stay_what_they_are() -> None:
