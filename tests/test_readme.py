@@ -186,11 +186,11 @@ def test_the_steps_of_the_readme_in_their_order_show_what_it_shows(
     assert code
     (model,) = (new / "outputs" / "sweeps" / "first").glob("*/export/model.onnx")
     photo = home / "photos" / "val" / "ants" / "2.png"
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-I", "-c", code[1], str(model), str(photo)], capture_output=True, text=True, check=True
     )
     (expected,) = tlx.load(model.parents[1]).predict(photo)
-    name, probability = told.stdout.split()
+    name, probability = done.stdout.split()
     assert name == expected.prediction
     assert float(probability) == pytest.approx(expected.probability, abs=0.02)  # Pillow resizes a little differently
 
