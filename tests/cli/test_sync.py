@@ -138,6 +138,8 @@ def test_a_sweep_that_was_not_sent_is_sent_with_its_jobs_below_it(tmp_path: Path
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
     found = [run.data.metrics["test_accuracy"] for run in children]
     assert parent.data.metrics["test_accuracy"] == pytest.approx(sum(found) / len(found))
+    ended = json.loads((output / "sweeps" / "two" / "sweep.json").read_text())["ended"]
+    assert parent.info.end_time == int(1000 * ended), "not when it was sent"
 
 
 def addresses(database: Path) -> list[str]:

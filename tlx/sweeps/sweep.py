@@ -7,6 +7,7 @@ command, run again after a crash, skips finished jobs, resumes interrupted ones 
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,7 +156,7 @@ class SweepFolder:
 
     def end(self, status: str, error: str = "") -> None:
         """Ends the sweep's MLflow run; `status`: finished, failed or interrupted, `error`: why."""
-        sweep_manifest.write(self.folder, {"status": status, "error": error})
+        sweep_manifest.write(self.folder, {"status": status, "error": error, "ended": time.time()})
         with activity.doing("waiting until MLflow has everything"):
             why = self.tracker.finish()
         if self.tracker.uri:

@@ -128,6 +128,7 @@ def _sweep(folder: Path) -> Content:
     return Content(
         name=folder.name,
         key=str(book["mlflow_key"]),
+        ended=_ms(book.get("ended")),
         status=STATUS.get(str(book.get("status")), ""),
         error=str(book.get("error") or ""),
         tags=tags,
