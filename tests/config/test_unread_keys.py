@@ -313,7 +313,7 @@ IDLE = {
     "+hydra.launcher.nope=1 seed=0,1": "+hydra.launcher.nope=1: has no effect: launch=basic has no settings",
     "strategy=scratch,full source=none,shapes": "source=shapes: has no effect with strategy=scratch: strategy.weights",
     "source=shapes backbone=small_cnn backbone.weights=a.pth,none": "backbone.weights=a.pth: has no effect: the "
-    "backbone starts from what the source task has learned; take source=none for other weights",
+    "backbone starts from the weights of the source task; take source=none for other weights",
     "source.training.lr=1e-3,1e-2": "source.training.lr=0.001: has no effect: there is no source task",
     "tracking=none tracking.experiment=mine seed=0,1": "tracking.experiment=mine: has no effect: nothing is tracked",
     "strategy=full training={lr: 3} seed=0,1": "training={lr:3}: has no effect: the phase has its own",

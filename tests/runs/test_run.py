@@ -334,7 +334,7 @@ def test_what_is_wrong_with_the_source_task_is_said_as_such(tmp_path: Path) -> N
         ("optimizer.betas=[0.9]", "torch.optim.Adam does not take"),
         (
             "training.batch_size=1",
-            "BatchNorm learns from two images at least; take 2, or strategy.phases.tune.statistics",
+            "BatchNorm needs at least two images in a batch; take 2, or strategy.phases.tune.statistics",
         ),
     ],
 )

@@ -147,7 +147,9 @@ def test_a_selection_that_nothing_answers_to_is_an_error() -> None:
     net = nn.Sequential()
     net.add_module("one", nn.Sequential(nn.Linear(4, 4)))
     net.add_module("head", nn.Sequential(nn.Linear(4, 2)))
-    with pytest.raises(RequestError, match=r"strategy.phases.tune.learns=\[norm\]: nothing in one answers to that"):
+    with pytest.raises(
+        RequestError, match=r"strategy.phases.tune.learns=\[norm\]: no parameter in one is of that kind"
+    ):
         phase_plan.plan(net, "tune", Phase(train_from="all", lr=1e-3, learns=["norm"]), classifier="head")
 
 

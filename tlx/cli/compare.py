@@ -37,7 +37,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     for kind, what in (("csv", "the table"), ("html", "a page with all of it"), ("png", "the picture")):
         parser.add_argument(
-            f"--{kind}", metavar="FILE", help=f"{what}, to FILE.{kind}; a sweep's folder gets it anyway"
+            f"--{kind}", metavar="FILE", help=f"write {what} to FILE.{kind}; a sweep's folder gets it anyway"
         )
     output_option(parser)
 

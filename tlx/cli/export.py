@@ -19,7 +19,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         default=[],
-        help="what to compare on, the first 64; the run's test images",
+        help="images to compare on, the first 64; default: the run's test images",
     )
 
 

@@ -119,7 +119,7 @@ def unread(node: DictConfig, *, several: bool) -> dict[str, str]:
         found |= dict(_of_task(node.source, "source.", False, node.backbone))
         found["source.strategy.weights"] = "a source task starts from random weights in any case"
         found["backbone.weights"] = (
-            "the backbone starts from what the source task has learned; take source=none for other weights"
+            "the backbone starts from the weights of the source task; take source=none for other weights"
         )
     found |= dict(_of_features(node)) | dict(_of_tracking(node)) | dict(_of_mode(node, several))
     return found

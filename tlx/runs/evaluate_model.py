@@ -209,7 +209,7 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
 def seen_lines(found: Measured) -> Iterator[tuple[str, str]]:
     """How many of the images the model has learned from, and what that means."""
     if found.seen is None:
-        yield "seen before", "cannot be known: the model was saved without the digests of the images it learned from"
+        yield "seen before", "unknown: the model was saved without the digests of its training images"
         return
     trained, chose, number = found.seen.count("train"), found.seen.count("val"), len(found.files)
     if not trained and not chose:
@@ -217,7 +217,7 @@ def seen_lines(found: Measured) -> Iterator[tuple[str, str]]:
         return
     yield "seen before", f"{trained:,} of these {number:,} images in training, {chose:,} in validation"
     if found.others is None:
-        yield "note", "the model has learned from all of these images, or was chosen by them: no measure of new ones"
+        yield "note", "all of these images were used to train or choose the model: this does not measure new images"
     else:
         accuracy, (low, high), left = found.others
         yield "the others", f"{accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {left:,} images)"

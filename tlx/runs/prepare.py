@@ -120,8 +120,7 @@ def unread(config: Config, net: "Net", plans: Mapping[str, "Plan"], key: str = "
             found = phase_plan.plan(net, name, other, classifier=net.layout.classifier, fine=net.fine)
             if other != phase and found == plans[name]:
                 idle[f"{key}.{name}.{option}"] = (
-                    f"no layer of this network that learns from {phase.train_from} on is concerned; "
-                    f"change {key}.{name}.train_from"
+                    f"no trainable layer from {phase.train_from} on is of that kind; change {key}.{name}.train_from"
                 )
     return idle
 
@@ -161,7 +160,7 @@ def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
         plans[name] = phase_plan.plan(net, name, phase, classifier=net.layout.classifier, fine=net.fine)
         if plans[name].adapting and phase.batch_size == 1:
             raise RequestError(
-                f"training.batch_size=1: BatchNorm learns from two images at least; take 2, or "
+                f"training.batch_size=1: BatchNorm needs at least two images in a batch; take 2, or "
                 f"strategy.phases.{name}.statistics=none"
             )
     return plans

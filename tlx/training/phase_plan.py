@@ -92,7 +92,7 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
     between = [row for position, row in enumerate(rows[:-1]) if position in span]
     if between and not any(row.learning for row in between):
         names = f"{between[0].stage} … {between[-1].stage}" if len(between) > 1 else between[0].stage
-        raise RequestError(f"{key}.learns=[{', '.join(phase.learns)}]: nothing in {names} answers to that")
+        raise RequestError(f"{key}.learns=[{', '.join(phase.learns)}]: no parameter in {names} is of that kind")
     return Plan(name, min(starts), tuple(learning), tuple(adapting), tuple(rows))
 
 
