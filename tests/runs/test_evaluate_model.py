@@ -101,7 +101,7 @@ def test_the_parts_are_those_of_the_run_and_images_it_learned_from_are_called_so
     assert found["all"].others == (found["test"].scores.accuracy, found["test"].scores.interval, 9)
     run_evaluate(run, *own(run), "--part", "val")
     said = capsys.readouterr().out
-    assert "note         the model has learned from all of these images, or was chosen by them" in said
+    assert "note         all of these images were used to train or choose the model" in said
     assert "seen before  0 of these 7 images in training, 7 in validation" in said
 
 
@@ -322,7 +322,7 @@ def test_of_a_model_without_digests_it_cannot_be_known(run: Summary, tmp_path: P
         kept.write_bytes(content[:40] if damage == "cut" else (tmp_path / "model.safetensors").read_bytes())
     found = evaluate_model.evaluate(str(tmp_path), own(run))
     assert (found.seen, found.others, found.to_dict()["seen_in_training"]) == (None, None, "unknown")
-    assert "seen before  cannot be known: the model was saved without the digests of the" in "\n".join(
+    assert "seen before  unknown: the model was saved without the digests of its" in "\n".join(
         evaluate._lines(found)
     )
     # Its own test set is known all the same, by the split's fingerprint.
