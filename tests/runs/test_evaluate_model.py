@@ -322,9 +322,7 @@ def test_of_a_model_without_digests_it_cannot_be_known(run: Summary, tmp_path: P
         kept.write_bytes(content[:40] if damage == "cut" else (tmp_path / "model.safetensors").read_bytes())
     found = evaluate_model.evaluate(str(tmp_path), own(run))
     assert (found.seen, found.others, found.to_dict()["seen_in_training"]) == (None, None, "unknown")
-    assert "seen before  unknown: the model was saved without the digests of its" in "\n".join(
-        evaluate._lines(found)
-    )
+    assert "seen before  unknown: the model was saved without the digests of its" in "\n".join(evaluate._lines(found))
     # Its own test set is known all the same, by the split's fingerprint.
     assert evaluate_model.evaluate(str(tmp_path), own(run), "test").seen == ("",) * 9
     assert evaluate_model.evaluate(str(tmp_path), own(run), "train").seen == ("train",) * 29
