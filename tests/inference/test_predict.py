@@ -166,7 +166,8 @@ def test_every_form_says_the_same_rows(
     assert said.out == ""
     left_out = "left out: 1 file that is no image: notes.txt\n"
     # No progress: no terminal.
-    assert re.fullmatch(rf"{left_out}11 images, \d+ images/s, 1 could not be read\n", said.err)
+    written = re.escape("".join(f"written: {target}\n" for target in targets))
+    assert re.fullmatch(rf"{left_out}11 images, \d+ images/s, 1 could not be read\n{written}", said.err)
     with targets[0].open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     rows = [json.loads(line) for line in targets[1].read_text(encoding="utf-8").splitlines()]
