@@ -381,7 +381,9 @@ def test_what_the_data_decides_is_refused_in_a_sweep_and_warned_of_in_a_run(
     assert capsys.readouterr().err == f"tlx: dataset.val_fraction=0.3: {line}\n"
     assert main(["-m", *whole, "dataset.val_fraction=0.3", "seed=0,1"]) == 2
     assert main(["-m", *whole, "strategy.phases.probe.statistics=none", "seed=0,1", "--dry-run"]) == 0
-    assert "warning: strategy.phases.probe.statistics=none: has no effect: no layer" in capsys.readouterr().err
+    assert (
+        "warning: strategy.phases.probe.statistics=none: has no effect: no trainable layer" in capsys.readouterr().err
+    )
     assert main([*whole, "dataset.val_fraction=0.3", "strategy=finetune", "training.lr=0.5"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith(
