@@ -128,8 +128,11 @@ FLAT = "named like splits but have no class folders"
         ([*some("trainA", "trainB", "testA", "testB")], FLAT),
         ([*some("flowers-train", "flowers-val")], FLAT),
         ([*some("train", "sample"), "train.csv"], "named like a split but has no class folders; beside it: train.csv"),
-        ([*some("images"), "labels.csv"], "one class only, 'images'; labels are not read from a file (labels.csv)"),
-        (["1.jpg", "2.jpg", "labels.csv"], "holds 2 images but no sub-folder; labels are not read from a file"),
+        (
+            [*some("images"), "labels.csv"],
+            "one class only, 'images'; dataset=csv reads labels from a table (labels.csv)",
+        ),
+        (["1.jpg", "2.jpg", "labels.csv"], "holds 2 images but no sub-folder; dataset=csv reads labels from a table"),
         ([*some("images", "labels")], "are named like images and their labels"),
         ([*some("JPEGImages", "Annotations", "Masks")], "are named like images and their labels"),
         ([*some("train/images", "train/masks")], "are named like images and their labels"),

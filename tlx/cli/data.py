@@ -63,6 +63,8 @@ def _row(choice: str, reader: Mapping[str, Any]) -> list[str]:
         return [f"here: {folder}, {len(files):,} files, {catalog.size(sum(files))}", *rights]
     if archive:
         return [f"not here; up to {catalog.size(archive.size)}: python -m tlx data fetch {choice}", *rights]
+    if "columns" in reader:
+        return ["not here: give dataset.root=<a table's file>", *rights]
     return [f"not here: give dataset.root=<folder>, or put the images in {folder}", *rights]
 
 
@@ -99,6 +101,8 @@ def _verify(choice: str, reader: dict[str, Any]) -> int:
         raise RequestError(f"{choice}: is not here ({folder}): {how}give dataset.root=<folder>")
     parts: Parts = component(reader, "dataset", offline=True)()  # checks what it has checksums for
     print(f"{choice}: {parts.source}")
+    for line in parts.notes:
+        print(line)
     for path, why in parts.skipped:
         print(f"left out: {path}: {why}")
     sets = {name: images for name in ("train", "val", "test") if (images := getattr(parts, name)) is not None}

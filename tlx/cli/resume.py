@@ -24,7 +24,9 @@ from tlx.training import checkpoint
 # What may be given again, because it does not change the run: key → where a configuration's tree has it.
 PLACES = {
     "dataset.root": ("dataset", "reader", "root"),
+    "dataset.images": ("dataset", "reader", "images"),
     "source.dataset.root": ("source", "dataset", "reader", "root"),
+    "source.dataset.images": ("source", "dataset", "reader", "images"),
     "backbone.weights": ("backbone", "weights"),
 }
 URI = "tracking.uri"  # MLflow's address, where its password is needed again

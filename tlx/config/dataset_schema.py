@@ -46,6 +46,11 @@ class DatasetConfig:
     per_class: int | None = key(None, minimum=1, help="few-shot: number of training images per class; null: all")
     folds: int | None = key(None, minimum=2, help="cross-validation: number of folds; null: no cross-validation")
     fold: int | None = key(None, minimum=0, help="index of the fold that this run holds out, from 0")
+    group: str | None = key(
+        None,
+        help="what is never on two sides of a split: a table's column, or a regular expression on the image's path; "
+        "null: a table's column called group; none: no groups",
+    )
     on_error: str = key(
         "fail",
         choices=("fail", "skip"),
@@ -81,11 +86,18 @@ def common() -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(DatasetConfig()).items() if name != "reader"}
 
 
+PLACES = ("root", "images")  # keys of a reader that say where its files lie: their content is what counts
+TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".parquet", ".pq")  # endings of files that list images
+
+
 def data_name(name: str, reader: str, root: str | None, *, published: bool = False) -> str:
-    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's.
+    """What a data set is called: its name, or where that is only its reader's (`image_folder`), its folder's, or
+    its table's without the ending.
 
     `published`: it has an archive, and so a name of its own, wherever it lies (`cifar10`).
     """
     if root is None or published or name != reader.rpartition(".")[2]:
         return name
-    return printable(os.path.basename(os.path.abspath(os.path.expanduser(root)))) or name
+    called = os.path.basename(os.path.abspath(os.path.expanduser(root)))
+    stem, ending = os.path.splitext(called)
+    return printable(stem if ending.lower() in TABLES else called) or name

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tlx.config.dataset_schema import DatasetConfig, Splits
+from tlx.config.dataset_schema import PLACES, DatasetConfig, Splits
 from tlx.config.schema import Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
 from tlx.core.trees import flat
@@ -29,7 +29,8 @@ def identity(config: Config, fingerprint: str, weights: str) -> str:
     """
     tree = results(config)
     tree.pop("source")
-    tree["dataset"]["reader"].pop("root", None)
+    for place in PLACES:
+        tree["dataset"]["reader"].pop(place, None)
     tree["backbone"]["weights"], tree["dataset"]["fingerprint"] = weights, fingerprint
     return _digest(tree)
 
@@ -51,7 +52,7 @@ ASIDE = (
 # what a run, a job and a configuration are known by, and a tree of before is read with them. `*` is any name.
 ADDED: dict[str, Any] = {
     **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
-    **{f"{prefix}dataset.range": None for prefix in ("", "source.")},
+    **{f"{prefix}dataset.{name}": None for prefix in ("", "source.") for name in ("range", "group")},
     "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",
     **{

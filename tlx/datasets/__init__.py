@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlx.datasets.images import FileBytes, Images
+    from tlx.datasets.manifests import csv
     from tlx.datasets.readers import cifar10, image_folder, shapes
     from tlx.datasets.splits import Parts
 
-__all__ = ["FileBytes", "Images", "Parts", "cifar10", "image_folder", "shapes"]
-_HOME = {"FileBytes": "images", "Images": "images", "Parts": "splits"}
+__all__ = ["FileBytes", "Images", "Parts", "cifar10", "csv", "image_folder", "shapes"]
+_HOME = {"FileBytes": "images", "Images": "images", "Parts": "splits", "csv": "manifests"}
 
 
 def __getattr__(name: str) -> Any:

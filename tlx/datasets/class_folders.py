@@ -36,7 +36,9 @@ def _named_like_splits(root: Path, place: Path, names: Sequence[str]) -> str:
         return ""
     seen = listed([f"{name}/ ({content(place / name)})" for name in speaking])
     one = len(speaking) == 1
-    beside = f"; beside {'it' if one else 'them'}: {listed(lists)}; labels are not read from a file" if lists else ""
+    beside = (
+        f"; beside {'it' if one else 'them'}: {listed(lists)}; dataset=csv reads labels from a table" if lists else ""
+    )
     return (
         f"{seen} {'is' if one else 'are'} named like {'a split' if one else 'splits'} but {'has' if one else 'have'} "
         f"no class folders{beside}; put each image into a folder of its class, as in {speaking[-1]}/<class>/<image>"
@@ -50,8 +52,8 @@ def _pictures_and_labels(names: Sequence[str]) -> str:
         return ""
     seen = listed([f"{name}/" for name in names])
     return (
-        f"{seen} are named like images and their labels, not like classes; labels are not read from a file: put each "
-        "image into a folder of its class, as in <class>/<image>"
+        f"{seen} are named like images and their labels, not like classes; put each image into a folder of its class, "
+        "as in <class>/<image>, or list them in a table (dataset=csv dataset.root=labels.csv)"
     )
 
 

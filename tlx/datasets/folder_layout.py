@@ -145,7 +145,7 @@ def _refuse(error: OSError) -> None:
 def no_classes(folder: Path, names: Sequence[str]) -> str:
     """Why a folder is not one of classes."""
     lists = ", ".join(tables(folder)[:3])
-    unread = f"; labels are not read from a file ({lists})" if lists else ""
+    unread = f"; dataset=csv reads labels from a table ({lists})" if lists else ""
     if names:
         inner = folder / names[0]
         while len(below := subfolders(inner)) == 1:

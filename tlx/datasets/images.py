@@ -168,8 +168,11 @@ class Images:
     """One split: labelled images, decoded on demand. Picklable; `decode` may be called from many threads.
 
     `files`: the path of each image, or `<split>/<index>` where there is no file. `names`: the same without the
-    part that depends on where the data lies. `labels`: int64 [N], positions in the data set's class list.
+    part that depends on where the data lies. `labels`: int64 [N], positions in the data set's class list. `groups`:
+    each image's, empty for none; None without any.
     """
+
+    groups: tuple[str, ...] | None = None  # of `in_groups`
 
     def __init__(
         self, files: Sequence[str], labels: Iterable[int], read: Read, names: Sequence[str] | None = None
@@ -201,6 +204,13 @@ class Images:
         result.files = tuple(self.files[i] for i in chosen)
         result.names = tuple(self.names[i] for i in chosen)
         result.labels, result.rows, result.store = self.labels[chosen], self.rows[chosen], self.store
+        result.groups = self.groups and tuple(self.groups[i] for i in chosen)
+        return result
+
+    def in_groups(self, groups: Iterable[str]) -> "Images":
+        """The same images with the group of each."""
+        result = self.subset(range(len(self)))
+        result.groups = tuple(groups)
         return result
 
     def digests(self) -> list[str]:
@@ -215,8 +225,12 @@ class Images:
 
 def joined(parts: Sequence[Images]) -> Images:
     """The images of several parts as one, in that order; what is known and cached of them stays."""
-    if len({id(part.store) for part in parts}) == 1:
-        return _of_one_store(parts)
+    groups = [group for part in parts for group in part.groups or ()]
+    result = _of_one_store(parts) if len({id(part.store) for part in parts}) == 1 else _of_several_stores(parts)
+    return result.in_groups(groups) if all(part.groups is not None for part in parts) else result
+
+
+def _of_several_stores(parts: Sequence[Images]) -> Images:
     result = Images(
         [file for part in parts for file in part.files],
         [label for part in parts for label in part.labels.tolist()],

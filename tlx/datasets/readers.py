@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx.config.dataset_schema import data_name
+from tlx.config.dataset_schema import TABLES, data_name
 from tlx.core.errors import RequestError, empty, nearest, reason
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes
@@ -72,7 +72,7 @@ def image_folder(
     for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
         if shown not in names:
             raise RequestError(f"{key}: the name of the class folder '{shown}' is no Unicode; rename it")
-    images = {}
+    images = dict[str, Any]()
     for part, place in parts.items():
         if unknown := sorted({class_name(entry.name) for entry in subfolders(place)} - set(names)):
             raise RequestError(
@@ -193,7 +193,10 @@ def _located(root: str | None, name: str, archive: Archive | None, offline: bool
             raise empty("dataset.root=")
         folder = existing(os.path.expanduser(root))
         if os.path.isfile(folder):
-            raise RequestError(f"dataset.root={root}: is a file; give the folder that holds the classes' folders")
+            table = "; dataset=csv reads a table" if folder.suffix.lower() in TABLES else ""
+            raise RequestError(
+                f"dataset.root={root}: is a file; give the folder that holds the classes' folders{table}"
+            )
         if not os.path.isdir(folder):
             siblings = [entry.name for entry in subfolders(folder.parent)] if os.path.isdir(folder.parent) else []
             raise RequestError(f"dataset.root={root}: no such folder{nearest(folder.name, siblings)}")

@@ -6,15 +6,17 @@ image once, and says what cannot be read before anything is trained.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tlx.core.errors import RequestError
+from tlx.datasets import group_splits
 from tlx.datasets.content_digests import Decoded
-from tlx.datasets.images import Images, Labels, joined, read_all
+from tlx.datasets.images import Images, joined, read_all
+from tlx.datasets.stratified_splits import cut, fold, order, ranks
 
 if TYPE_CHECKING:
     from tlx.config.dataset_schema import DatasetConfig
@@ -27,7 +29,8 @@ class Parts:
     """A data set as its reader found it: the parts it comes in, nothing split or limited yet.
 
     `skipped`: (path, reason) of files that were left out on purpose. `source`: where the data is from, in words.
-    `folders`: the folder of each part, as `train/`, where the parts are folders.
+    `folders`: the folder of each part, as `train/`, where the parts are folders. `notes`: what the reader has decided
+    by itself, in lines.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Parts:
     skipped: tuple[tuple[str, str], ...] = ()
     source: str = ""
     folders: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Data:
 
     `skipped`: (path, reason) of every file that was left out. `fingerprint`: sha256 in hex over split, name, label
     and content of every image and the class list. `origins`: where each set's images come from, in words, where the
-    data set's parts are folders.
+    data set's parts are folders. `notes`: what is said before training: how the data was read, how groups are split.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Data:
     fingerprint: str
     source: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def test_fingerprint(self) -> str:
@@ -88,12 +93,15 @@ def split(
     where there is one. Where there is one part only the fold is the test set, and validation is cut from the rest. So
     each image that is dealt is held out once over the folds.
 
+    With `group` all images of a group are on one side of each of these cuts (`group_splits`).
+
     Then `per_class` and `limit` are taken (a larger one holds the smaller), and every image left is read: what cannot
     be decoded is an error or, with `on_error: skip`, left out and listed, never replaced. `decoded` knows images that
     can be. `decode`: the sets whose images are decoded, not only hashed; None: all.
 
     Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
     """
+    parts = _in_groups(parts, common.group)
     train, val, test = parts.train, parts.val, parts.test
     origins, validates = dict(parts.folders), common.splits.val is not None
     if test is None and val is not None and not validates:
@@ -107,30 +115,34 @@ def split(
             (4, "two for each fold") if common.folds == 2 and test is None else (common.folds, "one for each fold")
         )
         _enough(pool, parts.classes, needed, uses, f"dataset.folds={common.folds}")
-        train, fold = _fold(pool, common.folds, common.fold, seed)
+        train, held_out = fold(pool, common.folds, common.fold, seed)
         dealt = f"fold {common.fold + 1} of {common.folds}"
         if test is None:
-            test, origins = fold, _with(origins, "test", dealt)
+            test, origins = held_out, _with(origins, "test", dealt)
         else:
-            val, origins = fold, _with(origins, "val", dealt)
+            val, origins = held_out, _with(origins, "val", dealt)
     elif test is None:
         uses = "one each for training and test" if val is not None else "one each for training, validation and test"
         _enough(train, parts.classes, 3 if val is None else 2, uses)
-        train, test = _cut(train, common.test_fraction, seed, salt=0)
+        train, test = cut(train, common.test_fraction, seed, salt=0)
         origins = _with(origins, "test", "created from")
     else:
         _enough(train, parts.classes, 2, "one each for training and validation")
     assert test is not None
     if val is None:
-        train, val = _cut(train, common.val_fraction, seed, salt=1)
+        train, val = cut(train, common.val_fraction, seed, salt=1)
         origins = _with(origins, "val", "created from")
+    group_splits.check({"train": train, "val": val, "test": test})
+    if train.groups is not None:
+        _complete(train, parts.classes, "dataset.group")
+    notes = (*parts.notes, *group_splits.described({"train": train, "val": val, "test": test}, parts.classes))
     if common.per_class is not None:
         train = _few(train, common.per_class, seed, parts.classes)
     limits = (common.limit.train, common.limit.val, common.limit.test)
     sets = {
         name: images
         if limit is None or limit >= len(images)
-        else images.subset(np.sort(_order(images.labels, seed)[:limit]))
+        else images.subset(np.sort(order(images.labels, seed)[:limit]))
         for name, images, limit in zip(("train", "val", "test"), (train, val, test), limits, strict=True)
     }
     _complete(sets["train"], parts.classes, f"dataset.limit.train={common.limit.train}")
@@ -151,7 +163,16 @@ def split(
         fingerprint=fingerprint,
         source=parts.source,
         origins=origins,
+        notes=notes,
     )
+
+
+def _in_groups(parts: Parts, group: str | None) -> Parts:
+    """The parts with groups by a regular expression, unless their reader has found them, or there are to be none."""
+    sets = {"train": parts.train, "val": parts.val, "test": parts.test}
+    if group is None or group == group_splits.NONE or any(images.groups for images in sets.values() if images):
+        return parts
+    return replace(parts, **group_splits.grouped(sets, group))  # type: ignore[arg-type]
 
 
 def whole(parts: Parts, common: "DatasetConfig", decoded: Decoded | None = None) -> Data:
@@ -163,7 +184,7 @@ def whole(parts: Parts, common: "DatasetConfig", decoded: Decoded | None = None)
         raise _unreadable(unreadable, sum(map(len, sets.values())))
     skipped, fingerprint = parts.skipped + unreadable, _fingerprint(read, parts.classes)
     train, val, test = read.values()
-    return Data(parts.name, parts.classes, train, val, test, skipped, fingerprint, parts.source)
+    return Data(parts.name, parts.classes, train, val, test, skipped, fingerprint, parts.source, notes=parts.notes)
 
 
 def _with(origins: Mapping[str, str], name: str, how: str) -> dict[str, str]:
@@ -193,46 +214,6 @@ def unread(parts: Parts, common: "DatasetConfig", key: str = "dataset") -> dict[
     return found
 
 
-def _ranks(labels: Labels, seed: int, salt: int = 2) -> Labels:
-    """Each image's place in its class's own shuffled order, from 0."""
-    ranks = np.empty_like(labels)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        ranks[members] = np.random.default_rng([seed, salt, int(label)]).permutation(len(members))
-    return ranks
-
-
-def _order(labels: Labels, seed: int) -> Labels:
-    """An order of the images of which every beginning is stratified (each class within one of its share)."""
-    counts = np.bincount(labels)
-    share = (_ranks(labels, seed) + 0.5) / counts[labels]
-    ties = np.random.default_rng([seed, 3]).permutation(len(counts))
-    return np.lexsort((ties[labels], share))
-
-
-def _cut(images: Images, fraction: float, seed: int, salt: int) -> tuple[Images, Images]:
-    """(the rest, `fraction` of the images): stratified by largest remainders, at least one of a class on both sides."""
-    counts = np.bincount(images.labels)
-    shares = counts * fraction
-    taken = np.floor(shares).astype(np.int64)
-    missing = round(fraction * len(images)) - int(taken.sum())
-    taken[np.argsort(taken - shares, kind="stable")[: max(missing, 0)]] += 1
-    taken = np.clip(taken, np.minimum(1, counts), np.maximum(counts - 1, 0))
-    chosen = _ranks(images.labels, seed, salt) < taken[images.labels]
-    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
-
-
-def _fold(images: Images, folds: int, fold: int, seed: int) -> tuple[Images, Images]:
-    """(the rest, the fold): a class's images are dealt in their shuffled order, from where the class before ended.
-
-    So the folds differ by at most one image, of each class and in all.
-    """
-    counts = np.bincount(images.labels)
-    place = (np.cumsum(counts) - counts)[images.labels] + _ranks(images.labels, seed, salt=4)
-    chosen = place % folds == fold
-    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
-
-
 def _few(images: Images, per_class: int, seed: int, classes: Sequence[str]) -> Images:
     counts = np.bincount(images.labels, minlength=len(classes))
     least = int(counts.argmin())
@@ -241,7 +222,7 @@ def _few(images: Images, per_class: int, seed: int, classes: Sequence[str]) -> I
             f"dataset.per_class={per_class}: class '{classes[least]}' has {counts[least]} training images; "
             f"at most {counts[least]}"
         )
-    return images.subset(np.flatnonzero(_ranks(images.labels, seed) < per_class))
+    return images.subset(np.flatnonzero(ranks(images.labels, seed) < per_class))
 
 
 def _enough(train: Images, classes: Sequence[str], needed: int, uses: str, key: str = "dataset") -> None:

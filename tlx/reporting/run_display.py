@@ -77,6 +77,7 @@ class ShownSummary(Protocol):
     images_per_second: float | None
     images: dict[str, int]
     splits: dict[str, str]
+    notes: list[str]
     copies: dict[str, Any]
     classes: list[str]
     skipped: list[list[str]]
@@ -138,6 +139,7 @@ def opening(summary: ShownSummary) -> Iterator[str]:
     """What is about to happen: data, device, and what was left out of the data."""
     classes = _some([printable(str(c)) for c in summary.classes], 6)
     yield f"images: {counted(summary.images, summary.splits)}; {len(summary.classes)} classes: {classes}"
+    yield from summary.notes
     yield from doubts(summary.classes, summary.copies)
     if summary.skipped:
         names = _some([f"{path} ({reason})" for path, reason in summary.skipped], 3)

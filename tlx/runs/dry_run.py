@@ -63,6 +63,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
         sets = {split: getattr(job.data, split) for split in images}
         images = {split: len(found) for split, found in sets.items()}
         lines.append(f"images: {counted(images, job.data.origins)}; classes: {', '.join(job.data.classes)}")
+        lines += job.data.notes
         lines += doubts(job.data.classes, copies(sets, job.data.classes))
     for (name, plan), phase in zip(plans.items(), shown, strict=True):
         size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes

@@ -137,6 +137,8 @@ def found(config: Config, **more: Any) -> Parts:
         RequestError: `dataset.splits` names folders, but the data set is none of folders; or what the reader raises.
     """
     splits = {split: name for split, name in dataclasses.asdict(config.dataset.splits).items() if name is not None}
+    changed = {"group": config.dataset.group, "on_error": config.dataset.on_error}  # for readers of tables
+    more |= {name: value for name, value in changed.items() if value not in (None, "fail")}
     reader = component(config.dataset.reader, "dataset", offline=config.runtime.offline, splits=splits, **more)
     if splits and "splits" not in getattr(reader, "keywords", {}):
         split, name = next(iter(splits.items()))

@@ -270,6 +270,7 @@ def _known(job: Job, source: Path | None) -> dict[str, Any]:
         "images": {split: len(getattr(job.data, split)) for split in ("train", "val", "test")},
         "splits": dict(job.data.origins),
         "range": None if job.preprocessing.range is None else list(job.preprocessing.range),
+        "notes": list(job.data.notes),
         "copies": copies({split: getattr(job.data, split) for split in ("train", "val", "test")}, job.data.classes),
         "skipped": [list(pair) for pair in job.data.skipped],
         "precision": job.precision,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlx.config import identity as identity_module
+from tlx.config.dataset_schema import PLACES
 from tlx.config.identity import from_tree, key, results
 from tlx.config.schema import Config
 from tlx.core.errors import RequestError
@@ -109,5 +110,6 @@ def _compared(config: Config) -> dict[str, Any]:
     tree["backbone"].pop("weights")
     for dataset in (tree["dataset"], tree["source"]["dataset"]):
         if dataset is not None:
-            dataset["reader"].pop("root", None)
+            for place in PLACES:
+                dataset["reader"].pop(place, None)
     return tree

@@ -46,6 +46,7 @@ class Summary:
     images: dict[str, int] = field(default_factory=dict)  # train, val, test
     splits: dict[str, str] = field(default_factory=dict)  # the folder that each is read from, or how it was made
     range: list[float] | None = None  # values that are black and white in images of more than 8 bits, where any trains
+    notes: list[str] = field(default_factory=list)  # how the data was read, and groups split
     copies: dict[str, Any] = field(default_factory=dict)  # images that are there more than once, as `tlx.copies` has it
     skipped: list[list[str]] = field(default_factory=list)  # [path, reason]
     precision: str = ""

@@ -187,7 +187,8 @@ def check_data(jobs: Sequence[Planned]) -> None:
                 continue
             if not here:
                 config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, offline=True))
-            reader = repr(config.dataset.reader)
+            common = config.dataset
+            reader = repr((common.reader, common.splits, common.group, common.on_error))
             try:
                 parts = listed[reader] = listed.get(reader) or found(config)
                 if here and not splits and not prefix:
