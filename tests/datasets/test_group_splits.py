@@ -1,4 +1,4 @@
-"""Groups: none is on two sides of a split or a fold, whatever groups there are; classes keep their shares, as is said."""
+"""Groups: none is on two sides of a split or a fold; classes keep their shares as well as can be, which is said."""
 
 import itertools
 import re
