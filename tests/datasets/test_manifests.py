@@ -292,7 +292,7 @@ MULTI: dict[str, tuple[str, list[str], Rows, str]] = {
         "row 3: 2 of the columns sick, old are 1: multi-label",
     ),
     "no column is 1": (
-        "t.csv", ["path", "sick", "old"], [["photos/0.jpg", 1, 0], ["photos/1.jpg", 0, 0]], "row 3: none of sick, old is"
+        "t.csv", ["path", "sick", "old"], [["photos/0.jpg", 1, 0], ["photos/1.jpg", 0, 0]], "row 3: none of sick, old"
     ),
 }  # fmt: skip
 
