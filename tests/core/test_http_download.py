@@ -119,7 +119,7 @@ def test_another_file_never_takes_the_place_of_one_that_is_there(tmp_path: Path)
     (tmp_path / NAME).write_bytes(b"half")
     with (
         serving({f"/{NAME}": b"other"}) as (host, _),
-        pytest.raises(Refused, match="another file: sha256 d9298a10…, not"),
+        pytest.raises(Refused, match="the downloaded file is a different one: sha256 d9298a10…, not"),
     ):
         download(f"{host}/{NAME}", tmp_path / NAME)
     assert (tmp_path / NAME).read_bytes() == b"half"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # Of the summary, by a checkpoint.
 KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features", "refit"}
 log = logging.getLogger("tlx")
+ENDINGS = {KeyboardInterrupt: "interrupted", Pruned: "pruned", Diverged: "diverged"}  # by what ended the run
 
 
 class Record:
@@ -237,11 +238,8 @@ class Record:
         try:
             yield
         except BaseException as error:
-            killed, pruned = isinstance(error, KeyboardInterrupt), isinstance(error, Pruned)
-            diverged = isinstance(error, Diverged)
-            self.summary.status = (
-                "interrupted" if killed else "pruned" if pruned else "diverged" if diverged else "failed"
-            )
+            status = next((word for kind, word in ENDINGS.items() if isinstance(error, kind)), "failed")
+            killed, self.summary.status = status == "interrupted", status
             self.summary.error = " ".join(str(error).split()) or type(error).__name__
             # A second Ctrl-C ends the waiting for MLflow, and takes nothing from what the first one says.
             with contextlib.suppress(KeyboardInterrupt):
@@ -250,7 +248,7 @@ class Record:
                 with doing("waiting until MLflow has everything"):
                     self._ended()
                     self.tracked.finish(self.summary.error)
-                if self.opened and (pruned or diverged):  # nobody goes on with it
+                if self.opened and status in ("pruned", "diverged"):  # nobody goes on with it
                     self._through()
             # A request that could not be run leaves nothing behind, but for a sweep's job.
             removed = (isinstance(error, RequestError) or killed) and not self.rows and not self.within_sweep
