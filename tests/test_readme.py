@@ -61,6 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_images(folder / "photos" / part, ("ants", "bees"), n=10)
     for photo in re.findall(r"~/(photos/val/\w+/\w+\.jpg)", README):
         (folder / photo).parent.joinpath("1.png").rename(folder / photo)
+    photos = sorted(file.relative_to(folder / "photos") for file in folder.glob("photos/*/*/*"))
+    rows = [f"{file.as_posix()},{file.parent.name},{i // 2}" for i, file in enumerate(photos)]
+    (folder / "labels.csv").write_text("\n".join(["file,label,colony", *rows]))
     for name, classes in (("Leaves", ("a", "b", "c")), ("Shoes", ("Heels", "Oxfords"))):
         for part in ("Train", "Test"):
             write_images(folder / name / part, classes[:3])

@@ -225,9 +225,9 @@ class Images:
 
 def joined(parts: Sequence[Images]) -> Images:
     """The images of several parts as one, in that order; what is known and cached of them stays."""
-    groups = [group for part in parts for group in part.groups or ()]
     result = _of_one_store(parts) if len({id(part.store) for part in parts}) == 1 else _of_several_stores(parts)
-    return result.in_groups(groups) if all(part.groups is not None for part in parts) else result
+    every = all(part.groups is not None for part in parts)
+    return result.in_groups(group for part in parts for group in part.groups or ()) if every else result
 
 
 def _of_several_stores(parts: Sequence[Images]) -> Images:
