@@ -53,6 +53,7 @@ class Summary:
     images_per_second: float | None = 1234.5
     images: dict[str, int] = field(default_factory=lambda: {"train": 195, "val": 49, "test": 153})
     splits: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     copies: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=lambda: ["ants", "bees"])
     skipped: list[list[str]] = field(default_factory=lambda: [["train/ants/x.gif", "a placeholder"]])
