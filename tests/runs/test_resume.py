@@ -255,6 +255,22 @@ def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest
     assert main([*typed, "resume=never"]) == 0
 
 
+def test_a_run_of_a_table_goes_on_after_table_and_images_have_moved(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(here / "photos", ("a", "b"))
+    rows = [f"{name}/{i}.png,{name},{i // 2}" for name in "ab" for i in range(8)]
+    (here / "labels.csv").write_text("\n".join(["file,label,plant", *rows]))
+    typed = [w for w in words("finetune") if not w.startswith("dataset.")]
+    typed += ["dataset=csv", "dataset.root=labels.csv", "dataset.images=photos", "dataset.group=plant"]
+    folder = cut_off([*typed, "training.batch_size=4"], 4)
+    (here / "photos").rename(here / "pictures")
+    (here / "labels.csv").rename(here / "list.csv")
+    assert main(["resume", str(folder), "dataset.root=list.csv"]) == 2
+    assert "dataset.images=photos: is not there; where it has moved" in capsys.readouterr().err
+    assert main(["resume", str(folder), "dataset.root=list.csv", "dataset.images=pictures"]) == 0
+
+
 def test_a_run_goes_on_after_its_data_weights_and_project_have_moved(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
