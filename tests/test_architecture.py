@@ -296,3 +296,8 @@ def test_no_public_class_is_named_like_one_of_a_library() -> None:
     foreign = {name for found in MODULES.values() for name in foreign_names(found.tree)}
     assert {"Tensor", "MlflowClient"} <= foreign
     assert not [(module, name) for module, name in classes() if name in foreign - {"Model"} and name[0] != "_"]
+
+
+def test_a_module_has_at_most_three_hundred_lines() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert not {file.name: length for file, length in lengths.items() if length > 300}

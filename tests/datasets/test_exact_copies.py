@@ -13,7 +13,8 @@ import tlx
 from tlx.cli.main import main
 from tlx.config.dataset_schema import DatasetConfig
 from tlx.datasets.exact_copies import LISTED, copies
-from tlx.datasets.images import Images, Stacked
+from tlx.datasets.image_sources import Stacked
+from tlx.datasets.images import Images
 from tlx.datasets.readers import image_folder
 from tlx.datasets.splits import Data, split
 from tlx.reporting.run_display import opening

@@ -11,7 +11,8 @@ from tests.datasets.test_splits import common, counts
 from tlx.config.dataset_schema import DatasetConfig
 from tlx.core.errors import RequestError
 from tlx.datasets import group_splits
-from tlx.datasets.images import Images, Labels, Stacked
+from tlx.datasets.image_sources import Stacked
+from tlx.datasets.images import Images, Labels
 from tlx.datasets.splits import Data, Parts, split
 
 

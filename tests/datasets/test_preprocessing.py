@@ -36,7 +36,8 @@ from tlx.core.errors import RequestError
 from tlx.datasets import image_decoding, library_warnings
 from tlx.datasets.augmentation import _torch_alone, random_view
 from tlx.datasets.image_decoding import LARGE, MAX_BYTES, MAX_PIXELS, UnreadableImage, decode, pixels_of
-from tlx.datasets.images import FileBytes, Images
+from tlx.datasets.image_sources import FileBytes
+from tlx.datasets.images import Images
 from tlx.datasets.preprocessing import Normalize, Preprocessing
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -230,7 +230,7 @@ def split_of(root: Path, folds: int | None = None, fold: int | None = None, **sp
 
 def split_unread(parts: Parts, common: DatasetConfig) -> Data:
     """As `split`, of files that are no images: their pixels stand for them."""
-    from tlx.datasets.images import Stacked
+    from tlx.datasets.image_sources import Stacked
 
     for images in filter(None, (parts.train, parts.val, parts.test)):
         images.store.read = Stacked(np.arange(len(images) * 3, dtype=np.uint8).reshape(-1, 1, 1, 3))

@@ -24,10 +24,11 @@ from tlx.config.compose import compose
 from tlx.config.dataset_schema import DatasetConfig, Limit
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
-from tlx.datasets import content_digests
+from tlx.datasets import content_digests, image_sources
 from tlx.datasets import images as image_module
 from tlx.datasets.content_digests import Decoded
-from tlx.datasets.images import FileBytes, Images, Stacked
+from tlx.datasets.image_sources import FileBytes, Stacked
+from tlx.datasets.images import Images
 from tlx.datasets.splits import Data, Parts, split
 
 
@@ -390,7 +391,7 @@ def test_a_file_that_vanished_or_may_not_be_a_picture_is_reported(
     (tmp_path / "a/0.png").unlink()
     with pytest.raises(RequestError, match=r"a/0\.png: cannot be read as an image \(no such file or directory\)"):
         split(data, common(), 0)
-    monkeypatch.setattr(image_module, "MAX_BYTES", 10)
+    monkeypatch.setattr(image_sources, "MAX_BYTES", 10)
     with pytest.raises(RequestError, match="MB are more than an image has"):
         split(folder(tmp_path, GOOD), common(), 0)
 

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torchvision.transforms.v2 import functional
 
 from tlx.config.schema import Phase, Training
-from tlx.datasets.images import Images, Stacked
+from tlx.datasets.image_sources import Stacked
+from tlx.datasets.images import Images
 from tlx.datasets.preprocessing import Normalize, Preprocessing
 from tlx.features import batches as rows
 from tlx.features.batches import CachedRows, Pixels, Through

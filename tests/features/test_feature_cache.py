@@ -25,7 +25,8 @@ from tests.training.test_trainer import NETWORKS, TINY, composed
 from tlx.augmentations import ShearZoom
 from tlx.core import activity
 from tlx.core.stopwatch import Clock
-from tlx.datasets.images import Images, Stacked
+from tlx.datasets.image_sources import Stacked
+from tlx.datasets.images import Images
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import CachedRows, Pixels, Rows
 from tlx.features.feature_cache import FeatureCache

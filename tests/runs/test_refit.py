@@ -10,7 +10,8 @@ import pytest
 from tests.runs import test_resume
 from tests.runs.test_resume import cut_off, outcome, words
 from tlx.cli.main import main
-from tlx.datasets.images import FileBytes, Images, Stacked, joined
+from tlx.datasets.image_sources import FileBytes, Stacked
+from tlx.datasets.images import Images, joined
 from tlx.inference import seen_images
 from tlx.runs.refit import best_epochs
 from tlx.runs.request import run_overrides

@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlx.datasets.images import FileBytes, Images
+    from tlx.datasets.image_sources import FileBytes
+    from tlx.datasets.images import Images
     from tlx.datasets.manifests import csv
     from tlx.datasets.readers import cifar10, image_folder, shapes
     from tlx.datasets.splits import Parts
 
 __all__ = ["FileBytes", "Images", "Parts", "cifar10", "csv", "image_folder", "shapes"]
-_HOME = {"FileBytes": "images", "Images": "images", "Parts": "splits", "csv": "manifests"}
+_HOME = {"FileBytes": "image_sources", "Images": "images", "Parts": "splits", "csv": "manifests"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 from tlx.core.errors import RequestError, empty, precomposed, reason, recovered
 from tlx.core.safe_archive import litter
 from tlx.datasets.file_kinds import is_image
-from tlx.datasets.images import FileBytes, Images
+from tlx.datasets.image_sources import FileBytes
+from tlx.datasets.images import Images
 
 # Files in which people keep labels.
 TABLES = re.compile(r".*\.(csv|tsv|xlsx?|parquet|jsonl?)|.*(label|annot|class|train|test|val).*\.txt", re.IGNORECASE)

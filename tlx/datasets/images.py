@@ -2,9 +2,8 @@
 
 import logging
 import os
-import stat
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,61 +15,17 @@ from tlx.core import activity
 from tlx.core.device import free_memory
 from tlx.core.errors import reason
 from tlx.datasets.content_digests import Decoded, Seen, digest_of, seen
-from tlx.datasets.image_decoding import MAX_BYTES, Pixels, UnreadableImage, allow, allowed, decode, examined
+from tlx.datasets.image_decoding import Pixels, UnreadableImage, allow, allowed, decode, examined
+from tlx.datasets.image_sources import FileBytes, Joined, Read, Stacked
 from tlx.datasets.pixel_levels import Levels, Range
 
-__all__ = ["Decoded", "FileBytes", "Images", "Joined", "Labels", "Read", "Stacked", "joined", "read_all"]
+__all__ = ["Decoded", "Images", "Labels", "joined", "read_all"]
 
 Labels = NDArray[np.int64]
-Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
 MEMORY_SHARE = 0.25  # of the free memory, for decoded pixels that are cached
 CHUNK = 16  # images a task of the reading threads
 
 log = logging.getLogger("tlx")
-
-
-@dataclass(frozen=True)
-class FileBytes:
-    """Reads image i from its file."""
-
-    paths: tuple[str, ...]
-
-    def __call__(self, index: int) -> bytes:
-        with open(self.paths[index], "rb", opener=_at_once) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise UnreadableImage("not a file")
-            size = found.st_size
-            if size > MAX_BYTES:  # a film among the photographs
-                raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
-            return file.read()
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Opens a file, and a pipe without waiting for somebody to write into it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-@dataclass(frozen=True)
-class Stacked:
-    """Image i of an array in memory: uint8 [N, H, W, 3]."""
-
-    pixels: Pixels
-
-    def __call__(self, index: int) -> Pixels:
-        image: Pixels = self.pixels[index]
-        return image
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Image i of several readers."""
-
-    sources: tuple[tuple[Read, int], ...]  # (reader, the image's number there)
-
-    def __call__(self, index: int) -> "bytes | Pixels":
-        read, number = self.sources[index]
-        return read(number)
 
 
 @dataclass

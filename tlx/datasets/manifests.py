@@ -11,7 +11,8 @@ from tlx.config.dataset_schema import data_name
 from tlx.core.errors import RequestError, empty, nearest, precomposed, printable
 from tlx.datasets.folder_layout import existing, files_in, tables
 from tlx.datasets.group_splits import NONE, pattern_of
-from tlx.datasets.images import FileBytes, Images
+from tlx.datasets.image_sources import FileBytes
+from tlx.datasets.images import Images
 from tlx.datasets.listed_files import ListedFiles, elsewhere
 from tlx.datasets.split_folders import SPLITS
 from tlx.datasets.split_names import named

@@ -22,7 +22,8 @@ from tlx.core.errors import RequestError, empty, nearest, reason
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes
 from tlx.datasets.folder_layout import class_name, existing, images_of, no_classes, subfolders
-from tlx.datasets.images import Images, Stacked
+from tlx.datasets.image_sources import Stacked
+from tlx.datasets.images import Images
 from tlx.datasets.split_folders import split_folders
 from tlx.datasets.splits import Parts
 from tlx.datasets.synthetic_shapes import Drawn, known

@@ -1,0 +1,54 @@
+"""What gives an image: a file's bytes, or pixels that are in memory."""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tlx.datasets.image_decoding import MAX_BYTES, Pixels, UnreadableImage
+
+Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """Reads image i from its file."""
+
+    paths: tuple[str, ...]
+
+    def __call__(self, index: int) -> bytes:
+        with open(self.paths[index], "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableImage("not a file")
+            size = found.st_size
+            if size > MAX_BYTES:  # a film among the photographs
+                raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
+            return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file, and a pipe without waiting for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Image i of an array in memory: uint8 [N, H, W, 3]."""
+
+    pixels: Pixels
+
+    def __call__(self, index: int) -> Pixels:
+        image: Pixels = self.pixels[index]
+        return image
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Image i of several readers."""
+
+    sources: tuple[tuple[Read, int], ...]  # (reader, the image's number there)
+
+    def __call__(self, index: int) -> "bytes | Pixels":
+        read, number = self.sources[index]
+        return read(number)
