@@ -263,10 +263,14 @@ def test_make_ui_is_the_subcommand(home: Path) -> None:
 
 
 class Server:
-    """A subcommand of the README that serves until Ctrl-C, as a process, on a port that is free."""
+    """A subcommand of the README that serves until Ctrl-C, as a process, on a port that is free.
 
-    def __init__(self, command: str, home: Path, *words: str) -> None:
+    `ending`: the signal that ends it in place of Ctrl-C's.
+    """
+
+    def __init__(self, command: str, home: Path, *words: str, ending: signal.Signals = signal.SIGINT) -> None:
         self.lines: list[str] = []
+        self.ending = ending
         self.process = subprocess.Popen(
             [sys.executable, *shlex.split(command)[1:], "--output", "outputs/x", "--port", "0", *words],
             cwd=home, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -282,7 +286,7 @@ class Server:
         raise AssertionError(self.process.communicate()[1])
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(self.ending)
         said = self.process.communicate()[1]
         assert self.process.returncode == 0, said
         assert "Traceback" not in said
@@ -298,7 +302,7 @@ class Server:
 
 def test_ui_shows_the_runs_of_the_folder_on_this_machine_only(home: Path, finished: Path) -> None:
     (command,) = (command for command in SERVERS if " ui" in command)
-    with Server(command, home, "--no-browser") as server:
+    with Server(command, home, "--no-browser", ending=signal.SIGHUP) as server:  # its terminal is closed
         assert server.lines[0].startswith("MLflow on outputs/x/mlflow.db: http://127.0.0.1:")
         assert server.get("/health") == b"OK"
         view = re.search(

@@ -21,7 +21,7 @@ from PIL import Image
 
 import tlx as package
 from tests.conftest import ROOT, Tlx
-from tlx.cli.main import main
+from tlx.cli.main import ENDING, main
 from tlx.config.compose import choices
 from tlx.config.hydra_errors import GROUPS
 
@@ -76,9 +76,10 @@ def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     yield Person(folder, capsys)
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def draw_classes(root: Path, images: dict[str, int]) -> Path:

@@ -241,6 +241,24 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     assert refused().endswith("this run is finished; there is nothing to resume")
 
 
+def test_a_run_that_ends_while_it_is_looked_at_is_not_run_a_second_time(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = cut_off(words("feature_extraction"), 1)
+    before = sorted(here.glob("outputs/2*/*"))
+
+    def read(folder: Path) -> Any:
+        found = as_it_is(folder)
+        (folder / checkpoint.FILE).unlink()  # the other process is through
+        return found
+
+    as_it_is = checkpoint.read
+    monkeypatch.setattr(checkpoint, "read", read)
+    assert main(["resume", str(folder)]) == 2
+    assert capsys.readouterr().err.endswith(f"{folder}: the run has ended meanwhile; there is nothing to resume\n")
+    assert sorted(here.glob("outputs/2*/*")) == before
+
+
 def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(here / "photos", ("a", "b"))
     typed = [w for w in words("finetune", "resume=auto") if not w.startswith("dataset.")]

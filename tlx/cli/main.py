@@ -24,6 +24,8 @@ from tlx.reporting import screen
 
 COMPLETION = {"-sc", "--shell-completion"}  # a shell asks while its user types
 TEXTS = {"-h", "--help", "-c", "--cfg", "-i", "--info"}  # what a pager may show: the screen is its own then
+# A job that is stopped, or whose terminal is closed, ends as with Ctrl-C.
+ENDING = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped ends as with Ctrl-C
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     began = time.perf_counter() - (stopwatch.process_age() if argv is None else 0.0)
     try:
         if argv is None:

@@ -3,14 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from tlx.core.errors import RequestError
 
-if TYPE_CHECKING:
-    pass
 LOCK = ".lock"
 
 

@@ -69,10 +69,13 @@ def claimed(record: Record, config: Config, job: Job, identity: str, resume: boo
     """The checkpoint to go on from: of the run's own folder, or with `resume=auto` of a run of the same identity.
 
     Raises:
-        RequestError: the configuration, the data or the weights are others than when it was made.
+        RequestError: the configuration, the data or the weights are others than when it was made; the run to resume has
+            ended in another process since it was looked at.
     """
     if resume and (record.folder / checkpoint.FILE).is_file():
         return same(record.claim(record.folder), config, job, identity, record.folder)
+    if resume and not record.within_sweep:
+        raise RequestError(f"{record.folder}: the run has ended meanwhile; there is nothing to resume")
     if record.within_sweep or config.resume == "never":
         return None
     requested = key(config)
