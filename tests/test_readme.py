@@ -303,10 +303,10 @@ class Server:
 def test_ui_shows_the_runs_of_the_folder_on_this_machine_only(home: Path, finished: Path) -> None:
     (command,) = (command for command in SERVERS if " ui" in command)
     with Server(command, home, "--no-browser", ending=signal.SIGHUP) as server:  # its terminal is closed
-        assert server.lines[0].startswith("MLflow on outputs/x/mlflow.db: http://127.0.0.1:")
+        assert server.lines[1].startswith("all of MLflow on outputs/x/mlflow.db: http://127.0.0.1:")
         assert server.get("/health") == b"OK"
         view = re.search(
-            r"/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)&workflowType=machine_learning$", server.lines[1]
+            r"/#/experiments/(\d+)/runs\?viewStateShareKey=(\w+)&workflowType=machine_learning$", server.lines[0]
         )
         assert view, server.lines
         experiment = json.loads(server.get(f"/api/2.0/mlflow/experiments/get?experiment_id={view[1]}"))["experiment"]

@@ -66,9 +66,9 @@ def ui(output: str, port: int | None = None, *, browser: bool = True) -> int:
             with doing("starting MLflow's server"):
                 server.wait_until_it_answers("/health")
                 views = {name: server.address + path for name, path in prepared_views(database).items()}
-            print(f"MLflow on {near(database)}: {server.address}")
             for name, view in views.items():
                 print(f"the runs of {name} with their accuracies: {view}")
+            print(f"all of MLflow on {near(database)}: {server.address}")
             print("Ctrl-C ends it", flush=True)
             if browser and _has_screen():
                 webbrowser.open(next(iter(views.values()), server.address))
