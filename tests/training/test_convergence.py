@@ -26,7 +26,7 @@ def verdict(rows: list[dict[str, Any]], config: Config, classes: int) -> str:
 def rows(*losses: tuple[float, float], phase: str = "probe") -> list[dict[str, Any]]:
     """Epochs of (training loss, validation loss)."""
     return [
-        {"phase": phase, "epoch": number, "train_loss": train, "val_loss": val}
+        {"phase": phase, "epoch": number, "train_loss": train, "val_loss": val, "val_accuracy": number / 100}
         for number, (train, val) in enumerate(losses, 1)
     ]
 
@@ -54,6 +54,18 @@ def test_a_run_that_ended_too_early_is_known_by_its_losses(
     config = config_of(*(words if "training.epochs=9" in words else [*words, f"training.epochs={len(losses)}"]))
     line = f"not converged: train longer, for example with strategy.phases.probe.epochs={2 * len(losses)} ({why})"
     assert verdict(rows(*losses), config, classes) == (line if why else "")
+
+
+def test_it_says_since_when_the_accuracy_has_not_risen() -> None:
+    config = config_of("training.epochs=3")
+    falling = rows((0.5, 0.6), (0.4, 0.5), (0.3, 0.4))
+    for epoch, accuracy in zip(falling, (0.8, 0.9, 0.9), strict=True):
+        epoch["val_accuracy"] = accuracy
+    assert verdict(falling, config, 2).endswith(
+        "(the validation loss was still falling in the last epoch; the validation accuracy has not risen since epoch 2)"
+    )
+    falling[-1]["val_accuracy"] = 0.95
+    assert verdict(falling, config, 2).endswith("(the validation loss was still falling in the last epoch)")
 
 
 def test_where_patience_ended_a_run_more_patience_is_proposed() -> None:

@@ -39,6 +39,9 @@ def not_converged(
         why = f"the training loss is {reached:.3g}, that of guessing {guessing:.3g}"
     else:
         return ""
+    accuracies = [row["val_accuracy"] for row in last]
+    if through and (steady := accuracies.index(max(accuracies)) + 1) < len(last):
+        why += f"; the validation accuracy has not risen since epoch {last[steady - 1]['epoch']}"
     longer = f"epochs={2 * (phase.epochs or 1)}" if through else f"patience={2 * (phase.patience or 1)}"
     line = f"not converged: train longer, for example with strategy.phases.{name}.{longer}"
     if len(last) > 1 and reached > guessing and phase.lr is not None:  # it may never come lower at such a rate
