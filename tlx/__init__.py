@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlx.core.errors import without_causes
 from tlx.core.version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "compare", "load", "run", "sweep"]
 
 
+@without_causes()
 def run(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | None = None, **keys: Any) -> "Summary":
     """One run, as `python -m tlx key=value …` does it.
 
@@ -38,6 +40,7 @@ def run(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | Non
     return run_overrides(as_overrides(overrides, keys), config_dir)
 
 
+@without_causes()
 def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | None = None, **keys: Any) -> "Results":
     """Every combination of several values, as `python -m tlx -m key=value,value …` runs and compares them.
 
@@ -57,6 +60,7 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | N
     return Results(outcome.runs, outcome.failed)
 
 
+@without_causes()
 def compare(runs: Sequence[str | Path] | str | Path, output: str = "outputs") -> "Results":
     """Runs side by side, with paired tests, as `python -m tlx compare` does it.
 
@@ -74,6 +78,7 @@ def compare(runs: Sequence[str | Path] | str | Path, output: str = "outputs") ->
     return Results(runs_named([str(word) for word in words], output))
 
 
+@without_causes()
 def load(run: str | Path, device: str = "auto", output: str = "outputs") -> "Model":
     """A saved model, ready to predict: `tlx.load("latest").predict(["photo.jpg"])`.
 

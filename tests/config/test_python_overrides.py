@@ -1,11 +1,13 @@
 """Values of Python are what is typed on the command line."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tlx
 from tlx.config.compose import compose
 from tlx.config.multirun import jobs
 from tlx.config.python_overrides import as_overrides
@@ -71,3 +73,12 @@ def test_a_list_is_several_choices_of_a_sweep() -> None:
 def test_what_is_no_override_is_one_line(given: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message.replace("[", r"\[")):
         as_overrides(given, {}, sweep=True)
+
+
+@pytest.mark.parametrize("full", ["", "1"])
+def test_a_wrong_request_from_python_has_its_causes_only_on_request(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    for call in (tlx.run, tlx.sweep):
+        with pytest.raises(RequestError, match="dataset=image_foldr: no such dataset") as raised:
+            call(dataset="image_foldr")
+        assert ("direct cause" in "".join(traceback.format_exception(raised.value))) == (full == "1")

@@ -273,7 +273,7 @@ def test_more_folds_than_a_class_has_images_are_refused(
         ({"folds": 5, "fold": 5}, "dataset.fold=5: must be less than dataset.folds=5; the first is 0"),
         ({"folds": 5, "fold": -1}, "dataset.fold=-1: must be at least 0"),
         ({"folds": 1, "fold": 0}, "dataset.folds=1: must be at least 2"),
-        ({"folds": "two", "fold": 0}, "dataset.folds: Value 'two' of type 'str' could not be converted to Integer"),
+        ({"folds": "two", "fold": 0}, "dataset.folds=two: must be a whole number or null"),
     ],
 )
 def test_folds_that_do_not_exist_are_refused(words: dict[str, Any], message: str) -> None:

@@ -89,7 +89,9 @@ def test_a_name_that_holds_another_sweep_is_refused(capsys: pytest.CaptureFixtur
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("tlx: sweep.name=mine: holds another sweep: ")
-    assert "lr was 0.001 there and is 0.5 here; take another name, or remove " in said[0]
+    assert ": training.lr was 0.001 there and is 0.5 here; take another name, or remove " in said[0]
+    assert main([*typed, "seed=2,3", "dataset.noise=1.5"]) == 2
+    assert ": dataset.noise was 8.0 there and is 1.5 here; take" in capsys.readouterr().err
     book = Path("outputs/sweeps/mine/sweep.json")
     for text, words in (
         ("{", "cannot be read"),
@@ -121,7 +123,7 @@ def test_seeds_and_folds_are_sweeps_with_an_aggregate(here: Path, capsys: pytest
     with pytest.raises(RequestError, match="seeds and folds make a sweep, not one run"):
         tlx.run(["seeds=2", *TINY])
     for words, line in (
-        (["seeds=1"], "seeds=1: must be at least 2"),
+        (["seeds=1"], "seeds=1: must be at least 2 and at most 1000; for one run leave it out; seed=… is its seed"),
         (["-m", "seeds=2", "seed=0,1"], "seeds=2: goes with one seed, the first; leave it out, or seed=0, seed=1"),
         (["-m", "sweep.name=a,b", "seed=0"], "sweep.name=a: must be the same for all jobs of a sweep"),
         (["-m", "launch=basic,joblib", "seed=0"], "launch=basic: must be the same for all jobs of a sweep"),

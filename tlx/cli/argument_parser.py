@@ -13,7 +13,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Raises what is wrong with the arguments as a `RequestError`."""
-        raise RequestError(f"{message.removeprefix('argument ')}; {self.prog} --help says more")
+        required = [str(action.metavar or action.dest) for action in self._actions if not action.option_strings]
+        order = f", in this order: {' '.join(required)}" if "are required" in message and len(required) > 1 else ""
+        raise RequestError(f"{message.removeprefix('argument ')}{order}; {self.prog} --help says more")
 
     def no_empty(self, given: argparse.Namespace) -> None:
         """Refuses an argument without text: as a path it would be the current folder."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated
 from tlx.core.errors import RequestError, nearest, printable, unicode
 from tlx.core.output_streams import shows_all
+from tlx.datasets.file_kinds import NAMES
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
 from tlx.datasets.image_paths import SHOWN, find, none_of_them
 from tlx.inference.prediction_gallery import FIRST, ORDERS, check, gallery
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    run_argument(parser)
+    run_argument(parser, _no_image)
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
         help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
@@ -60,6 +62,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"maximum number of pixels of an image; larger images are not read (default: {MAX_PIXELS:,})",
     )
+
+
+def _no_image(run: str) -> str:
+    """What was typed as RUN, unless it is an image: then RUN was forgotten."""
+    if Path(run).suffix.lower() in NAMES:
+        raise RequestError(f"{run}: an image, no run; RUN comes first: python -m tlx predict latest {shlex.quote(run)}")
+    return run
 
 
 def _main(given: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from tlx.sweeps.named_runs import OUTPUT, run_named
 
@@ -10,9 +11,9 @@ __all__ = ["RUN", "output_option", "run_argument", "run_folder"]
 RUN = "a run's folder, latest, a sweep's name or folder (its chosen model), or a run's id in MLflow"
 
 
-def run_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds RUN, and `--output`."""
-    parser.add_argument("run", metavar="RUN", help=RUN)
+def run_argument(parser: argparse.ArgumentParser, word: Callable[[str], str] = str) -> None:
+    """Adds RUN, and `--output`. `word`: returns what was typed as RUN, or raises why it cannot be one."""
+    parser.add_argument("run", metavar="RUN", type=word, help=RUN)
     output_option(parser)
 
 

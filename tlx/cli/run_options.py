@@ -1,13 +1,19 @@
 """The options of a run, and the text of --help."""
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from tlx.cli.argument_parser import Parser
 from tlx.cli.subcommands import subcommands
+from tlx.config.key_rules import rules
+from tlx.config.schema import Config
 from tlx.core.errors import RequestError, nearest
 
-__all__ = ["help_text", "refuse_stray_words", "run_options"]
+__all__ = ["help_text", "no_such_option", "refuse_stray_words", "run_options"]
+RUN_WORDS = ("train", "run", "fit")  # subcommands of other programs for what tlx does without one
 
 EXAMPLES = """\
 examples:
@@ -74,10 +80,37 @@ def help_text(config_dir: str | None) -> str:
 
 def refuse_stray_words(words: Sequence[str]) -> None:
     """Raises a `RequestError` for the first word that is no override."""
-    for word in words:
-        if not re.match(r"[+~]{0,2}[\w./@:-]+=|~[\w.]+", word):
-            names = list(subcommands())
-            raise RequestError(
-                f"{word}: neither key=value nor a subcommand{nearest(word, names)}; "
-                f"subcommands: {', '.join(names)}; see --help"
-            )
+    word = next((word for word in words if not re.match(r"[+~]{0,2}[\w./@:-]+=|~[\w.]+", word)), None)
+    if word is None:
+        return
+    if word in RUN_WORDS:
+        command = shlex.join(["python", "-m", "tlx", *(other for other in words if other != word)])
+        raise RequestError(f"{word}: a run needs no subcommand; write {command}")
+    if Path(os.path.expanduser(word)).is_dir():
+        command = shlex.join(["python", "-m", "tlx", "dataset=image_folder", f"dataset.root={word}"])
+        raise RequestError(f"{word}: is a folder; to train on the images in it: {command}")
+    names = list(subcommands())
+    raise RequestError(
+        f"{word}: neither key=value nor a subcommand{nearest(word, names)}; subcommands: {', '.join(names)}; see --help"
+    )
+
+
+def no_such_option(word: str) -> RequestError:
+    """What to say of an option that a run does not have: the nearest one, its key, the subcommands that have it."""
+    flag = word.partition("=")[0]
+    flags = [flag for action in run_options()._actions for flag in action.option_strings]
+    key = _key_named(flag.lstrip("-").replace("-", "_"))
+    having = [(name, metavar) for name, one in subcommands().items() if (metavar := one.value_of(flag)) is not None]
+    hints = [f"for a run: {key}={having[0][1] if having else '…'}"] if key else []
+    if having:
+        after = "a subcommand" if len(having) > 3 else ", ".join(name for name, _ in having)
+        hints.append(f"after {after}: {flag} {having[0][1]}".rstrip())
+    if not hints:
+        return RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")
+    return RequestError(f"{word}: no such option; {'; '.join(hints)}")
+
+
+def _key_named(name: str) -> str:
+    """The shortest key, or group, whose name or last name is `name`; empty where there is none."""
+    found = [key for key, _, _ in rules(Config) if "<" not in key and name in (key, key.rpartition(".")[2])]
+    return min(found, key=lambda key: (key.count("."), len(key)), default="")

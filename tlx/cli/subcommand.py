@@ -32,6 +32,13 @@ class Subcommand:
         self.options(parser)
         return parser
 
+    def value_of(self, option: str) -> str | None:
+        """What is typed after one of its options, as FILE; empty for one without a value, None where it has none."""
+        action = self.parser()._option_string_actions.get(option)
+        if action is None:
+            return None
+        return "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
+
     def main(self, arguments: Sequence[str]) -> int:
         """Parses the words after the name, runs the subcommand and returns its exit code.
 

@@ -4,18 +4,17 @@ import argparse
 
 from omegaconf import OmegaConf
 
-from tlx.cli.run_options import help_text, refuse_stray_words, run_options
+from tlx.cli.run_options import help_text, no_such_option, refuse_stray_words, run_options
 from tlx.core.activity import doing
-from tlx.core.errors import RequestError, nearest, shown
+from tlx.core.errors import RequestError, shown
 from tlx.runs.request import is_sweep, run_single
 
 
 def run_or_show(arguments: list[str]) -> int:
     """Runs a command line that begins with no subcommand, and returns its exit code."""
     known, rest = run_options().parse_known_intermixed_args(arguments)
-    for word in rest:
-        flags = [flag for action in run_options()._actions for flag in action.option_strings]
-        raise RequestError(f"{word}: no such option{nearest(word, flags)}; --help lists them")
+    if rest:
+        raise no_such_option(rest[0])
     run_options().no_empty(known)
     if known.shell_completion:
         from tlx.config.compose import completion

@@ -14,6 +14,7 @@ from tlx.backbones.pretrained_weights import locate, needed
 from tlx.backbones.weight_sources import torch_cache
 from tlx.cli import catalog
 from tlx.config.schema import Backbone, Config
+from tlx.config.value_types import refused
 from tlx.core.errors import RequestError
 
 ACTIONS = ("fetch",)
@@ -56,7 +57,7 @@ def _row(choice: str, keys: dict[str, Any]) -> list[str]:
     try:
         backbone = OmegaConf.merge(OmegaConf.structured(Backbone), keys)
     except OmegaConfBaseException as error:
-        raise RequestError(f"backbone.{error.full_key}: {str(error.msg or error).splitlines()[0]}") from error
+        raise RequestError(refused(error, "backbone.")) from error
     licence = f"licence: {backbone.licence}"
     if backbone.weights == "none":
         return ["needs no file: starts from random weights", licence]

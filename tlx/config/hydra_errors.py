@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tlx.config import schema as tlx_config
 from tlx.config.hydra_launchers import KNOWN, missing
 from tlx.config.schema import Phase
+from tlx.config.value_types import wrong_type
 from tlx.core.errors import RequestError, nearest
 from tlx.core.trees import flat
 
@@ -135,4 +136,4 @@ def _bad_value(override: str, error: BaseException) -> RequestError:
     if "is not Optional" in first:
         return RequestError(f"{override}: cannot be null")
     hint = "; several values need -m" if "," in override.partition("=")[2] else ""
-    return RequestError(f"{override}: {first[0].lower()}{first[1:]}{hint}")
+    return RequestError(f"{override}: {wrong_type(error) or first[0].lower() + first[1:]}{hint}")

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tlx.config.dataset_schema import PLACES, DatasetConfig, Splits
+from tlx.config.key_names import own, typed
 from tlx.config.schema import Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
 from tlx.core.trees import flat
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key was X, is Y` for every leaf in which two configurations differ."""
+    """`key was X, is Y` for every leaf in which two configurations differ, with the key as it is typed."""
     one, two = dict(flat(before)), dict(flat(now))
-    return [
-        f"{key} was {one.get(key)}, is {two.get(key)}" for key in sorted({*one, *two}) if one.get(key) != two.get(key)
-    ]
+    differing = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
+    return [f"{typed(key)} was {one.get(key)}, is {two.get(key)}" for key in own(differing)]
 
 
 def identity(config: Config, fingerprint: str, weights: str) -> str:

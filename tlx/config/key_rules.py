@@ -23,6 +23,7 @@ class Rule:
         choices: the only texts allowed, also in a list.
         form: a regular expression that the whole text matches.
         words: `form` in words.
+        fewer: what to do instead of a number less than `minimum`.
         of: the dataclass of what is below the key, where its annotation does not say so.
         each: the dataclass of each named thing below the key.
     """
@@ -34,6 +35,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     form: str = ""
     words: str = ""
+    fewer: str = ""
     of: type | None = None
     each: type | None = None
 
@@ -52,7 +54,8 @@ class Rule:
             if self._takes(one):
                 continue
             if not isinstance(value, list):
-                return f"{name}={one}: must be {self.allowed()}{nearest(str(one), self.choices)}"
+                instead = f"; {self.fewer}" if self.fewer and one < self.minimum else ""
+                return f"{name}={one}: must be {self.allowed()}{nearest(str(one), self.choices)}{instead}"
             if self.choices:
                 return f"{name}: {one} is not one of {', '.join(self.choices)}{nearest(str(one), self.choices)}"
             return f"{name}: each must be {self.allowed()}, not {one}"

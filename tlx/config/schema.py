@@ -250,13 +250,16 @@ class Source:
     training: Training = key(factory=Training, help="as training")
 
 
+_SEVERAL: dict[str, Any] = {"minimum": 2, "maximum": 1000, "fewer": "for one run leave it out; seed=… is its seed"}
+
+
 @dataclass
 class Config:
     """One run."""
 
     seed: int = key(0, minimum=0, maximum=2**32 - 1, help="random seed of splits, new layers, image order and views")
-    seeds: int | None = key(None, minimum=2, maximum=1000, help="number of seeds, from `seed` on; makes a sweep")
-    folds: int | None = key(None, minimum=2, maximum=1000, help="number of folds of a cross-validation; makes a sweep")
+    seeds: int | None = key(None, **_SEVERAL, help="number of seeds, from `seed` on; makes a sweep")
+    folds: int | None = key(None, **_SEVERAL, help="number of folds of a cross-validation; makes a sweep")
     output: str = key("outputs", help="the folder of all runs")
     resume: str = key("never", choices=("auto", "never"), help="auto: resume an interrupted run that is the same")
     sweep: Sweep = key(factory=Sweep, help="runs that belong together")

@@ -14,8 +14,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import tracking_uri
 from tlx.config.dataset_schema import DatasetConfig
+from tlx.config.key_names import typed
 from tlx.config.key_rules import values
 from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights
+from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
 
@@ -93,8 +95,7 @@ def _typed(node: Any) -> Config:
     except MissingMandatoryValue as error:
         raise RequestError(f"{error.full_key}: needs a value, as in {error.full_key}=…") from error
     except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise RequestError(f"{key}{str(error.msg or error).splitlines()[0]}") from error
+        raise RequestError(refused(error)) from error
     return config
 
 
@@ -106,7 +107,7 @@ def _dataset(key: str, node: Any) -> DatasetConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(DatasetConfig), given)
     except OmegaConfBaseException as error:
-        raise RequestError(f"{key}.{error.full_key}: {str(error.msg).splitlines()[0]}") from error
+        raise RequestError(refused(error, f"{key}.")) from error
     dataset: DatasetConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
     return dataclasses.replace(dataset, reader={name: value for name, value in node.items() if name not in common})
 
@@ -144,7 +145,7 @@ def _empty(config: Config) -> Iterator[str]:
     """Keys without a text, as an unset variable leaves them: as a path that would be the current folder."""
     for key, value in flat(dataclasses.asdict(config)):
         if isinstance(value, str) and not value.strip() and (not re.fullmatch(_FREE, key) or re.fullmatch(_PATH, key)):
-            yield str(empty(f"{key.replace('.reader.', '.')}="))
+            yield str(empty(f"{typed(key)}="))
 
 
 def _problems(config: Config) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """What a user did wrong, in one line: every module may raise it; `cli.main` prints it and exits with 2."""
 
+import contextlib
 import difflib
+import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class RequestError(Exception):
@@ -19,6 +21,17 @@ class Pruned(Exception):
 
 class Diverged(Exception):
     """Ends a run whose loss is no number any more; the message says when, and what to change."""
+
+
+@contextlib.contextmanager
+def without_causes() -> Iterator[None]:
+    """A `RequestError` leaves the block without the exceptions that led to it; `HYDRA_FULL_ERROR=1` keeps them."""
+    try:
+        yield
+    except RequestError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise error from None
 
 
 def empty(name: str) -> RequestError:

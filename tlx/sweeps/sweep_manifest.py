@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from tlx.config.identity import results
+from tlx.config.key_names import own, typed
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, shown
 from tlx.core.trees import flat
@@ -25,13 +26,16 @@ def no_clash(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
     before, now = [job["values"] for job in old.values()], [job["values"] for job in new.values()]
     if not old or old.keys() & new.keys():
         return
+    differing = {}
     for name in sorted({*before[0], *now[0]}):
         was, are = {json.dumps(v.get(name)) for v in before}, {json.dumps(v.get(name)) for v in now}
         if len(was) == len(are) == 1 and was != are:
-            raise RequestError(
-                f"sweep.name={folder.name}: holds another sweep: {name} was {was.pop()} there and is {are.pop()} here; "
-                f"take another name, or remove {folder}"
-            )
+            differing[name] = f"{typed(name)} was {was.pop()} there and is {are.pop()} here"
+    if differing:
+        raise RequestError(
+            f"sweep.name={folder.name}: holds another sweep: {differing[own(differing)[0]]}; "
+            f"take another name, or remove {folder}"
+        )
 
 
 def entries(jobs: Sequence["Planned"]) -> dict[str, Any]:
