@@ -785,6 +785,9 @@ def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) 
     found = comparison.compared(folders)
     assert found.tested == len(found.pairs) == 45 * 44 / 2
     assert len(outputs.write(found, [tmp_path / f"x.{kind}" for kind in outputs.KINDS], Origin())) == 3
+    for typed, place in (((), "output=…"), ([Path("/proc/x.csv")], "--csv FILE")):
+        with pytest.raises(RequestError, match=rf"^cannot write /proc/x\.csv: .*take another place \({place}\)"):
+            outputs.write(found, [Path("/proc/x.csv")], Origin(), typed)
 
 
 def test_the_images_that_flipped_are_those_that_one_run_alone_has_right(

@@ -135,7 +135,14 @@ WRONG = {
     ("epochs=3",): "epochs=3: no such key (did you mean 'training.epochs'?)",
     ("strategi=full",): "strategi=full: no such key (did you mean 'strategy'?)",
     ("dataset.limit.trian=3",): "dataset.limit.trian=3: no such key (did you mean 'dataset.limit.train'?)",
-    ("dataset.root=x",): "dataset.root=x: no such key; dataset has ",
+    ("dataset.root=x",): "dataset.root=x: dataset=shapes has no such key; write dataset=image_folder dataset.root=x (",
+    ("dataset.columns.label=x",): "dataset=shapes has no such key; write dataset=csv dataset.columns.label=x",
+    ("optimizer.momentum=0.9",): "optimizer=adam has no such key; write optimizer=",
+    (
+        "dataset=image_folder",
+        "dataset.train=3",
+    ): "has no such key (did you mean 'dataset.limit.train'?); there is one with dataset=new_shapes or shapes",
+    ("dataset.quux=3",): "dataset.quux=3: no such key; dataset has fold, folds, ",
     ("strategy=finetune", "strategy.phases.tune.train_from=layer5"): "layer5: no such stage",
     (
         "backbone=resnet18",

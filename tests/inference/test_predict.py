@@ -212,6 +212,11 @@ WRONG = {
     "--csv 2.png": "--csv 2.png: the file's name must end in .csv; put the images before it",
     "--html -": "--html -: the file's name must end in .html",
     "--json folder.json": "--json folder.json: is a folder; give the name of a file",
+    **{
+        f"--{form} /proc/x.{form}": f"cannot write /proc/x.{form}: No such file or directory; take another place "
+        f"(--{form} FILE)"
+        for form in ("csv", "json", "html")
+    },
     "--html g.html --sort sure": "--sort sure: must be least-sure, most-sure, given, class",
     "--sort given": "--sort given: is the order of the pictures of --html; add --html FILE.html",
     "--csv --json": "--csv --json: both to stdout cannot be separated; give one of them a file",

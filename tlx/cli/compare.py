@@ -87,7 +87,7 @@ def compare(runs: Sequence[str], targets: Mapping[str, Path], output: str = OUTP
     typed = shlex.join(["python", "-m", "tlx", "compare", *runs])
     of = Origin(typed) if place is None else origin(place)
     with doing("drawing and writing the comparison"):
-        files = write(found, list(dict.fromkeys([*own, *targets.values()])), of)
+        files = write(found, list(dict.fromkeys([*own, *targets.values()])), of, targets.values())
     for file in files:
         print(f"written: {file}", file=sys.stderr)
 

@@ -42,11 +42,11 @@ def _main(given: argparse.Namespace) -> int:
     overrides = given.overrides if output is not None else [*given.overrides, f"output={given.output}"]
     found = evaluate(run_folder(given.run, output or given.output), overrides, given.part, given.config_dir)
     if given.csv is not None:
-        with atomic(Path(os.path.expanduser(given.csv))) as path:
+        with atomic(Path(os.path.expanduser(given.csv)), "--csv FILE") as path:
             table = found.scores.table(found.files, found.labels, found.classes)
             path.write_text(table, encoding="utf-8", newline="")
     if given.json is not None:
-        with atomic(Path(os.path.expanduser(given.json))) as path:
+        with atomic(Path(os.path.expanduser(given.json)), "--json FILE") as path:
             text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
             path.write_text(unicode(text), encoding="utf-8")  # a file's name need not be Unicode
     print("\n".join(map(printable, _lines(found))))

@@ -126,7 +126,7 @@ def predict(
                 file, shown = Path(os.path.expanduser(target)), k or min(SHOWN, len(model.classes))
                 write.append(within.enter_context(gallery(file, model.classes, shown, sort or FIRST)))
             else:
-                stream = within.enter_context(_target(target))
+                stream = within.enter_context(_target(form, target))
                 write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
         write = write or [_TableRows(sys.stdout, model.classes, k)]
 
@@ -230,9 +230,13 @@ class _JsonRows:
 
 
 @contextlib.contextmanager
-def _target(target: str) -> Iterator[IO[str]]:
+def _target(form: str, target: str) -> Iterator[IO[str]]:
     if target == "-":
         yield sys.stdout
         return
-    with atomic(Path(os.path.expanduser(target))) as path, path.open("w", encoding="utf-8", newline="") as stream:
+    place = f"--{form} FILE"
+    with (
+        atomic(Path(os.path.expanduser(target)), place) as path,
+        path.open("w", encoding="utf-8", newline="") as stream,
+    ):
         yield stream

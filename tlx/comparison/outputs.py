@@ -1,13 +1,13 @@
 """A comparison on the terminal and as files."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from tlx.comparison import html_page, text_table
 from tlx.comparison.comparison import Comparison
 from tlx.comparison.origin import Origin
-from tlx.core.atomic_files import atomic
+from tlx.core.atomic_files import PLACE, atomic
 from tlx.reporting.line_width import width
 
 KINDS = ("csv", "html", "png")
@@ -18,8 +18,13 @@ def show(comparison: Comparison) -> None:
     print(text_table.text(comparison, width(sys.stdout)))
 
 
-def write(comparison: Comparison, files: Sequence[Path], origin: Origin) -> list[Path]:
+def write(comparison: Comparison, files: Sequence[Path], origin: Origin, typed: Collection[Path] = ()) -> list[Path]:
     """Writes the table, the page or the picture, as each file's ending says, each whole or absent; the files.
+
+    Args:
+        comparison, files: what is written, and where.
+        origin: where the page says that it comes from.
+        typed: those of the files that an option named.
 
     Raises:
         RequestError: a file cannot be written.
@@ -36,6 +41,7 @@ def write(comparison: Comparison, files: Sequence[Path], origin: Origin) -> list
     }
     whole = [made[file.suffix](file) for file in files]
     for file, content in zip(files, whole, strict=True):
-        with atomic(file) as path:
+        place = f"--{file.suffix[1:]} FILE" if file in typed else PLACE
+        with atomic(file, place) as path:
             path.write_bytes(content)
     return list(files)

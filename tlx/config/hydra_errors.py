@@ -4,8 +4,11 @@ import contextlib
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -72,16 +75,20 @@ def unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
     # The rest of the request decides which keys exist (a strategy's phases, a data set's own).
     others = [o for o in overrides if o != given and "." not in o.split("=")[0]]
     try:
-        known = _known_keys(hydra.compose("config", others))
+        node = hydra.compose("config", others, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
-        known = _known_keys(hydra.compose("config"))
+        node = hydra.compose("config", return_hydra_config=True)
+    choices, known = node.hydra.runtime.choices, _known_keys(node)
     if re.match(r"\w+/?\w*=", given) and not set(known) & {key} and key in GROUPS:
         return RequestError(f"{given}: no such choice")
     if key in known and "={" in given:
         return RequestError(f"{given}: {key} has none of these keys; write +{key}.<key>=<value>")
     parent, _, leaf = key.rpartition(".")
-    siblings = {name[len(parent) + 1 :].split(".")[0] for name in known if parent and name.startswith(f"{parent}.")}
-    close = [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]
+    below = {name[len(parent) + 1 :].split(".")[0] for name in known if parent and name.startswith(f"{parent}.")}
+    siblings = {name for name in below if not name.startswith("_")}
+    group = key.partition(".")[0]
+    close = sorted((name for name in known if re.fullmatch(rf"{group}\..*\b{re.escape(leaf)}", name)), key=len)[:1]
+    close = close or [f"{parent}.{name}" for name in difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)]
     close = close or sorted((name for name in known if name.rpartition(".")[2] == leaf), key=len)[:1]
     if not siblings:
         close = close or difflib.get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.7)
@@ -92,7 +99,25 @@ def unknown_key(key: str, text: str, overrides: Sequence[str]) -> RequestError:
         if found[2] not in phases:
             hint = f"{nearest(found[2], phases)}; its phases: {', '.join(phases)}"
             return RequestError(f"{given}: this strategy has no phase {found[2]}{hint}")
+    if group in GROUPS and (having := _choices_with(group, key)):
+        lacks = f"{given}: {group}={choices[group]} has no such key"
+        if any(o.startswith(f"{group}=") for o in overrides):
+            meant = hint if close else ""
+            return RequestError(f"{lacks}{meant}; there is one with {group}={' or '.join(having)}")
+        also = f" (also with {group}={', '.join(having[1:])})" if len(having) > 1 else ""
+        return RequestError(f"{lacks}; write {group}={having[0]} {given.lstrip('+')}{also}")
     return RequestError(f"{given}: no such key{hint}; `python -m tlx --cfg job` lists them all")
+
+
+def _choices_with(group: str, key: str) -> list[str]:
+    """The choices of a group whose YAML has a key, those with the fewest keys first."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    keys: dict[str, list[str]] = {}
+    for choice in loader.get_group_options(group):
+        with contextlib.suppress(HydraException, OmegaConfBaseException, yaml.YAMLError):
+            loaded = loader.repository.load_config(f"{group}/{choice}").config
+            keys[choice] = [f"{group}.{name}" for name, _ in flat(OmegaConf.to_container(loaded, resolve=False))]  # type: ignore[arg-type]
+    return sorted((choice for choice in keys if key in keys[choice]), key=lambda choice: (len(keys[choice]), choice))
 
 
 def _unknown_of_hydra(key: str, given: str, overrides: Sequence[str]) -> RequestError:

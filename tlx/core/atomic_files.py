@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 # What the system says of a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+PLACE = "output=…"  # what says where a run's files are
+
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, place: str = PLACE) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
 
-    For a file or a folder. A full disk is a RequestError that names the path.
+    For a file or a folder. A full disk is a RequestError that names the path. `place`: what is typed for another path.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / path.name
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, place) from error
     try:
         yield temporary
         if path.is_dir() and temporary.is_dir():
@@ -37,7 +39,7 @@ def atomic(path: Path) -> Iterator[Path]:
     except BrokenPipeError:  # of what is written beside it
         raise
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, place) from error
     finally:
         shutil.rmtree(temporary.parent, ignore_errors=True)
 
@@ -49,8 +51,8 @@ def tidy(folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unwritable(path: Path, error: OSError) -> RequestError:
+def unwritable(path: Path, error: OSError, place: str = PLACE) -> RequestError:
     """What to say when `path` cannot be written: disk full, no permission, a file in the way."""
     full = error.errno in (None, *FULL)
-    advice = "free some space, or take another place" if full else "take another place (output=…)"
+    advice = "free some space, or take another place" if full else f"take another place ({place})"
     return RequestError(f"cannot write {path}: {error.strerror or error}; {advice}")

@@ -59,7 +59,7 @@ def export(run: str, form: str, to: str | None = None, images: Sequence[str] = (
         reference = exporters.logits_of(exporters.saved(model), views)
         beside = [_beside_measured(model, reference, views)] if graph and model.precision != "fp32" else []
     facts = about(model, home)
-    with atomic(target) as path, doing(f"writing {target.name} and comparing it"):
+    with atomic(target, "--to FILE") as path, doing(f"writing {target.name} and comparing it"):
         if not graph:
             del facts["input"], facts["outputs"]
             facts["normalisation"] = "not in the weights: apply the mean and std of preprocessing to pixels in 0..1"

@@ -33,6 +33,7 @@ SIDE = 112  # pixels of a small picture on a page
 LARGE = 320  # pixels of a picture that can be enlarged, at most; no more than the network saw
 QUALITY = 75  # of its JPEG
 PAGE = 100  # images of a page
+PLACE = "--html FILE"  # what names the page's file
 NEAR = 2  # pages before and behind this one that it links to, beside the first and the last
 
 # The words of `--sort`, and what a page says of it.
@@ -121,13 +122,13 @@ def gallery(file: Path, classes: Sequence[str], top: int, order: str = FIRST) ->
     Raises:
         RequestError: the pages cannot be written, or there are other files where they belong.
     """
-    with atomic(file) as first, tempfile.TemporaryFile(dir=first.parent) as pictures:
+    with atomic(file, PLACE) as first, tempfile.TemporaryFile(dir=first.parent) as pictures:
         found = Gallery(pictures, classes, top)
         yield found
         check(file)
         pages = _Pages(file, found, order)
         if pages.number > 1:
-            with atomic(further(file)) as folder:
+            with atomic(further(file), PLACE) as folder:
                 folder.mkdir()
                 for page in range(2, pages.number + 1):
                     (folder / f"{page}.html").write_text(pages.text(page), encoding="utf-8")
