@@ -78,6 +78,7 @@ class Keeper:
                 save_file(tensors, temporary, {"tlx": json.dumps(whole)})
             except SafetensorError as error:  # what it makes of a full disk
                 raise OSError(str(error)) from error
+            temporary.chmod(0o600)  # it has the command as typed; not every version of safetensors writes it so
         self.epoch, self._waiting = whole.get("progress", {}).get("epoch", 0), None
 
     def drop(self) -> None:
