@@ -21,9 +21,10 @@ from PIL import Image
 
 import tlx as package
 from tests.conftest import ROOT, Tlx
-from tlx.cli.main import ENDING, main
+from tlx.cli.main import main
 from tlx.config.compose import choices
 from tlx.config.hydra_errors import GROUPS
+from tlx.core.interruption import ENDING
 
 if TYPE_CHECKING:
     import torch

@@ -33,7 +33,7 @@ from tlx.augmentations import ShearZoom
 from tlx.config.hydra_session import CONF
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError
-from tlx.datasets import image_decoding, library_warnings
+from tlx.datasets import augmentation, image_decoding, library_warnings
 from tlx.datasets.augmentation import _torch_alone, random_view
 from tlx.datasets.image_decoding import LARGE, MAX_BYTES, MAX_PIXELS, UnreadableImage, decode, pixels_of
 from tlx.datasets.image_sources import FileBytes
@@ -695,3 +695,24 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     os.truncate(film, MAX_BYTES + 1)  # takes no space on the disk
     with pytest.raises(UnreadableImage, match=r"^500 MB are more than an image has$"):
         decode(film)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [torch.rand_like, torch.randn_like, lambda x: torch.randint_like(x, 9), lambda x: torch.randint_like(x, 2, 9),
+     lambda x: torch.randint_like(x, low=2, high=9)],
+    ids=["rand", "randn", "below", "between", "by name"],
+)  # fmt: skip
+def test_what_is_drawn_like_a_tensor_needs_no_generator_of_torchs(
+    draw: Callable[[torch.Tensor], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def views() -> list[torch.Tensor]:
+        image = torch.zeros(3, 4, 5)
+        return [augmentation.random_view(image, [draw], seed=1, epoch=epoch, index=2) for epoch in (0, 0, 1)]
+
+    plain = {torch.rand_like: torch.rand, torch.randn_like: torch.randn, torch.randint_like: torch.randint}
+    monkeypatch.setattr(augmentation, "_LIKE", plain)  # as with an older torch
+    one, same, other = views()
+    assert (one.shape, one.dtype) == ((3, 4, 5), torch.float32)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)

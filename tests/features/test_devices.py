@@ -74,7 +74,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         try:
             torch.empty(1, device=GPU)[torch.tensor([0])]
-        except RuntimeError:  # before torch 2.11
+        except RuntimeError:  # an older one
             pytest.skip("the fake tensors of this torch need a GPU's driver")
         yield found
 

@@ -20,12 +20,11 @@ from tlx.core import output_streams, stopwatch
 from tlx.core.atomic_files import FULL
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
+from tlx.core.interruption import ENDING
 from tlx.reporting import screen
 
 COMPLETION = {"-sc", "--shell-completion"}  # a shell asks while its user types
 TEXTS = {"-h", "--help", "-c", "--cfg", "-i", "--info"}  # what a pager may show: the screen is its own then
-# A job that is stopped, or whose terminal is closed, ends as with Ctrl-C.
-ENDING = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

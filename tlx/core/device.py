@@ -77,7 +77,7 @@ def bf16_units() -> str:
 
 
 def cpu_capabilities() -> dict[str, bool]:
-    """What the processor's vector and matrix units can do, by torch's names; before torch 2.11, of x86 alone."""
+    """What the processor's vector and matrix units can do, by torch's names; older ones say it of x86 alone."""
     import torch
 
     if hasattr(torch.cpu, "get_capabilities"):

@@ -24,7 +24,7 @@ _RANDOM = frozenset([getattr(torch, f) for f in _FUNCTIONS.split()] + [getattr(T
 
 
 def _takes_generator() -> bool:
-    """Whether torch's `…_like` functions take a generator: before torch 2.11 they do not."""
+    """Whether torch's `…_like` functions take a generator: those of older versions do not."""
     try:
         torch.rand_like(torch.empty(0), generator=torch.Generator())
     except TypeError:
@@ -62,7 +62,7 @@ class _Draws(TorchFunctionMode):
                 like, *bounds = args
                 kwargs = {"dtype": like.dtype, "device": device, **kwargs}
                 kwargs.pop("memory_format", None)
-                return _LIKE[func](*bounds, tuple(like.shape), **kwargs)
+                return _LIKE[func](*bounds, size=tuple(like.shape), **kwargs)
         return func(*args, **kwargs)
 
 

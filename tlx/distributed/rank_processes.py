@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from tlx.core.errors import said
+from tlx.core.interruption import ENDING
 from tlx.distributed import process_group
 
 LOST_ANOTHER = 3  # the exit code of a rank that could not go on without another
@@ -40,7 +41,7 @@ class _Child:
 
 def serve(given: Mapping[str, Any]) -> None:
     """What a process does that was started to be a rank."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ENDING):
         signal.signal(number, signal.SIG_IGN)  # they are for the first rank, which ends the others
     for stream in (sys.stdout, sys.stderr):  # a file that the first rank reads
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
