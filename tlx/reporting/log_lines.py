@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tlx.reporting.line_width import width
+from tlx.reporting.notebook_line import in_notebook
 
 log = logging.getLogger("tlx")
 
@@ -32,13 +33,16 @@ HANDLER = _Lines()
 
 @contextmanager
 def lines(*, quiet: bool = False) -> Iterator[None]:
-    """What tlx logs is said on stderr while the block lasts; `quiet`: warnings alone. Blocks may be nested."""
+    """What tlx logs is said on stderr while the block lasts; `quiet`: warnings alone. Blocks may be nested.
+
+    In a notebook it is warnings alone, too: a progress bar stands for the lines, which are in the run's `tlx.log`.
+    """
     if HANDLER in log.handlers:
         yield
         return
     level = log.level
     log.addHandler(HANDLER)
-    HANDLER.setLevel(logging.WARNING if quiet else logging.INFO)
+    HANDLER.setLevel(logging.WARNING if quiet or in_notebook() else logging.INFO)
     log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
     try:
         yield
