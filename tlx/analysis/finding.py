@@ -1,0 +1,46 @@
+"""What an audit has found, as a value: `audit.json`, terminal, page and exit code are made of it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]  # results would be wrong; may be wrong; good to know
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault of a data set, with all files that have it.
+
+    Attributes:
+        kind: its name, as `near_duplicates`.
+        severity: what it does to a result.
+        message: one line: what was found, how many images, what it does.
+        files: paths, in groups of those that belong together; a group of one where each stands for itself. The groups
+            that are most certain come first.
+        count: how many images are concerned.
+        splits: the split of each file, in the shape of `files`; empty where it does not matter.
+        labels: the class of each file, in the same shape, or empty.
+        certainty: of each group, 0..1; empty where there is no doubt.
+        remedy: what to type, or to do; may be empty.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    files: tuple[tuple[str, ...], ...] = ()
+    count: int = 0
+    splits: tuple[tuple[str, ...], ...] = ()
+    labels: tuple[tuple[str, ...], ...] = ()
+    certainty: tuple[float, ...] = ()
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `audit.json` has it; what is empty is left out but for `files`."""
+        found: dict[str, Any] = {"kind": self.kind, "severity": self.severity, "count": self.count}
+        found |= {"message": self.message, "files": [list(group) for group in self.files]}
+        for name in ("splits", "labels"):
+            if getattr(self, name):
+                found[name] = [list(group) for group in getattr(self, name)]
+        if self.certainty:
+            found["certainty"] = [round(value, 4) for value in self.certainty]
+        return found | ({"remedy": self.remedy} if self.remedy else {})
