@@ -142,7 +142,7 @@ WRONG = {
         "dataset=image_folder",
         "dataset.train=3",
     ): "has no such key (did you mean 'dataset.limit.train'?); there is one with dataset=new_shapes or shapes",
-    ("dataset.quux=3",): "dataset.quux=3: no such key; dataset has fold, folds, ",
+    ("dataset.quux=3",): "dataset.quux=3: no such key; dataset has audit, fold, folds, ",
     ("strategy=finetune", "strategy.phases.tune.train_from=layer5"): "layer5: no such stage",
     (
         "backbone=resnet18",

@@ -15,6 +15,7 @@ def subcommands() -> dict[str, Subcommand]:
     import nothing that takes seconds.
     """
     from tlx.cli import (
+        audit,
         cache,
         compare,
         data,
@@ -30,5 +31,20 @@ def subcommands() -> dict[str, Subcommand]:
         weights,
     )
 
-    modules = (resume, compare, search, predict, evaluate, export, serve, promote, ui, weights, data, sync, cache)
+    modules = (
+        resume,
+        compare,
+        search,
+        predict,
+        evaluate,
+        export,
+        serve,
+        promote,
+        ui,
+        weights,
+        data,
+        audit,
+        sync,
+        cache,
+    )
     return {module.SUBCOMMAND.name: module.SUBCOMMAND for module in modules}

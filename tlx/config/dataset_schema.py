@@ -56,6 +56,11 @@ class DatasetConfig:
         choices=("fail", "skip"),
         help="fail: stop at a file that cannot be read as an image; skip: leave it out and list it",
     )
+    audit: str = key(
+        "warn",
+        choices=("warn", "fail", "off"),
+        help="findings of the audit before a run: warn: shown in short; fail: an error ends the run; off: no audit",
+    )
     range: list[float] | None = key(
         None, help="[black, white] of images of more than 8 bits; null: from the file headers, else measured"
     )

@@ -44,7 +44,7 @@ def key(config: Config) -> str:
 ASIDE = (
     *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
     *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
-    "runtime.max_pixels",
+    *("runtime.max_pixels", "dataset.audit", "source.dataset.audit"),
 )
 
 
@@ -53,6 +53,7 @@ ASIDE = (
 ADDED: dict[str, Any] = {
     **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
     **{f"{prefix}dataset.{name}": None for prefix in ("", "source.") for name in ("range", "group")},
+    **{f"{prefix}dataset.audit": "warn" for prefix in ("", "source.")},
     "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",
     **{
@@ -68,8 +69,8 @@ def results(config: Config) -> dict[str, Any]:
     """The configuration as a tree, without what cannot change the result (`ASIDE`, and `ADDED` where that is unset)."""
     tree = dataclasses.asdict(config)
     for path in ASIDE:
-        parent, _, leaf = path.rpartition(".")
-        (tree[parent] if parent else tree).pop(leaf)
+        for node, leaf in _holders(tree, path):
+            node.pop(leaf)
     return without_added(tree)
 
 

@@ -1,0 +1,15 @@
+"""All checks of an audit, and what they find together."""
+
+from collections.abc import Sequence
+
+from tlx.analysis import file_checks
+from tlx.analysis.audit_data import AuditData, Check
+from tlx.analysis.finding import SEVERITIES, Finding
+
+CHECKS: tuple[Check, ...] = (file_checks.check,)
+
+
+def audit(data: AuditData, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+    """The findings of all checks, the most severe first; those of one severity in the order of the checks."""
+    found = [finding for check in checks for finding in check(data)]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -1,0 +1,60 @@
+"""The audit of a configuration's data: what is read for it, and from where it is known what was read before."""
+
+from pathlib import Path
+
+from tlx.analysis.audit import audit
+from tlx.analysis.audit_data import AuditData, View, audit_data
+from tlx.analysis.fact_store import FactStore
+from tlx.analysis.finding import Finding
+from tlx.config.schema import Backbone, Config
+from tlx.datasets.image_decoding import allow
+from tlx.datasets.splits import Parts
+from tlx.runs.output_layout import output
+from tlx.runs.prepare import found
+
+
+def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
+    """What is found in the data set of a configuration, in the parts that it comes in; nothing is split by seed.
+
+    Raises:
+        RequestError: there is no such data set, or it cannot be read at all.
+    """
+    allow(config.runtime.max_pixels)
+    parts = found(config, fewest=1, on_error="skip")
+    data = _of_parts(parts, config)
+    return data, audit(data)
+
+
+def _of_parts(parts: Parts, config: Config) -> AuditData:
+    val, test = parts.val, parts.test
+    if test is None and val is not None and config.dataset.splits.val is None:
+        val, test = None, val  # as a run takes it
+    sets = {"train": parts.train, "val": val, "test": test}
+    return audit_data(
+        {split: images for split, images in sets.items() if images is not None},
+        parts.classes,
+        _store(config),
+        skipped=parts.skipped,
+        root=_folder(parts.source),
+        created=[split for split, images in sets.items() if images is None],
+        view=view_of(config.backbone),
+    )
+
+
+def view_of(backbone: Backbone) -> View | None:
+    """How a backbone sees a picture; None where only its weights say so, which are not opened here."""
+    size, resize = backbone.input_size, backbone.resize
+    if size is None or resize == "auto":
+        return None
+    if resize == "squash":
+        return View(size, None, None)
+    crop = size if backbone.crop == "auto" else backbone.crop
+    return View(size, size if resize is None else int(resize), None if crop is None else int(crop))
+
+
+def _store(config: Config) -> FactStore:
+    return FactStore.below(output(config)) if config.features.store else FactStore(None)
+
+
+def _folder(source: str) -> Path | None:
+    return Path(source) if source and Path(source).is_dir() else None
