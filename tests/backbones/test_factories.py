@@ -146,6 +146,7 @@ def test_a_network_that_waits_for_its_state_is_not_drawn() -> None:
         ("resnet18", {"input_size": 112}, (112, 128, 112)),
         ("resnet50", {}, (224, 232, 224)),
         ("resnet18", {"resize": "squash"}, (224, None, None)),
+        ("resnet18", {"resize": "pad"}, (224, None, None)),
         ("small_cnn", {}, (64, None, None)),
         ("timm", {"name": "test_resnet"}, (160, 168, 160)),
         ("timm", {"name": "test_resnet", "input_size": 80}, (80, 84, 80)),
@@ -230,7 +231,7 @@ def test_a_saved_description_rebuilds_the_network(name: str) -> None:
         (
             "resnet18",
             {"crop": "null"},
-            "backbone.resize=256 without a crop: must be backbone.input_size=224, or squash",
+            "backbone.resize=256 without a crop: must be backbone.input_size=224, squash or pad",
         ),
         ("resnet18", {"mean": "null"}, "backbone.mean=null: resnet18 needs three values"),
         (

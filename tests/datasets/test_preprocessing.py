@@ -424,10 +424,37 @@ def test_squash_brings_both_sides_to_the_input_size() -> None:
     assert preprocessing.view(tensor(20, 70)).shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (64, 64), (3, 400), (400, 3), (1, 1), (61, 83)])
+@pytest.mark.parametrize("size", [32, 33])
+def test_pad_shows_the_whole_picture_between_borders_that_the_network_sees_as_zeros(
+    height: int, width: int, size: int
+) -> None:
+    mean, std = (0.5, 0.25, 0.1), (0.2, 0.2, 0.2)
+    image = torch.from_numpy(picture(height, width)).permute(2, 0, 1)
+    made = Preprocessing(size, None, None, mean, std, "bilinear", pad=True).view(image)
+    assert made.shape == (3, size, size)
+    assert made.dtype == torch.uint8
+    long = max(height, width)
+    h, w = (max(round(side * size / long), 1) for side in (height, width))
+    top, left = (size - h) // 2, (size - w) // 2
+    inside = made[:, top : top + h, left : left + w]
+    torch.testing.assert_close(inside, v2.functional.resize(image, [h, w], antialias=True))
+    border = torch.ones(size, size, dtype=torch.bool)
+    border[top : top + h, left : left + w] = False
+    assert Normalize(mean, std)(made[None])[0][:, border].abs().le(0.5 / 255 / 0.2 + 1e-6).all()
+
+
+def test_pad_is_part_of_what_is_saved_and_only_where_it_is_used() -> None:
+    plain = Preprocessing(32, None, None, *IMAGENET)
+    padded = Preprocessing(32, None, None, *IMAGENET, pad=True)
+    assert "pad" not in plain.to_dict()
+    assert Preprocessing.from_dict(json.loads(json.dumps(padded.to_dict()))) == padded
+
+
 def test_no_crop_takes_square_images_and_refuses_others() -> None:
     preprocessing = Preprocessing(32, 32, None, *IMAGENET)
     assert preprocessing.view(tensor(50, 50)).shape == (3, 32, 32)
-    with pytest.raises(RequestError, match=r"backbone\.crop=32 or backbone\.resize=squash"):
+    with pytest.raises(RequestError, match=r"backbone\.crop=32, backbone\.resize=squash or"):
         preprocessing.view(tensor(50, 70))
 
 
@@ -447,7 +474,7 @@ def test_preprocessing_survives_json() -> None:
         ({"resize": None}, r"backbone\.crop=224: resize=squash takes no crop"),
         ({"resize": 200}, r"backbone\.crop=224: must not be above backbone\.resize=200"),
         ({"crop": 200}, r"backbone\.crop=200: must be backbone\.input_size=224"),
-        ({"crop": None}, r"backbone\.resize=256 without a crop: must be backbone\.input_size=224, or squash"),
+        ({"crop": None}, r"backbone\.resize=256 without a crop: must be backbone\.input_size=224, squash or pad"),
     ],
 )
 def test_a_contradiction_says_what_would_be_right(change: dict[str, Any], message: str) -> None:

@@ -221,7 +221,8 @@ def _preprocessing(cfg: Backbone, known: Mapping[str, Any] | None = None) -> Pre
         )
     crop_mode = known.get("crop_mode", "center")
     resize: int | None
-    if cfg.resize == "squash" or (cfg.resize == "auto" and crop_mode == "squash"):
+    pad = cfg.resize == "pad"
+    if pad or cfg.resize == "squash" or (cfg.resize == "auto" and crop_mode == "squash"):
         resize = None
     elif cfg.resize in ("auto", None):
         resize = int(size / known.get("crop_pct", 1.0))  # rounded down, as timm does
@@ -235,7 +236,7 @@ def _preprocessing(cfg: Backbone, known: Mapping[str, Any] | None = None) -> Pre
     if mean is None or std is None:
         raise RequestError(f"backbone.{'mean' if mean is None else 'std'}=null: {cfg.name} needs three values")
     interpolation = known.get("interpolation", "bilinear") if cfg.interpolation == "auto" else cfg.interpolation
-    return Preprocessing(size, resize, crop, tuple(mean), tuple(std), interpolation)
+    return Preprocessing(size, resize, crop, tuple(mean), tuple(std), interpolation, pad=pad)
 
 
 def _pooled(model: nn.Module, sample: Tensor, path: str | None) -> str | None:

@@ -40,9 +40,10 @@ class Backbone:
     )
     resize: str | None = key(
         "auto",
-        form=r"auto|squash|[1-9]\d*",
-        words="a number of pixels, squash or auto",
-        help="resized short side in pixels; squash: resize both sides, no crop; auto: as the weights expect",
+        form=r"auto|squash|pad|[1-9]\d*",
+        words="a number of pixels, squash, pad or auto",
+        help="resized short side in pixels; squash: resize both sides, no crop; pad: the whole picture, with borders; "
+        "auto: as the weights expect",
     )
     crop: str | None = key(
         "auto",

@@ -138,8 +138,11 @@ def _of_network(node: DictConfig) -> Iterator[tuple[str, str]]:
         yield "backbone.weights", _SCRATCH
     if backbone.weights != "imagenet" or node.strategy.weights == "none":
         yield "backbone.url", "it is where the weights of backbone.weights=imagenet come from"
-    if backbone.resize == "squash" and backbone.crop is not None:
-        yield "backbone.crop", "backbone.resize=squash takes no crop; give backbone.resize a number of pixels"
+    if backbone.resize in ("squash", "pad") and backbone.crop is not None:
+        yield (
+            "backbone.crop",
+            f"backbone.resize={backbone.resize} takes no crop; give backbone.resize a number of pixels",
+        )
     phases = [*_phases(node).values(), *_phases(node.source).values()]
     ends = {end for phase in phases for end in (phase.train_from, phase.train_to)}
     if not ends & {"classifier", "last"}:

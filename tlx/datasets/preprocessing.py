@@ -27,10 +27,10 @@ class Preprocessing:
     """How an image becomes the network's input; one object for evaluation, prediction and export.
 
     `input_size`: side of the network's input, pixels. `resize`: the short side is brought to this, pixels, or None:
-    both sides to `input_size`. `crop`: side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values
-    in [0, 1]. `interpolation`: bilinear, bicubic or nearest. `range`: the values that become black and white when an
-    image of more than 8 bits is decoded; None: no such image was trained on. Raises `RequestError` where these
-    contradict each other.
+    both sides to `input_size` or, with `pad`, the long side, with borders of the mean colour at the short one. `crop`:
+    side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values in [0, 1]. `interpolation`: bilinear,
+    bicubic or nearest. `range`: the values that become black and white when an image of more than 8 bits is decoded;
+    None: no such image was trained on. Raises `RequestError` where these contradict each other.
     """
 
     input_size: int
@@ -40,6 +40,7 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     range: Range | None = None
+    pad: bool = False
 
     def __post_init__(self) -> None:
         size = self.input_size
@@ -54,21 +55,24 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise RequestError(f"backbone.std={list(self.std)}: every value must be above 0")
         if self.resize is None and self.crop is not None:
-            raise RequestError(f"backbone.crop={self.crop}: resize=squash takes no crop; set backbone.crop=null")
+            how = "pad" if self.pad else "squash"
+            raise RequestError(f"backbone.crop={self.crop}: resize={how} takes no crop; set backbone.crop=null")
+        if self.resize is not None and self.pad:
+            raise ValueError("borders are added where both sides become input_size")
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise RequestError(f"backbone.crop={self.crop}: must not be above backbone.resize={self.resize}")
         if self.crop not in (None, size):
             raise RequestError(f"backbone.crop={self.crop}: must be backbone.input_size={size}, or null for no crop")
         if self.crop is None and self.resize not in (None, size):
             raise RequestError(
-                f"backbone.resize={self.resize} without a crop: must be backbone.input_size={size}, or squash; "
+                f"backbone.resize={self.resize} without a crop: must be backbone.input_size={size}, squash or pad; "
                 f"or set backbone.crop={size}"
             )
 
     def view(self, image: Tensor) -> Tensor:
         """The one deterministic view of an image: uint8 [3, H, W] to uint8 [3, input_size, input_size].
 
-        Raises `RequestError` for an image that is not square where neither a crop nor squash makes it so, and
+        Raises `RequestError` for an image that is not square where neither a crop nor squash nor pad makes it so, and
         `UnreadableImage` for one so narrow that it would not fit into memory.
         """
         height, width = image.shape[-2:]
@@ -78,7 +82,11 @@ class Preprocessing:
                 f"{width} x {height} pixels are too narrow: resized they are more than {MAX_PIXELS:,}"
             )
         mode = INTERPOLATIONS[self.interpolation]
-        size = [self.input_size, self.input_size] if self.resize is None else [self.resize]
+        side = self.input_size
+        if self.pad:
+            sides = [max(round(length * side / long), 1) for length in (height, width)]
+            return self._with_borders(F.resize(image, sides, interpolation=mode, antialias=True))
+        size = [side, side] if self.resize is None else [self.resize]
         result: Tensor = F.resize(image, size, interpolation=mode, antialias=True)
         if self.crop is not None:
             result = F.center_crop(result, [self.crop, self.crop])
@@ -86,8 +94,16 @@ class Preprocessing:
         if height != width:
             raise RequestError(
                 f"backbone.crop=null leaves an image of {width} x {height} pixels: "
-                f"set backbone.crop={self.input_size} or backbone.resize=squash"
+                f"set backbone.crop={self.input_size}, backbone.resize=squash or backbone.resize=pad"
             )
+        return result
+
+    def _with_borders(self, image: Tensor) -> Tensor:
+        """The image in the middle of a square of the mean colour, which the network sees as zeros."""
+        down, across = (self.input_size - length for length in image.shape[-2:])
+        colour = [round(255 * mean) for mean in self.mean]
+        borders = [across // 2, down // 2, across - across // 2, down - down // 2]  # left, top, right, bottom
+        result: Tensor = F.pad(image, borders, fill=colour)
         return result
 
     def of(self, pixels: Pixels) -> Tensor:
@@ -95,10 +111,10 @@ class Preprocessing:
         return self.view(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; without a range where there is none, as it was before there were any."""
+        """Plain values, for JSON; range and pad only where there are such, as it was before there were any."""
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        span = values.pop("range")
-        return values if span is None else {**values, "range": list(span)}
+        span, pad = values.pop("range"), values.pop("pad")
+        return values | ({} if span is None else {"range": list(span)}) | ({"pad": True} if pad else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":

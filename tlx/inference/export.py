@@ -144,7 +144,12 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
 
     seen, classes = model.preprocessing, len(model.classes)
     side = seen.input_size
-    rule = f"both sides to {side} pixels" if seen.resize is None else f"the short side to {seen.resize} pixels"
+    whole = (
+        f"the long side to {side} pixels, then borders of the mean colour"
+        if seen.pad
+        else f"both sides to {side} pixels"
+    )
+    rule = whole if seen.resize is None else f"the short side to {seen.resize} pixels"
     crop = "" if seen.crop is None else f", then a centre crop of {seen.crop}"
     deep = {} if seen.range is None else {"range": f"images of more than 8 bits: {words(seen.range)} is black to white"}
     return {

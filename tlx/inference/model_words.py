@@ -18,7 +18,8 @@ def in_words(description: Mapping[str, Any], device: str) -> Iterator[str]:
     more = f", … ({len(classes) - CLASSES} more)" if len(classes) > CLASSES else ""
     yield f"classes:   {len(classes)}: {', '.join(classes[:CLASSES])}{more}"
     view = description["preprocessing"]
-    how = "squashed" if view["resize"] is None else f"short side to {view['resize']}"
+    whole = "whole picture, with borders" if view.get("pad") else "squashed"
+    how = whole if view["resize"] is None else f"short side to {view['resize']}"
     how += "" if view["crop"] is None else ", centre crop"
     yield f"input:     {view['input_size']} × {view['input_size']} pixels, RGB ({how})"
     yield f"measured:  {_figure(description.get('metrics') or {})}"

@@ -128,7 +128,8 @@ def _described(
     """What `model.json` says of a network, without the facts of its training."""
     # What rebuilds the network: no weights of its own, and its stage table written out so that nothing is searched.
     seen = preprocessing.to_dict()
-    size = "squash" if seen["resize"] is None else str(seen["resize"])
+    whole = "pad" if "pad" in seen else "squash"
+    size = whole if seen["resize"] is None else str(seen["resize"])
     crop = None if seen["crop"] is None else str(seen["crop"])
     architecture = dataclasses.asdict(
         dataclasses.replace(
