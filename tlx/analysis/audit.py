@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 
-from tlx.analysis import file_checks
+from tlx.analysis import class_checks, copies_check, crop_check, file_checks, pixel_checks
 from tlx.analysis.audit_data import AuditData, Check
 from tlx.analysis.finding import SEVERITIES, Finding
 
-CHECKS: tuple[Check, ...] = (file_checks.check,)
+CHECKS: tuple[Check, ...] = (
+    file_checks.check,
+    copies_check.check,
+    class_checks.check,
+    pixel_checks.check,
+    crop_check.check,
+)
 
 
 def audit(data: AuditData, checks: Sequence[Check] = CHECKS) -> list[Finding]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlx.analysis.fact_store import FactStore
 from tlx.analysis.finding import Finding, Severity
 from tlx.analysis.image_facts import RECORD, Facts, facts_of
+from tlx.analysis.remembered import Arrays, remembered
 from tlx.core import activity
 from tlx.core.errors import reason
 from tlx.datasets.content_digests import digest_of
@@ -60,6 +61,7 @@ class AuditData:
         view: how a run would see the pictures; None where that is not known.
         sets: the images of each split.
         places: of each image, its position in its split.
+        memory: the folder of `remembered`, or None.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +78,7 @@ class AuditData:
     view: View | None = None
     sets: Mapping[str, Images] = field(default_factory=dict)
     places: tuple[int, ...] = ()
+    memory: Path | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -93,6 +96,14 @@ class AuditData:
     def rows(self, split: str) -> NDArray[np.int64]:
         """The rows of a split."""
         return np.flatnonzero(self.splits == split)
+
+    def remembered(self, name: str, make: Callable[[], Arrays], *about: str, labels: bool = False) -> Arrays:
+        """What a slow check makes of the images, and of their labels where it looks at these; kept on disk.
+
+        It must not depend on splits: these change with the seed. `about`: what else it depends on.
+        """
+        of = [self.facts["digest"].tobytes(), *about, *((self.labels.tobytes(),) if labels else ())]
+        return remembered(self.memory, name, tuple(of), make)
 
     def finding(
         self,
@@ -128,6 +139,7 @@ def audit_data(
     root: Path | None = None,
     created: Sequence[str] = (),
     view: View | None = None,
+    memory: Path | None = None,
 ) -> AuditData:
     """Reads each image once, in threads, but for those that `store` knows; what cannot be read is listed."""
     read = _read(sets, store)
@@ -155,6 +167,7 @@ def audit_data(
         view=view,
         sets=sets,
         places=tuple(place for _, _, place, _ in entries),
+        memory=memory,
     )
 
 

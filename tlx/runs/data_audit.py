@@ -38,6 +38,7 @@ def _of_parts(parts: Parts, config: Config) -> AuditData:
         root=_folder(parts.source),
         created=[split for split, images in sets.items() if images is None],
         view=view_of(config.backbone),
+        memory=_memory(config),
     )
 
 
@@ -54,6 +55,10 @@ def view_of(backbone: Backbone) -> View | None:
 
 def _store(config: Config) -> FactStore:
     return FactStore.below(output(config)) if config.features.store else FactStore(None)
+
+
+def _memory(config: Config) -> Path | None:
+    return output(config) / "features" / "audits" if config.features.store else None
 
 
 def _folder(source: str) -> Path | None:

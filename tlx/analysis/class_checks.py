@@ -1,0 +1,133 @@
+"""What is wrong with classes and their folders: names, counts, splits, folders in folders."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tlx.analysis.audit_data import AuditData
+from tlx.analysis.finding import Finding
+from tlx.core.errors import lookalikes, printable
+from tlx.datasets.folder_layout import class_name, has_pictures, listed
+
+RATIO, SEVERE = 3.0, 10.0  # largest class by smallest, from which it is said; from which it is a warning
+
+
+def check(data: AuditData) -> Iterator[Finding]:
+    """Classes that look alike, are missing in a split, have few images or most of them; folders that mislead."""
+    yield from _names(data)
+    yield from _missing(data)
+    yield from _imbalance(data)
+    yield from _nested(data)
+    if data.root is not None:
+        yield from _folders(data.root)
+
+
+def _names(data: AuditData) -> Iterator[Finding]:
+    for names in lookalikes(data.classes):
+        shown = " and ".join(map(repr, map(printable, names)))
+        first = [np.flatnonzero(data.labels == data.classes.index(name))[:1].tolist() for name in names]
+        groups = [[row for rows in first for row in rows]]
+        yield data.finding(
+            "class_names",
+            "warning",
+            f"the classes {shown} differ only in case, spaces or invisible characters",
+            [group for group in groups if group],
+            remedy="if they are one class, put their images into one folder",
+        )
+
+
+def _missing(data: AuditData) -> Iterator[Finding]:
+    counts = {split: np.bincount(data.labels[data.rows(split)], minlength=len(data.classes)) for split in data.sets}
+    for split, count in counts.items():
+        if split != "train" and (absent := np.flatnonzero((count == 0) & (counts["train"] > 0)).tolist()):
+            names = listed([printable(data.classes[label]) for label in absent])
+            yield Finding(
+                "class_missing",
+                "note",
+                f"{len(absent)} of {len(data.classes)} classes have no image in {split}: {names}",
+                count=len(absent),
+            )
+
+
+def _imbalance(data: AuditData) -> Iterator[Finding]:
+    train = data.labels[data.rows("train")]
+    counts = np.bincount(train, minlength=len(data.classes))
+    there = counts[counts > 0]
+    if len(there) < 2:
+        return
+    largest, smallest = int(counts.argmax()), int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+    ratio = counts[largest] / counts[smallest]
+    if ratio < RATIO:
+        return
+    measured = "test" if len(data.rows("test")) else "train"
+    labels = data.labels[data.rows(measured)]
+    always = float((labels == largest).mean())
+    yield Finding(
+        "imbalance",
+        "warning" if ratio >= SEVERE else "note",
+        f"class '{printable(data.classes[largest])}' has {counts[largest]:,} training images, "
+        f"'{printable(data.classes[smallest])}' {counts[smallest]:,}: always answering "
+        f"'{printable(data.classes[largest])}' has an accuracy of {always:.1%} on {measured}, and a balanced accuracy "
+        f"of {1 / len(there):.1%}",
+        count=len(train),
+        remedy="judge by balanced accuracy; training.class_weights=balanced weights each class alike",
+    )
+
+
+def _nested(data: AuditData) -> Iterator[Finding]:
+    """Images in a folder that is named like another class than the one they count as."""
+    known, rows = set(data.classes), list[int]()
+    first = ""
+    for row, name in enumerate(data.names):
+        folders = [class_name(folder) for folder in name.split("/")[:-1]]
+        own = data.classes[data.labels[row]]
+        inside = folders[folders.index(own) + 1 :] if own in folders else []
+        if other := next((folder for folder in inside if folder in known and folder != own), None):
+            first = first or f"'{printable(other)}' inside that of class '{printable(own)}'"
+            rows.append(row)
+    if rows:
+        yield data.finding(
+            "class_in_class",
+            "error",
+            f"{len(rows):,} images lie in a folder named like another class ({first}); they count as the outer class",
+            rows,
+            remedy="move the inner folder out of the outer one",
+        )
+
+
+def _folders(root: Path) -> Iterator[Finding]:
+    """Folders of the data set that no reader looks into, or that lead in a circle."""
+    hidden, loops, closed, odd = list[str](), list[str](), list[str](), list[str]()
+    for place, folders, files in os.walk(root, onerror=lambda error: closed.append(str(error.filename))):
+        for name in sorted(folders):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path)):
+                loops.append(path)
+            elif name.startswith(".") and _pictures_below(path):
+                hidden.append(path)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        odd += [os.path.join(place, name) for name in (*folders, *files) if any(map(_breaks, name))]
+        if os.name == "posix" and place != str(root) and not os.stat(place).st_mode & stat.S_IRUSR:
+            closed.append(place)
+    for kind, severity, paths, says, remedy in (
+        ("hidden_folder", "warning", hidden, "hidden folders hold images, which are not read", "rename or remove them"),
+        ("link_loop", "error", loops, "links lead back to a folder that holds them: its images are read again, under "
+         "another class", "remove the links"),
+        ("closed_folder", "error", closed, "folders may not be read", "chmod u+rx"),
+        ("odd_name", "note", odd, "files or folders have a line break or a control character in their names; lists of "
+         "files break there", "rename them"),
+    ):  # fmt: skip
+        if paths:
+            files_of = tuple((path,) for path in sorted(set(paths)))
+            yield Finding(kind, severity, f"{len(files_of)} {says}", files_of, len(files_of), remedy=remedy)  # type: ignore[arg-type]
+
+
+def _pictures_below(folder: str) -> bool:
+    return any(has_pictures(Path(place)) for place, _, _ in os.walk(folder))
+
+
+def _breaks(character: str) -> bool:
+    return ord(character) < 32 or ord(character) == 127
