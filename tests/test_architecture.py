@@ -22,6 +22,7 @@ HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 # Packages and modules that compute; all others import nothing heavy.
 MAY_BE_HEAVY = (
     "tlx.augmentations",
+    "tlx.analysis.out_of_fold",
     *(f"tlx.backbones.{name}" for name in ("factories", "heads", "stage_discovery", "staged_network", "state_dicts")),
     *(f"tlx.backbones.{name}" for name in ("submodules", "weight_loading")),
     *(f"tlx.core.{name}" for name in ("thread_pool", "torch_files")),

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from tlx.analysis.folds import deal_folds
 from tlx.datasets.images import Labels
 
 Floats = NDArray[np.float32]
 
 AXES = 512  # principal axes that are used, at most
-STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)  # of the penalty, against the summed loss of all images
+STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # of the penalty, against the summed loss of all images
 SAMPLE = 5_000  # images from which the strength is chosen, at most
 STEPS = 200  # of L-BFGS, at most
 GRADIENT = 3e-4  # where it ends: the largest entry of the gradient, in scaled weights
@@ -109,24 +110,6 @@ def _strength(
         if rises == 2:
             break
     return chosen, kept
-
-
-def deal_folds(labels: Labels, groups: Labels | None, folds: int, seed: int) -> Labels:
-    """The fold of each image, int64 [N]: groups are dealt in turn, class by class, large ones first.
-
-    A group counts for the class of its first image.
-    """
-    _, first, of_image = np.unique(
-        np.arange(len(labels)) if groups is None else groups, return_index=True, return_inverse=True
-    )
-    if len(first) < 2:
-        raise ValueError("folds need images of at least two groups")
-    random = np.random.default_rng([seed, 5]).permutation(len(first))
-    order = np.lexsort((random, -np.bincount(of_image), labels[first]))
-    of_group = np.empty(len(first), np.int64)
-    of_group[order] = np.arange(len(first)) % min(folds, len(first))
-    dealt: Labels = of_group[of_image]
-    return dealt
 
 
 def principal_axes(features: NDArray[np.floating], axes: int = AXES) -> Tensor:

@@ -1,0 +1,122 @@
+"""Images whose label is probably wrong, from a probe's scores out of fold. No torch here.
+
+A label is taken to be drawn, with probability 1 - e, from the probe's probabilities at a temperature, and else from all
+classes alike. Both numbers are those of highest likelihood. What the probe does not know by itself is so counted as
+its uncertainty: an image between two classes is no error under either label. Confident learning (Northcutt et al. 2021,
+"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well; `confidently_wrong` has its
+rule, and `bench.labels` compares the two.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlx.datasets.images import Labels
+
+Reals = NDArray[np.float64]
+
+TEMPERATURES = np.geomspace(0.4, 4.0, 24)
+SHARE = 0.05  # of blind labels, from which the search begins
+STEPS = 50  # of expectation-maximisation, at each temperature
+EVIDENCE = 3.0  # nats by which errors must raise the likelihood of all labels, or there are none
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Suspicious labels, the most suspicious first.
+
+    Attributes:
+        rows: int64 [M]: positions of the images.
+        suggested: int64 [M]: the most probable other class.
+        certainty: float64 [M], 0..1: the probability that the given label is wrong.
+        noise: the share of wrong labels in all, as estimated.
+    """
+
+    rows: Labels
+    suggested: Labels
+    certainty: Reals
+    noise: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def label_errors(logits: NDArray[np.floating], labels: Labels, least: float = 0.5) -> LabelErrors:
+    """The labels that are wrong with a probability of at least `least`; with 0 all images, ranked.
+
+    Args:
+        logits: [N, classes], out of fold; two classes at least.
+        labels: int64 [N].
+        least: certainty, 0..1.
+    """
+    noise, temperature = mixture(logits, labels)
+    probabilities = softmax(logits, temperature)
+    certainty, own = wrong(probabilities, labels, noise), _own(probabilities, labels)
+    order = np.lexsort((np.arange(len(labels)), own, -certainty))
+    found = order[certainty[order] >= least]
+    return LabelErrors(found, other(logits, labels)[found], certainty[found], noise)
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Reals:
+    """Probabilities, float64 [N, classes]."""
+    scaled = (logits.astype(np.float64) - logits.max(axis=1, keepdims=True)) / temperature
+    found: Reals = np.exp(scaled)
+    found /= found.sum(axis=1, keepdims=True)
+    return found
+
+
+def other(logits: NDArray[np.floating], labels: Labels) -> Labels:
+    """The most probable class that is not the given one, int64 [N]."""
+    without = logits.astype(np.float64)
+    without[np.arange(len(labels)), labels] = -np.inf
+    found: Labels = without.argmax(axis=1)
+    return found
+
+
+def mixture(logits: NDArray[np.floating], labels: Labels) -> tuple[float, float]:
+    """(share of wrong labels, temperature) at which the labels are most likely; 0 where they are as likely without."""
+    blind = 1 / logits.shape[1]
+    best, chosen, without = -np.inf, (0.0, 1.0), -np.inf
+    for temperature in TEMPERATURES.tolist():
+        own = np.maximum(_own(softmax(logits, temperature), labels), 1e-300)
+        share = SHARE
+        for _ in range(STEPS):
+            share = float((share * blind / (share * blind + (1 - share) * own)).mean())
+        likelihood = float(np.log(share * blind + (1 - share) * own).sum())
+        without = max(without, float(np.log(own).sum()))
+        if likelihood > best:
+            best, chosen = likelihood, (share, temperature)
+    share, temperature = chosen
+    return (share * (1 - blind) if best > without + EVIDENCE else 0.0), temperature
+
+
+def wrong(probabilities: Reals, labels: Labels, noise: float) -> Reals:
+    """The probability that each given label is wrong, where a share `noise` of all labels is, float64 [N].
+
+    Args:
+        probabilities: of the right class, float64 [N, classes].
+        labels: int64 [N].
+        noise: 0..1; a wrong label is any other class with the same probability.
+    """
+    own = _own(probabilities, labels)
+    astray = (1 - own) * noise / (probabilities.shape[1] - 1)
+    found: Reals = astray / np.maximum(astray + own * (1 - noise), 1e-300)
+    return found
+
+
+def confidently_wrong(probabilities: Reals, labels: Labels) -> NDArray[np.bool_]:
+    """Off the diagonal of confident learning's joint: the most probable of the classes that reach their threshold is
+    not the given one. A class's threshold is the mean probability that the images labelled so give it. Bool [N].
+    """
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    thresholds = np.bincount(labels, _own(probabilities, labels), classes) / np.maximum(counts, 1)
+    reached = np.where(probabilities >= np.where(counts > 0, thresholds, np.inf), probabilities, 0.0)
+    found: NDArray[np.bool_] = (reached.max(axis=1) > 0) & (reached.argmax(axis=1) != labels)
+    return found
+
+
+def _own(probabilities: Reals, labels: Labels) -> Reals:
+    found: Reals = probabilities[np.arange(len(labels)), labels]
+    return found

@@ -1,0 +1,173 @@
+"""Findings of small classifiers: wrong labels, facts that give the label away, splits that differ.
+
+torch is imported where a probe is trained only.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlx.analysis import distribution_shift as shift
+from tlx.analysis.audit_data import AuditData
+from tlx.analysis.finding import Finding
+from tlx.analysis.known_facts import known_facts
+from tlx.analysis.label_errors import label_errors
+from tlx.analysis.shortcuts import Predictor, predictors
+from tlx.core import activity
+from tlx.core.errors import printable
+
+FEWEST = 40  # images that a probe needs to say something of labels
+EXAMPLES = 12  # files that are named of a shift
+
+
+def check(data: AuditData) -> Iterator[Finding]:
+    """Label errors, shortcuts, and how the splits differ."""
+    if len(np.unique(data.labels)) >= 2:
+        yield from _label_errors(data)
+        yield from _shortcuts(data)
+    if len(train := data.rows("train")):
+        for split in ("val", "test"):
+            if len(rows := data.rows(split)):
+                yield from _shift(data, split, train, rows)
+                yield from _class_shares(data, split, train, rows)
+
+
+def _label_errors(data: AuditData) -> Iterator[Finding]:
+    if data.features is None or len(data) < FEWEST:
+        return
+    features, classes = data.features, len(data.classes)
+
+    def logits() -> dict[str, NDArray[np.generic]]:
+        from tlx.analysis.out_of_fold import out_of_fold
+
+        with activity.doing("looking for wrong labels"):
+            return {"logits": out_of_fold(features, data.labels, classes, _same_pixels(data)).logits}
+
+    scores = data.remembered("out_of_fold", logits, _fingerprint(features), labels=True)["logits"]
+    found = label_errors(scores.astype(np.float32), data.labels)
+    if not len(found):
+        return
+    first, suggested = int(found.rows[0]), printable(data.classes[int(found.suggested[0])])
+    given = printable(data.classes[int(data.labels[first])])
+    yield data.finding(
+        "label_errors",
+        "warning",
+        f"{_images(len(found))} probably labelled wrongly; the most certain: {printable(data.files[first])}, labelled "
+        f"'{given}', looks like '{suggested}'; about {found.noise:.1%} of all labels may be wrong",
+        found.rows.tolist(),
+        certainty=found.certainty.tolist(),
+        remedy="look at them; move what is wrong to its class, or leave it out of training (dataset.exclude=FILE)",
+    )
+
+
+def _fingerprint(features: NDArray[np.float32]) -> str:
+    """Of another network's features it is another one; a sample of the rows says so."""
+    sample = np.ascontiguousarray(features[:: max(1, len(features) // 100)])
+    return sha256(f"{features.shape}".encode() + sample.tobytes()).hexdigest()
+
+
+def _same_pixels(data: AuditData) -> NDArray[np.int64]:
+    """A number for each picture: copies of one have the same, and so are in one fold."""
+    found: NDArray[np.int64] = np.unique(data.facts["pixels"], axis=0, return_inverse=True)[1].reshape(-1)
+    return found
+
+
+def _shortcuts(data: AuditData) -> Iterator[Finding]:
+    for one in predictors(known_facts(data), data.labels, _same_pixels(data)):
+        if one.of_all or one.of_class:
+            yield data.finding(
+                "shortcut",
+                "warning",
+                f"{_said(one, data)}: a network may learn it in place of the objects",
+                [],
+                remedy="take pictures of all classes in the same way, or make them alike (same format, size, border) "
+                "before training",
+            )
+
+
+def _said(one: Predictor, data: AuditData) -> str:
+    if one.of_all:
+        return (
+            f"the {one.fact} alone predicts the class with a balanced accuracy of {one.accuracy:.1%} "
+            f"(chance: {one.chance:.1%})"
+        )
+    return (
+        f"the {one.fact} alone recognises class '{printable(data.classes[one.label])}' (its share of images so "
+        f"recognised is {one.label_effect:.0%} above that of the others)"
+    )
+
+
+def _shift(
+    data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Iterator[Finding]:
+    both = np.concatenate([train, rows])
+    second = np.arange(len(both)) >= len(train)
+    chosen = shift.matched(data.labels[both], second)
+    both, second = both[chosen], second[chosen]
+    if second.sum() < shift.LEAST:
+        return
+    side = second.astype(np.int64)
+    by_fact = [
+        one
+        for one in predictors({name: fact[both] for name, fact in known_facts(data).items()}, side)
+        if one.of_all
+    ]
+    told = [f"by {one.fact} {one.accuracy:.0%}" for one in sorted(by_fact, key=lambda one: -one.accuracy)]
+    strange: list[int] = []
+    if data.features is not None:
+        scores = _scores_of_split(data, split, both, side)
+        apart = shift.separability(scores, second)
+        if apart.found:
+            interval = f"99.9 % interval {apart.low:.2f}–{apart.high:.2f}"
+            told.insert(0, f"by what they show (area under the curve {apart.area:.2f}, {interval})")
+            strange = both[second][np.argsort(-scores[second], kind="stable")][:EXAMPLES].tolist()
+    if told:
+        yield data.finding(
+            "distribution_shift",
+            "warning",
+            f"images of {split} can be told from training images of the same classes {', '.join(told)}, where chance "
+            f"is 50 %: the figures on {split} are of another kind of pictures than those that were trained on",
+            strange,
+            remedy="find out how the splits were made; split all images at random if they should be of one kind",
+        )
+
+
+def _scores_of_split(
+    data: AuditData, split: str, rows: NDArray[np.int64], side: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """How much a probe out of fold takes each of the rows for an image of the split (side 1)."""
+    features = data.features
+    assert features is not None
+
+    def logits() -> dict[str, NDArray[np.generic]]:
+        from tlx.analysis.out_of_fold import out_of_fold
+
+        with activity.doing(f"comparing train and {split}"):
+            return {"logits": out_of_fold(features[rows], side, 2, _same_pixels(data)[rows]).logits}
+
+    about = sha256(rows.tobytes() + side.tobytes()).hexdigest()
+    found = data.remembered("split_scores", logits, about, _fingerprint(features))["logits"].astype(np.float32)
+    scores: NDArray[np.float32] = found[:, 1] - found[:, 0]
+    return scores
+
+
+def _class_shares(
+    data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Iterator[Finding]:
+    found = shift.class_shares(data.labels[train], data.labels[rows], len(data.classes))
+    if found.differ:
+        first, second = found.shares
+        yield Finding(
+            "class_shares",
+            "note",
+            f"class shares differ between train and {split}, most for '{printable(data.classes[found.label])}': "
+            f"{first:.1%} of train, {second:.1%} of {split}; accuracy on {split} weighs classes differently",
+            count=len(rows),
+            remedy="compare balanced accuracy, too",
+        )
+
+
+def _images(number: int) -> str:
+    return "1 image is" if number == 1 else f"{number:,} images are"
