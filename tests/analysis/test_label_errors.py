@@ -15,11 +15,13 @@ def drawn(n: int, classes: int, spread: float, noise: float, seed: int) -> tuple
     return logits, np.where(changed, (labels + random.integers(1, classes, n)) % classes, labels), changed
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_no_label_of_a_classifier_that_knows_its_doubt_is_wrong(seed: int) -> None:
-    classes, spread = (2, 4, 10)[seed % 3], (1.0, 4.0, 12.0)[seed % 4 % 3]
-    logits, labels, _ = drawn(500, classes, spread, 0.0, seed)
-    assert len(label_errors(logits * (0.6, 1.0, 1.8)[seed % 3], labels)) <= 1  # in confidence it may be off
+def test_of_fifty_classifiers_that_know_their_doubt_at_most_two_lead_to_a_finding() -> None:
+    """Their confidence may be off by a factor: a temperature is fitted."""
+    false = 0
+    for seed in range(50):
+        logits, labels, _ = drawn(500, (2, 4, 10)[seed % 3], (1.0, 4.0, 12.0)[seed % 4 % 3], 0.0, seed)
+        false += len(label_errors(logits * (0.6, 1.0, 1.8)[seed % 3], labels)) > 0
+    assert false <= 2
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -72,7 +72,12 @@ def test_no_label_one_label_and_equal_facts_say_nothing() -> None:
 @pytest.mark.parametrize("n", [2, 10, 1000])
 def test_cells_are_numbered_and_few(n: int) -> None:
     random = np.random.default_rng(0)
-    values = (random.random(n), np.append(random.random(n - 1), np.nan), random.random((n, 3)), np.arange(n).astype("S"))
+    values = (
+        random.random(n),
+        np.append(random.random(n - 1), np.nan),
+        random.random((n, 3)),
+        np.arange(n).astype("S"),
+    )
     for fact in (*values, random.integers(0, 3, n)):
         codes = cells(fact)
         assert codes.shape == (n,)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tlx.analysis import class_checks, copies_check, crop_check, file_checks, pixel_checks
+from tlx.analysis import class_checks, copies_check, crop_check, file_checks, pixel_checks, prediction_checks
 from tlx.analysis.audit_data import AuditData, Check
 from tlx.analysis.finding import SEVERITIES, Finding
 
@@ -12,6 +12,7 @@ CHECKS: tuple[Check, ...] = (
     class_checks.check,
     pixel_checks.check,
     crop_check.check,
+    prediction_checks.check,
 )
 
 

@@ -1,4 +1,4 @@
-"""The facts of an audit's images that may give the label or the split away, by the words that messages use. No torch."""
+"""The facts of an audit's images that may give the label or the split away, by the words that messages use."""
 
 import numpy as np
 

@@ -80,28 +80,25 @@ def out_of_fold(
     sample = torch.from_numpy(np.sort(np.random.default_rng([seed, 7]).permutation(len(labels))[:SAMPLE]))
     chosen, logits = _strength(rows[sample], y[sample], fold[sample], classes, strengths)
     if len(sample) < len(labels):
-        numbers = fold.unique()
+        numbers = torch.arange(int(dealt.max()) + 1)
         logits = torch.empty(len(labels), classes)
-        for some in numbers.split(max(1, LOGITS // (len(labels) * classes))):
+        for some in torch.split(numbers, max(1, LOGITS // (len(labels) * classes))):
             weights = fit(rows, y, (fold[:, None] != some).float(), classes, chosen)
             for number, weight in zip(some, weights, strict=True):
                 logits[fold == number] = scores(rows[fold == number], weight)
     return OutOfFold(logits.numpy(), dealt, chosen)
 
 
-def _strength(
-    rows: Tensor, y: Tensor, fold: Tensor, classes: int, strengths: Sequence[float]
-) -> tuple[float, Tensor]:
-    """The strength with the lowest log loss out of fold, and the logits with it. Each fit starts from the one before."""
-    numbers = fold.unique()
-    uses, own = (fold[:, None] != numbers).float(), torch.searchsorted(numbers, fold)
+def _strength(rows: Tensor, y: Tensor, fold: Tensor, classes: int, strengths: Sequence[float]) -> tuple[float, Tensor]:
+    """The strength with the lowest log loss out of fold, and its logits. Each fit starts from the one before."""
+    uses = (fold[:, None] != torch.arange(int(fold.max()) + 1)).float()
     weights: Tensor | None = None
     chosen, lowest, kept, rises = strengths[0], float("inf"), torch.empty(0), 0
     for strength in strengths:
         weights = fit(rows, y, uses, classes, strength, weights)
         logits = torch.empty(len(y), classes)
         for number, weight in enumerate(weights):
-            logits[own == number] = scores(rows[own == number], weight)
+            logits[fold == number] = scores(rows[fold == number], weight)
         loss = float(functional.cross_entropy(logits, y))
         if loss < lowest:
             chosen, lowest, kept, rises = strength, loss, logits, 0
@@ -132,7 +129,8 @@ def principal_axes(features: NDArray[np.floating], axes: int = AXES) -> Tensor:
         rows = torch.cat([centred(chunk) @ vectors for chunk in chunks])
     values, rows = values[-axes:], rows[:, -axes:]
     rows = rows[:, values > 1e-6 * values[-1]] if float(values[-1]) > 0 else rows[:, -1:]
-    return (rows / rows.square().sum(1).mean().sqrt().clamp(min=1e-30)).contiguous()
+    scaled: Tensor = rows / rows.square().sum(1).mean().sqrt().clamp(min=1e-30)
+    return scaled.contiguous()
 
 
 def _gram(rows: Tensor) -> Tensor:
@@ -168,16 +166,17 @@ def fit(rows: Tensor, y: Tensor, uses: Tensor, classes: int, strength: float, st
 
     def loss() -> Tensor:
         solver.zero_grad()
-        logits = torch.addmm((prior + weights[0]).flatten(), scaled, weights[1:].flatten(1)).unflatten(1, prior.shape)
+        logits = torch.addmm((prior + weights[0]).flatten(), scaled, weights[1:].flatten(1)).view(len(y), *prior.shape)
         entropy = logits.logsumexp(2) - logits.gather(2, y[:, None, None].expand(-1, len(sizes), 1))[:, :, 0]
         value = (entropy * share).sum() + (penalty * weights[1:].square()).sum()
         value = value + (on_bias[:, None] * weights[0].square()).sum()
         torch.autograd.backward(value)
         return value
 
-    solver.step(loss)
+    solver.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        return torch.cat([(prior + weights[0])[None], weights[1:] * scale[:, None, None]]).transpose(0, 1)
+        found: Tensor = torch.cat([(prior + weights[0])[None], weights[1:] * scale[:, None, None]])
+        return found.transpose(0, 1)
 
 
 def scores(rows: Tensor, weights: Tensor) -> Tensor:

@@ -99,9 +99,7 @@ def _said(one: Predictor, data: AuditData) -> str:
     )
 
 
-def _shift(
-    data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]
-) -> Iterator[Finding]:
+def _shift(data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[Finding]:
     both = np.concatenate([train, rows])
     second = np.arange(len(both)) >= len(train)
     chosen = shift.matched(data.labels[both], second)
@@ -110,9 +108,7 @@ def _shift(
         return
     side = second.astype(np.int64)
     by_fact = [
-        one
-        for one in predictors({name: fact[both] for name, fact in known_facts(data).items()}, side)
-        if one.of_all
+        one for one in predictors({name: fact[both] for name, fact in known_facts(data).items()}, side) if one.of_all
     ]
     told = [f"by {one.fact} {one.accuracy:.0%}" for one in sorted(by_fact, key=lambda one: -one.accuracy)]
     strange: list[int] = []
@@ -153,9 +149,7 @@ def _scores_of_split(
     return scores
 
 
-def _class_shares(
-    data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]
-) -> Iterator[Finding]:
+def _class_shares(data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[Finding]:
     found = shift.class_shares(data.labels[train], data.labels[rows], len(data.classes))
     if found.differ:
         first, second = found.shares
