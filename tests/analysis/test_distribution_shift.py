@@ -6,7 +6,7 @@ from tlx.analysis.out_of_fold import out_of_fold
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_two_draws_of_one_kind_are_not_told_apart(seed: int) -> None:
+def test_two_draws_of_one_kind_are_not_separated(seed: int) -> None:
     random = np.random.default_rng(seed)
     features = random.normal(size=(120, 20)).astype(np.float32)
     second = np.arange(120) % 2 == 1
@@ -16,7 +16,7 @@ def test_two_draws_of_one_kind_are_not_told_apart(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_shifted_split_is_told_from_the_other(seed: int) -> None:
+def test_a_shifted_split_is_separated_from_the_other(seed: int) -> None:
     random = np.random.default_rng(seed)
     second = np.arange(200) % 2 == 1
     features = (random.normal(size=(200, 20)) + 0.5 * second[:, None]).astype(np.float32)

@@ -12,7 +12,7 @@ from tlx.analysis.image_facts import RECORD
 from tlx.analysis.prediction_checks import check
 
 
-def data(n: int = 120, test: int = 60, seed: int = 0, **changes: object) -> AuditData:
+def data(n: int = 240, test: int = 120, seed: int = 0, **changes: object) -> AuditData:
     """An audit's data in which nothing is to be found: random facts, features in clusters of the classes."""
     features, labels = clusters(n + test, 2, apart=5.0, seed=seed)
     random = np.random.default_rng(seed)
@@ -39,18 +39,19 @@ def test_clean_data_has_no_finding(seed: int) -> None:
 def test_wrong_labels_are_named_with_their_certainty_and_a_class() -> None:
     clean = data()
     labels = clean.labels.copy()
-    labels[[5, 150]] = 1 - labels[[5, 150]]
+    planted = [5, 6, 90, 150, 250, 300, 301, 350]
+    labels[planted] = 1 - labels[planted]
     found = kinds(replace(clean, labels=labels))["label_errors"]
-    assert sorted(found.files) == [("005.jpg",), ("150.jpg",)]
-    assert found.count == len(found.certainty) == 2
-    assert found.message.startswith("2 images are probably labelled wrongly")
+    assert sorted(found.files) == [(f"{row:03}.jpg",) for row in planted]
+    assert found.count == len(found.certainty) == 8
+    assert found.message.startswith("8 images are probably labelled wrongly")
     assert not kinds(replace(clean, labels=labels, features=None))
 
 
 def test_a_second_audit_trains_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean = data(memory=tmp_path)
     labels = clean.labels.copy()
-    labels[5:8] = 1 - labels[5:8]
+    labels[5:13] = 1 - labels[5:13]
     first = kinds(replace(clean, labels=labels))
     monkeypatch.setattr("tlx.analysis.out_of_fold.fit", None)
     assert kinds(replace(clean, labels=labels)) == first

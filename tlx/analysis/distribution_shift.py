@@ -1,6 +1,6 @@
-"""Whether two splits have images of the same kind: can they be told apart, and do they have the same class shares.
+"""Whether two splits have images of the same kind: can they be separated, and do they have the same class shares.
 
-No torch here. Images are matched first, as many of a class from either split: else the classes would tell them apart.
+No torch here. Images are matched first, as many of a class from either split: else the classes would separate them.
 """
 
 import math
@@ -36,7 +36,7 @@ class Separability:
 
     @property
     def found(self) -> bool:
-        """The splits are told apart, significantly and well."""
+        """The splits are separated, significantly and well."""
         return self.low > 0.5 and self.area >= LARGE
 
 
@@ -75,7 +75,7 @@ def separability(scores: NDArray[np.floating], second: NDArray[np.bool_]) -> Sep
     of_second, of_first = placed[second] / m, 1 - placed[~second] / n
     area = float(of_second.mean())
     variance = of_second.var(ddof=1) / n + of_first.var(ddof=1) / m
-    floor = (1 / 12 / n + 1 / 12 / m) / max(n, m)  # not 0 where all are told apart
+    floor = (1 / 12 / n + 1 / 12 / m) / max(n, m)  # not 0 where all are separated
     far = NormalDist().inv_cdf(1 - LEVEL / 2) * math.sqrt(max(float(variance), floor))
     return Separability(area, max(0.0, area - far), min(1.0, area + far))
 

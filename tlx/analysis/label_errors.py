@@ -19,7 +19,7 @@ Reals = NDArray[np.float64]
 TEMPERATURES = np.geomspace(0.4, 4.0, 24)
 SHARE = 0.05  # of blind labels, from which the search begins
 STEPS = 50  # of expectation-maximisation, at each temperature
-EVIDENCE = 3.0  # nats by which errors must raise the likelihood of all labels, or there are none
+EVIDENCE = 2.0  # nats by which errors must raise the likelihood of all labels, or there are none
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def label_errors(logits: NDArray[np.floating], labels: Labels, least: float = 0.
         labels: int64 [N].
         least: certainty, 0..1.
     """
-    noise, temperature = mixture(logits, labels)
-    probabilities = softmax(logits, temperature)
-    certainty, own = wrong(probabilities, labels, noise), _own(probabilities, labels)
+    fitted = mixture(logits, labels)
+    probabilities = softmax(logits, fitted.temperature)
+    certainty, own = wrong(probabilities, labels, fitted.noise), _own(probabilities, labels)
     order = np.lexsort((np.arange(len(labels)), own, -certainty))
     found = order[certainty[order] >= least]
-    return LabelErrors(found, other(logits, labels)[found], certainty[found], noise)
+    return LabelErrors(found, other(logits, labels)[found], certainty[found], fitted.noise)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Reals:
@@ -74,8 +74,23 @@ def other(logits: NDArray[np.floating], labels: Labels) -> Labels:
     return found
 
 
-def mixture(logits: NDArray[np.floating], labels: Labels) -> tuple[float, float]:
-    """(share of wrong labels, temperature) at which the labels are most likely; 0 where they are as likely without."""
+@dataclass(frozen=True)
+class Mixture:
+    """Of right labels, drawn from the probe's probabilities, and of labels drawn blindly from all classes.
+
+    Attributes:
+        noise: the share of wrong labels; 0 where the labels are about as likely without any.
+        temperature: of the probe's logits.
+        evidence: nats by which wrong labels raise the log likelihood of all labels.
+    """
+
+    noise: float
+    temperature: float
+    evidence: float
+
+
+def mixture(logits: NDArray[np.floating], labels: Labels) -> Mixture:
+    """The mixture in which the labels are most likely."""
     blind = 1 / logits.shape[1]
     best, chosen, without = -np.inf, (0.0, 1.0), -np.inf
     for temperature in TEMPERATURES.tolist():
@@ -88,7 +103,8 @@ def mixture(logits: NDArray[np.floating], labels: Labels) -> tuple[float, float]
         if likelihood > best:
             best, chosen = likelihood, (share, temperature)
     share, temperature = chosen
-    return (share * (1 - blind) if best > without + EVIDENCE else 0.0), temperature
+    noise = share * (1 - blind) if best > without + EVIDENCE else 0.0
+    return Mixture(noise, temperature, best - without)
 
 
 def wrong(probabilities: Reals, labels: Labels, noise: float) -> Reals:

@@ -110,21 +110,21 @@ def _shift(data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[
     by_fact = [
         one for one in predictors({name: fact[both] for name, fact in known_facts(data).items()}, side) if one.of_all
     ]
-    told = [f"by {one.fact} {one.accuracy:.0%}" for one in sorted(by_fact, key=lambda one: -one.accuracy)]
+    apart_by = [f"by {one.fact} {one.accuracy:.0%}" for one in sorted(by_fact, key=lambda one: -one.accuracy)]
     strange: list[int] = []
     if data.features is not None:
         scores = _scores_of_split(data, split, both, side)
         apart = shift.separability(scores, second)
         if apart.found:
             interval = f"99.9 % interval {apart.low:.2f}–{apart.high:.2f}"
-            told.insert(0, f"by what they show (area under the curve {apart.area:.2f}, {interval})")
+            apart_by.insert(0, f"by what they show (area under the curve {apart.area:.2f}, {interval})")
             strange = both[second][np.argsort(-scores[second], kind="stable")][:EXAMPLES].tolist()
-    if told:
+    if apart_by:
         yield data.finding(
             "distribution_shift",
             "warning",
-            f"images of {split} can be told from training images of the same classes {', '.join(told)}, where chance "
-            f"is 50 %: the figures on {split} are of another kind of pictures than those that were trained on",
+            f"images of {split} can be separated from training images of the same classes {', '.join(apart_by)}, where "
+            f"chance is 50 %: the figures on {split} are of another kind of pictures than those that were trained on",
             strange,
             remedy="find out how the splits were made; split all images at random if they should be of one kind",
         )
