@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 
-from tlx.analysis import class_checks, copies_check, crop_check, file_checks, pixel_checks, prediction_checks
+from tlx.analysis import (
+    class_checks,
+    copies_check,
+    crop_check,
+    duplicate_check,
+    file_checks,
+    pixel_checks,
+    prediction_checks,
+)
 from tlx.analysis.audit_data import AuditData, Check
 from tlx.analysis.finding import SEVERITIES, Finding
 
 CHECKS: tuple[Check, ...] = (
     file_checks.check,
     copies_check.check,
+    duplicate_check.check,
     class_checks.check,
     pixel_checks.check,
     crop_check.check,

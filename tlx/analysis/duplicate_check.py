@@ -1,0 +1,126 @@
+"""What an audit says of near duplicates: across splits, under several labels, within a split; and of placeholders."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tlx.analysis.audit_data import AuditData, grouped
+from tlx.analysis.duplicate_groups import STRONG, Group, Pairs, groups, with_equal
+from tlx.analysis.finding import Finding
+from tlx.analysis.group_proposals import proposals
+from tlx.datasets.image_decoding import UnreadableImage
+
+METHOD = "near-duplicates-1"  # another number where pairs would be others
+MUCH = 0.01  # share of the test images that are surely in train from which the accuracy is surely wrong
+LEVELS, FEW_COLOURS, ONE_COLOUR = 16, 24, 0.6  # of a channel; colours of a thumbnail; share that the first of them has
+COLOURS, DRAWN, PIXELS = 4, 0.93, 4_096  # colours that a drawing mostly has, their share of its pixels, and how many
+SELDOM = 0.1  # share of drawn pictures above which a data set consists of drawings
+OFTEN = 5  # copies under several labels from which a picture means nothing
+
+
+def check(data: AuditData) -> Iterator[Finding]:
+    """Groups of near duplicates; copies to the last bit have findings of their own, and count as members here."""
+    same = grouped(record.tobytes() for record in data.facts["pixels"])
+    yield from _placeholders(data, same)
+    pairs = with_equal(_pairs(data), same)
+    content = [record.tobytes() for record in data.facts["pixels"]]
+    found = [group for group in groups(pairs) if len({content[row] for row in group.rows}) > 1]
+    yield from _across(data, found)
+    yield from _contradictory(data, found)
+    within = [group for group in found if len({str(data.splits[row]) for row in group.rows}) == 1]
+    if within:
+        yield data.finding(
+            "near_duplicates",
+            "note",
+            f"{sum(len(group.rows) for group in within):,} images are near duplicates within a split, in "
+            f"{len(within):,} groups: folds or a validation part cut from it may separate them",
+            [group.rows for group in within],
+            certainty=[group.certainty for group in within],
+        )
+    if proposal := proposals(data.names, found):
+        yield data.finding("group_proposal", "note", proposal.message, list(proposal.groups), remedy=proposal.remedy)
+
+
+def _pairs(data: AuditData) -> Pairs:
+    """Of the images, from the disk where they were found before."""
+
+    def made() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+        from tlx.analysis.near_duplicates import near_duplicates
+
+        return near_duplicates(data.thumbnails, data.features)._asdict()
+
+    features = "" if data.features is None else hashlib.sha256(np.ascontiguousarray(data.features).data).hexdigest()
+    known = data.remembered(METHOD, made, features)
+    return Pairs(known["first"], known["second"], known["certainty"])
+
+
+def _across(data: AuditData, found: Sequence[Group]) -> Iterator[Finding]:
+    splits = data.splits.tolist()
+    across = [group for group in found if len({splits[row] for row in group.rows}) > 1]
+    if not across:
+        return
+    measured = "test" if any(splits[row] == "test" for group in across for row in group.rows) else "val"
+    sure = [row for group in across if group.certainty >= STRONG for row in group.rows if splits[row] == measured]
+    number = len({row for group in across for row in group.rows if splits[row] == measured})
+    everything = len(data.rows(measured))
+    yield data.finding(
+        "near_duplicates_across_splits",
+        "error" if len(sure) >= max(MUCH * everything, 1) and measured == "test" else "warning",
+        f"{number:,} of {everything:,} {measured} images are near duplicates of images in another split "
+        f"({len(sure):,} of them surely): {'accuracy' if measured == 'test' else 'validation'} is too optimistic",
+        [group.rows for group in across],
+        certainty=[group.certainty for group in across],
+        remedy="keep each group on one side (dataset.group), or leave them out of train (dataset.exclude)",
+    )
+
+
+def _contradictory(data: AuditData, found: Sequence[Group]) -> Iterator[Finding]:
+    groups = [group for group in found if len({int(data.labels[row]) for row in group.rows}) > 1]
+    if groups:
+        yield data.finding(
+            "contradictory_labels",
+            "error" if groups[0].certainty >= STRONG else "warning",
+            f"{len(groups):,} groups of near duplicates have different labels: one label of each is probably wrong",
+            [group.rows for group in groups],
+            certainty=[group.certainty for group in groups],
+            remedy="correct the labels, or remove the images",
+        )
+
+
+def _placeholders(data: AuditData, same: Sequence[Sequence[int]]) -> Iterator[Finding]:
+    """Pictures that stand for a missing one: drawn in few colours, or many times there under several labels."""
+    drawn = [row for row in range(len(data)) if _plain(data, row)]
+    drawn = drawn if len(drawn) <= max(SELDOM * len(data), 1) else []
+    often = [rows for rows in same if len(rows) >= OFTEN and len({int(data.labels[row]) for row in rows}) > 1]
+    together = {row for rows in often for row in rows}
+    left = {row for row in drawn if row not in together}
+    copies = [rows for rows in same if left.issuperset(rows)]
+    alone = left - {row for rows in copies for row in rows}
+    all_of_them = [*often, *copies, *([row] for row in sorted(alone))]
+    if all_of_them:
+        yield data.finding(
+            "placeholder",
+            "warning",
+            f'{sum(map(len, all_of_them)):,} images look like placeholders ("not available"): a drawing of few '
+            "colours, or one picture many times under several labels",
+            all_of_them,
+            remedy="remove them",
+        )
+
+
+def _plain(data: AuditData, row: int) -> bool:
+    """Whether a picture is drawn in few colours, most of it in one; a photograph's pixels have hundreds."""
+    facts = data.facts[row]
+    if facts["width"] * facts["height"] < PIXELS:
+        return False
+    levels = facts["thumbnail"].reshape(-1, 3).astype(np.int64) * LEVELS // 256
+    _, counts = np.unique(levels @ [LEVELS**2, LEVELS, 1], return_counts=True)
+    if not 1 < len(counts) <= FEW_COLOURS or counts.max() < ONE_COLOUR * counts.sum():
+        return False
+    with contextlib.suppress(UnreadableImage, OSError):
+        colours = data.decode(row).reshape(-1, 3).astype(np.int64) @ [256**2, 256, 1]
+        counts = np.unique(colours, return_counts=True)[1]
+        return len(counts) > 1 and np.sort(counts)[-COLOURS:].sum() >= DRAWN * len(colours)
+    return False
