@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from tests.analysis.test_near_duplicates import jpeg, scene
 from tlx.analysis.duplicate_check import check
-from tlx.analysis.duplicate_groups import Group
+from tlx.analysis.duplicate_groups import Duplicates
 from tlx.analysis.finding import Finding
 from tlx.analysis.group_proposals import proposals
 from tlx.config.compose import compose, without_hydra
@@ -77,7 +77,7 @@ def test_certainty_is_a_share_and_ranks(found: dict[str, Finding]) -> None:
 )
 def test_names_that_go_with_near_duplicates_suggest_a_group(pattern: str) -> None:
     files = [pattern.format(group=group, image=image) for group in range(12) for image in range(5)]
-    duplicates = [Group((5 * group, 5 * group + 1), 0.9) for group in range(8)]
+    duplicates = [Duplicates((5 * group, 5 * group + 1), 0.9) for group in range(8)]
     found = proposals(files, duplicates)
     assert found is not None
     expression = found.remedy.removeprefix("dataset.group='").removesuffix("'")
@@ -92,6 +92,6 @@ def test_names_that_go_with_near_duplicates_suggest_a_group(pattern: str) -> Non
 def test_names_that_do_not_go_with_near_duplicates_suggest_none() -> None:
     files = [f"ants/img_{group:04}_{image}.png" for group in range(12) for image in range(5)]
     rng = np.random.default_rng(0)
-    duplicates = [Group((int(a), int(b)), 0.9) for a, b in rng.permutation(60)[:40].reshape(20, 2)]
+    duplicates = [Duplicates((int(a), int(b)), 0.9) for a, b in rng.permutation(60)[:40].reshape(20, 2)]
     assert proposals(files, duplicates) is None
     assert proposals(files, []) is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tlx.analysis.audit_data import AuditData, grouped
-from tlx.analysis.duplicate_groups import STRONG, Group, Pairs, groups, with_equal
+from tlx.analysis.duplicate_groups import STRONG, Duplicates, Pairs, groups, with_equal
 from tlx.analysis.finding import Finding
 from tlx.analysis.group_proposals import proposals
 from tlx.datasets.image_decoding import UnreadableImage
@@ -56,7 +56,7 @@ def _pairs(data: AuditData) -> Pairs:
     return Pairs(known["first"], known["second"], known["certainty"])
 
 
-def _across(data: AuditData, found: Sequence[Group]) -> Iterator[Finding]:
+def _across(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Finding]:
     splits = data.splits.tolist()
     across = [group for group in found if len({splits[row] for row in group.rows}) > 1]
     if not across:
@@ -76,7 +76,7 @@ def _across(data: AuditData, found: Sequence[Group]) -> Iterator[Finding]:
     )
 
 
-def _contradictory(data: AuditData, found: Sequence[Group]) -> Iterator[Finding]:
+def _contradictory(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Finding]:
     groups = [group for group in found if len({int(data.labels[row]) for row in group.rows}) > 1]
     if groups:
         yield data.finding(

@@ -23,14 +23,14 @@ class Pairs(NamedTuple):
         return Pairs(self.first[kept], self.second[kept], self.certainty[kept])
 
 
-class Group(NamedTuple):
+class Duplicates(NamedTuple):
     """Rows that are probably one picture, in order, and how certain that is of its surest pair, 0..1."""
 
     rows: tuple[int, ...]
     certainty: float
 
 
-def groups(pairs: Pairs, confirmed: float = CONFIRMED) -> list[Group]:
+def groups(pairs: Pairs, confirmed: float = CONFIRMED) -> list[Duplicates]:
     """The groups of the pairs, the most certain first.
 
     Strong pairs join without a limit. What they have joined is joined by weaker pairs once: to one other group, which
@@ -69,7 +69,7 @@ def groups(pairs: Pairs, confirmed: float = CONFIRMED) -> list[Group]:
         one, other = (hub.get(core[row], core[row]) for row in (first, second))
         if one == other:
             best[one] = max(best.get(one, 0.0), certainty)
-    made = [Group(tuple(rows), best[of]) for of, rows in members.items() if len(rows) > 1]
+    made = [Duplicates(tuple(rows), best[of]) for of, rows in members.items() if len(rows) > 1]
     return sorted(made, key=lambda group: (-group.certainty, group.rows))
 
 

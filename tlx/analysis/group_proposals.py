@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tlx.analysis.duplicate_groups import Group
+from tlx.analysis.duplicate_groups import Duplicates
 
 # What the names of a group have in common, the most specific first. The group is the expression's first parentheses.
 EXPRESSIONS = (
@@ -33,7 +33,7 @@ class Proposal(NamedTuple):
     groups: tuple[tuple[int, ...], ...]
 
 
-def proposals(names: Sequence[str], found: Sequence[Group]) -> Proposal | None:
+def proposals(names: Sequence[str], found: Sequence[Duplicates]) -> Proposal | None:
     """The expression that keeps most near duplicates together; None where none keeps enough.
 
     names: of all images, `/` between folders. found: groups of near duplicates among them.
