@@ -30,7 +30,7 @@ test: $(STAMP)  ## all tests
 oldest:  ## all tests with the oldest versions that pyproject.toml allows, in an environment of its own
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet uv
-	$(OLDEST)/bin/uv pip install --quiet --compile-bytecode --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(OLDEST)/bin/uv pip install --quiet --upgrade --compile-bytecode --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
 	$(OLDEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## format, style, and which package may import which
