@@ -63,7 +63,9 @@ class LiveLines:
 
     def say(self, lines: str) -> None:
         """Whole lines that stay, above the live ones."""
-        self.console.print(Text.from_ansi(visible(lines, self.console.file)), soft_wrap=True, end="")
+        # Line by line: before version 15 `from_ansi` drops the end of the last one.
+        shown = visible(lines, self.console.file).removesuffix("\n").split("\n")
+        self.console.print(Text("\n").join(map(Text.from_ansi, shown)), soft_wrap=True)
 
     def render(self) -> RenderableType:
         """What is shown now: nothing, a line, or within a sweep two."""
