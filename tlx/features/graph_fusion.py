@@ -241,7 +241,8 @@ def _merge(conv: fx.Node, constants: _Constants) -> None:
     _, _, bias, stride, padding, dilation, _, _, groups = conv.args
     last, other = conv, None
     add = _only_user(conv, (aten.add.Tensor,))
-    if add is not None and not add.kwargs:
+    # torch 2.8 adds nothing to a map of one place: "could not create a memory".
+    if add is not None and not add.kwargs and conv.meta["val"].shape[2:].numel() > 1:
         other = next((a for a in add.args if a is not conv), None)
         if isinstance(other, fx.Node) and _alike(other, conv):
             last = add
