@@ -6,7 +6,6 @@ import re
 import tarfile
 import warnings
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
+from torch._utils import IMPORT_MAPPING, NAME_MAPPING  # which module and name each of Python 2 became
 
 from tlx.core.errors import RequestError, printable, reason
 from tlx.core.pickle_protocols import in_protocol_2, pickle_of
@@ -58,8 +58,16 @@ class Inert:
         self.state = state
 
 
-class _Listed(list[Any]):
-    """The same for a class that derives from list."""
+class _Listed:
+    """The same for a class that derives from list; torch 2.8 puts items into no list but Python's own."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """An empty one."""
+        return list[Any]()
+
+
+class _ListedWithState(list[Any]):
+    """The same where its objects have attributes, too."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
@@ -204,8 +212,10 @@ def _followed(operations: Iterable[tuple[pickletools.OpcodeInfo, Any, Any]]) -> 
         else:
             _pop(op, stack, marks)
             made = stack[-1] if stack else None
-            if made is not None and op.name in _FILLS:
+            if made is not None and op.name in _FILLS and kinds[made] is not _ListedWithState:
                 kinds[made] = _FILLS[op.name]
+            elif made is not None and op.name == "BUILD" and kinds[made] is _Listed:
+                kinds[made] = _ListedWithState
     return kinds
 
 
