@@ -1,8 +1,6 @@
 """What every check of an audit gets: the images of all splits, their labels, and what is known of each (no torch)."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -10,17 +8,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tlx.analysis.fact_reading import UnreadableFile, read_facts
 from tlx.analysis.fact_store import FactStore
 from tlx.analysis.finding import Finding, Severity
-from tlx.analysis.image_facts import RECORD, Facts, facts_of
+from tlx.analysis.image_facts import RECORD, Facts
 from tlx.analysis.remembered import Arrays, remembered
-from tlx.core import activity
-from tlx.core.errors import reason
-from tlx.datasets.content_digests import digest_of
-from tlx.datasets.image_decoding import Pixels, UnreadableImage
+from tlx.datasets.image_decoding import Pixels
 from tlx.datasets.images import Images, Labels
 
-CHUNK = 16  # images a task of the reading threads
 Key = TypeVar("Key")
 
 
@@ -31,17 +26,6 @@ class View:
     input_size: int
     resize: int | None  # the short side; None: both sides to `input_size`
     crop: int | None
-
-
-@dataclass(frozen=True)
-class UnreadableFile:
-    """A file that gives no picture. `size`: bytes, -1 where it cannot be read at all."""
-
-    file: str
-    split: str
-    label: int
-    reason: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +46,7 @@ class AuditData:
         sets: the images of each split.
         places: of each image, its position in its split.
         memory: the folder of `remembered`, or None.
+        faults: (kind, path, message) of what the reader would have refused.
     """
 
     classes: tuple[str, ...]
@@ -79,6 +64,7 @@ class AuditData:
     sets: Mapping[str, Images] = field(default_factory=dict)
     places: tuple[int, ...] = ()
     memory: Path | None = None
+    faults: tuple[tuple[str, str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -142,7 +128,7 @@ def audit_data(
     memory: Path | None = None,
 ) -> AuditData:
     """Reads each image once, in threads, but for those that `store` knows; what cannot be read is listed."""
-    read = _read(sets, store)
+    read = read_facts(sets, store)
     entries = [
         (images.names[place], split, place, found)
         for split, images in sets.items()
@@ -169,50 +155,6 @@ def audit_data(
         places=tuple(place for _, _, place, _ in entries),
         memory=memory,
     )
-
-
-def _read(sets: Mapping[str, Images], store: FactStore) -> dict[str, list[Facts | UnreadableFile]]:
-    total, read = sum(map(len, sets.values())), list[int]()
-
-    def now() -> activity.State:
-        return activity.State((f"auditing images, {sum(read):,} of {total:,}",), sum(read) / total if total else None)
-
-    def some(name: str, start: int) -> list[tuple[Facts | UnreadableFile, bool]]:
-        images = sets[name]
-        found = [_one(name, images, index, store) for index in range(start, min(start + CHUNK, len(images)))]
-        read.append(len(found))
-        return found
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with activity.doing(now), ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
-        tasks = {
-            name: [threads.submit(some, name, start) for start in range(0, len(images), CHUNK)]
-            for name, images in sets.items()
-        }
-        found = {name: [pair for task in of for pair in task.result()] for name, of in tasks.items()}
-    new = [facts for of in found.values() for facts, known in of if not known and not isinstance(facts, UnreadableFile)]
-    store.add(np.array(new, RECORD))
-    return {name: [facts for facts, _ in of] for name, of in found.items()}
-
-
-def _one(split: str, images: Images, index: int, store: FactStore) -> tuple[Facts | UnreadableFile, bool]:
-    """(what is known of an image, whether it was known before)."""
-    row, size = int(images.rows[index]), -1
-    try:
-        digest = images.store.digests.get(row)
-        if digest is not None and (known := store.get(digest)) is not None:
-            return known, True
-        content = images.store.read(row)
-        size = len(content)
-        digest = images.store.digests.setdefault(row, digest_of(content))
-        if (known := store.get(digest)) is not None:
-            return known, True
-        return facts_of(content, digest, images.store.cached.get(row)), False
-    except UnreadableImage as error:
-        why = str(error)
-    except OSError as error:
-        why = reason(error).lower()
-    return UnreadableFile(images.files[index], split, int(images.labels[index]), why, size), False
 
 
 def grouped(keys: Iterable[Key]) -> list[list[int]]:

@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tlx.analysis.audit_data import AuditData
 from tlx.analysis.finding import SEVERITIES, Finding
 from tlx.core.errors import printable
+from tlx.datasets.left_out import listed_line
 
 SHOWN = 5  # groups of files of a finding
 MEMBERS = 4  # files of a group
@@ -18,6 +20,29 @@ def listed(findings: Sequence[Finding], root: Path | None = None, most: int = SH
         yield from (f"    {line}" for line in _files(finding, root, most))
         if finding.remedy:
             yield f"    do: {finding.remedy}"
+
+
+# Kinds whose images are of no use; of groups of copies and contradictory labels a person has to choose.
+USELESS = ("constant", "class_in_class", "placeholder", "placeholders")
+
+
+def exclusions(data: AuditData, findings: Sequence[Finding]) -> str:
+    """A list for `dataset.exclude`: each finding as a comment, its images of train and val as paths.
+
+    What is of no use is a line; what a person has to look at is a comment, to be made a line by removing its `#`.
+    """
+    names = {one.file: os.path.abspath(one.file) for one in data.unreadable}
+    useless = set(names)
+    names |= dict(zip(data.files, data.names, strict=True))
+    lines = ["# images to leave out of train and val, a path a line: dataset.exclude=<this file>"]
+    for finding in findings:
+        paths = [names[file] for group in finding.files for file in group if file in names]
+        if not paths or finding.severity == "note":
+            continue
+        lines += ["", f"# {finding.kind}: {printable(finding.message)}"]
+        wrong = finding.kind in USELESS or all(file in useless for group in finding.files for file in group)
+        lines += [f"{'' if wrong else '# '}{listed_line(path)}" for path in dict.fromkeys(paths)]
+    return "\n".join(lines) + "\n"
 
 
 def counted(findings: Sequence[Finding]) -> str:
@@ -42,3 +67,14 @@ def relative(file: str, root: Path | None) -> str:
         return file
     short = os.path.relpath(file, root) if os.path.isabs(file) else file
     return file if short.startswith("..") else short
+
+
+def brief(findings: Sequence[Finding], most: int) -> Iterator[str]:
+    """The errors and warnings in `most` lines at most; nothing where there are notes only."""
+    worth = [finding for finding in findings if finding.severity != "note"]
+    shown = worth if len(worth) <= most else worth[: most - 1]
+    for finding in shown:
+        first = f" ({printable(os.path.basename(finding.files[0][0]))}{', …' if finding.count > 1 else ''})"
+        yield f"audit: {printable(finding.message)}{first if finding.files else ''}"
+    if len(worth) > len(shown):
+        yield f"audit: {len(worth) - len(shown)} more findings are in audit.json; python -m tlx audit shows all"

@@ -10,19 +10,30 @@ import numpy as np
 from tlx.analysis.audit_data import AuditData
 from tlx.analysis.finding import Finding
 from tlx.core.errors import lookalikes, printable
-from tlx.datasets.folder_layout import class_name, has_pictures, listed
+from tlx.datasets.folder_layout import circle, class_name, has_pictures, listed
 
 RATIO, SEVERE = 3.0, 10.0  # largest class by smallest, from which it is said; from which it is a warning
 
 
 def check(data: AuditData) -> Iterator[Finding]:
     """Classes that look alike, are missing in a split, have few images or most of them; folders that mislead."""
+    yield from _refused(data)
     yield from _names(data)
     yield from _missing(data)
     yield from _imbalance(data)
     yield from _nested(data)
     if data.root is not None:
-        yield from _folders(data.root)
+        yield from _folders(data.root, [path for kind, path, _ in data.faults if kind == "closed"])
+
+
+def _refused(data: AuditData) -> Iterator[Finding]:
+    """What a run would refuse: empty classes and splits, classes that the training split lacks."""
+    for kind in ("empty_class", "empty_split", "unknown_class"):
+        found = [(path, message) for of, path, message in data.faults if of == kind]
+        if found:
+            messages = "; ".join(message for _, message in found[:2])
+            more = f"; and {len(found) - 2} more" if len(found) > 2 else ""
+            yield Finding(kind, "error", f"{messages}{more}", tuple((path,) for path, _ in found), len(found))
 
 
 def _names(data: AuditData) -> Iterator[Finding]:
@@ -92,19 +103,19 @@ def _nested(data: AuditData) -> Iterator[Finding]:
         yield data.finding(
             "class_in_class",
             "error",
-            f"{len(rows):,} images lie in a folder named like another class ({first}); they count as the outer class",
+            f"{len(rows):,} images in a folder named like another class ({first}) count as the outer class",
             rows,
             remedy="move the inner folder out of the outer one",
         )
 
 
-def _folders(root: Path) -> Iterator[Finding]:
-    """Folders of the data set that no reader looks into, or that lead in a circle."""
-    hidden, loops, closed, odd = list[str](), list[str](), list[str](), list[str]()
+def _folders(root: Path, closed: list[str]) -> Iterator[Finding]:
+    """Folders of the data set that no reader looks into, or that lead in a circle; `closed` are known already."""
+    hidden, loops, odd = list[str](), list[str](), list[str]()
     for place, folders, files in os.walk(root, onerror=lambda error: closed.append(str(error.filename))):
         for name in sorted(folders):
             path = os.path.join(place, name)
-            if os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path)):
+            if circle(place, name):
                 loops.append(path)
             elif name.startswith(".") and _pictures_below(path):
                 hidden.append(path)
@@ -113,16 +124,16 @@ def _folders(root: Path) -> Iterator[Finding]:
         if os.name == "posix" and place != str(root) and not os.stat(place).st_mode & stat.S_IRUSR:
             closed.append(place)
     for kind, severity, paths, says, remedy in (
-        ("hidden_folder", "warning", hidden, "hidden folders hold images, which are not read", "rename or remove them"),
-        ("link_loop", "error", loops, "links lead back to a folder that holds them: its images are read again, under "
-         "another class", "remove the links"),
-        ("closed_folder", "error", closed, "folders may not be read", "chmod u+rx"),
-        ("odd_name", "note", odd, "files or folders have a line break or a control character in their names; lists of "
+        ("hidden_folder", "warning", hidden, "hidden folders with images, which are not read", "rename or remove them"),
+        ("link_loop", "warning", loops, "links back to a folder that holds them, which are not followed",
+         "remove them"),
+        ("closed_folder", "error", closed, "folders that may not be read", "chmod u+rx"),
+        ("odd_name", "note", odd, "files or folders with a line break or a control character in the name; lists of "
          "files break there", "rename them"),
     ):  # fmt: skip
         if paths:
             files_of = tuple((path,) for path in sorted(set(paths)))
-            yield Finding(kind, severity, f"{len(files_of)} {says}", files_of, len(files_of), remedy=remedy)  # type: ignore[arg-type]
+            yield Finding(kind, severity, f"{len(files_of):,} {says}", files_of, len(files_of), remedy=remedy)  # type: ignore[arg-type]
 
 
 def _pictures_below(folder: str) -> bool:

@@ -6,10 +6,9 @@ import numpy as np
 
 from tlx.analysis.audit_data import AuditData, View
 from tlx.analysis.finding import Finding
-from tlx.core.errors import printable
 
 MOST = 0.25  # share of a picture that may be cut away without a word
-HALF = 0.5  # from which it is a warning
+HALF, MANY = 0.5, 0.1  # a warning where so large a share of a picture is cut away from so many
 
 
 def check(data: AuditData) -> Iterator[Finding]:
@@ -30,10 +29,10 @@ def check(data: AuditData) -> Iterator[Finding]:
     more = f", in {half:,} more than half" if half else ""
     yield data.finding(
         "centre_crop",
-        "warning" if half else "note",
+        "warning" if half > MANY * len(data) else "note",
         f"of {len(rows):,} images ({of_all:.0%}) the centre crop (short side {view.resize}, crop {view.crop}) cuts "
-        f"away more than a quarter{more}, at most {cut[most]:.0%} ({printable(data.names[most])}, "
-        f"{data.facts['width'][most]} x {data.facts['height'][most]})",
+        f"away more than a quarter{more}, at most {cut[most]:.0%} (of "
+        f"{data.facts['width'][most]} x {data.facts['height'][most]} pixels)",
         rows.tolist(),
         remedy=f"backbone.resize=squash takes the whole picture, stretched (here up to {aspect[most]:.1f} times); "
         f"backbone.resize=pad takes it in its own shape, {1 / aspect[most]:.0%} of the input where it is least; "

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlx.analysis.audit_data import AuditData, UnreadableFile
+from tlx.analysis.audit_data import AuditData
+from tlx.analysis.fact_reading import UnreadableFile
 from tlx.analysis.finding import Finding, Severity
 
 ENDINGS = {  # by Pillow's name of the format
@@ -36,27 +37,21 @@ class FileFault(NamedTuple):
 
 
 UNREADABLE = {
-    "empty_file": FileFault("error", "have no content (zero bytes)", "remove or replace them"),
-    "truncated": FileFault("error", "are truncated: the end of the picture is missing", "copy or download them again"),
-    "not_an_image": FileFault("error", "are no images, or of an unknown format", "remove them"),
-    "unreadable": FileFault("error", "cannot be read", "repair or remove them"),
+    "empty_file": FileFault("error", "no content (zero bytes)", "remove or replace them"),
+    "truncated": FileFault("error", "truncated, the end of the picture is missing", "copy or download them again"),
+    "not_an_image": FileFault("error", "no image, or of an unknown format", "remove them"),
+    "unreadable": FileFault("error", "not readable", "repair or remove them"),
 }
 SKIP = "dataset.on_error=skip leaves them out"
 FACTS = {
-    "cut_short": FileFault(
-        "warning", "are JPEGs whose end is missing; a part may be grey", "copy or download them again"
-    ),
-    "wrong_extension": FileFault("note", "have another format than their names say; they are read by their content"),
-    "animated": FileFault("warning", "have several frames or pages; only the first one is used"),
-    "sixteen_bit": FileFault(
-        "note", "have more than 8 bits a channel; dataset.range says what becomes black and white"
-    ),
-    "cmyk": FileFault("note", "are in CMYK, made for print; they become RGB without their colour profile"),
-    "transparent": FileFault("note", "are partly transparent; the picture is put over white"),
-    "rotated": FileFault("note", "are turned by EXIF; tlx turns them upright, other programs may not"),
-    "wide_gamut": FileFault(
-        "note", "have a profile of more colours than sRGB; it is not applied, so that colours look pale"
-    ),
+    "cut_short": FileFault("warning", "JPEG whose end is missing; a part may be grey", "copy or download them again"),
+    "wrong_extension": FileFault("note", "another format than the name says; read by content"),
+    "animated": FileFault("warning", "several frames or pages, of which the first one is used"),
+    "sixteen_bit": FileFault("note", "more than 8 bits a channel; dataset.range says what becomes black and white"),
+    "cmyk": FileFault("note", "in CMYK, made for print; becomes RGB without the colour profile"),
+    "transparent": FileFault("note", "partly transparent; put over white"),
+    "rotated": FileFault("note", "turned by EXIF; tlx turns them upright, other programs may not"),
+    "wide_gamut": FileFault("note", "a profile of more colours than sRGB, which is not applied: colours look pale"),
 }
 
 
@@ -118,4 +113,4 @@ def _of_unreadable(data: AuditData, kind: str, about: FileFault, found: list[Unr
 
 
 def _number(count: int) -> str:
-    return "1 file:" if count == 1 else f"{count:,} files"
+    return "1 file:" if count == 1 else f"{count:,} files:"

@@ -24,6 +24,7 @@ SIDE = 32  # of a thumbnail, pixels
 REDUCED = 2_000_000  # pixels of a JPEG from which it is decoded at a reduced size
 LEAST = 512  # pixels of the short side that a reduced size has at least
 _SEVERAL = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "PPM")  # formats in which several frames or pages are another picture
+_EXIF = {"exif", "Raw profile type exif"}
 _MAKE, _MODEL = 0x010F, 0x0110  # EXIF's tags for the camera
 
 Facts = NDArray[np.void]  # of RECORD
@@ -90,7 +91,7 @@ def _of_file(content: bytes, found: Any, decoded: Pixels | None) -> Pixels:
             found["mode"], found["frames"], found["bits"], found["orientation"] = b"RGB", 1, 8, 1
             found["height"], found["width"] = pixels.shape[:2]
             return pixels
-        _of_header(image, found)
+        whole = _of_header(image, found)
         width, height = image.size
         if image.format in ("JPEG", "MPO"):
             pixels, found["cut_short"] = _jpeg(content, width, height, decoded)
@@ -99,7 +100,7 @@ def _of_file(content: bytes, found: Any, decoded: Pixels | None) -> Pixels:
         elif decoded is not None and not found["transparent"]:
             pixels = decoded
         else:
-            pixels = pixels_of(image)
+            pixels = pixels_of(image) if whole else decode(content)
             if found["transparent"]:  # a channel for it says little
                 found["transparent"] = _sees_through(image)
     turned = found["orientation"] >= 5
@@ -107,26 +108,29 @@ def _of_file(content: bytes, found: Any, decoded: Pixels | None) -> Pixels:
     return pixels
 
 
-def _of_header(image: Image.Image, found: Any) -> None:
+def _of_header(image: Image.Image, found: Any) -> bool:
+    """Fills in what is known before the pixels are read; False where the metadata is damaged."""
     found["format"], found["mode"] = str(image.format).encode()[:8], image.mode.encode()[:8]
     found["bits"] = 1 if image.mode == "1" else 16 if deep(image) else 8
     found["transparent"] = image.has_transparency_data
-    found["frames"], found["orientation"] = 1, 1
+    found["frames"], found["orientation"], whole = 1, 1, True
     try:
         if image.format in _SEVERAL:
             found["frames"] = getattr(image, "n_frames", 1)
             image.seek(0)
-        exif = image.getexif() if image.format != "GIF" else {}
+        # Pillow reads the pixels of a PNG to look for EXIF data behind them.
+        exif: Any = image.getexif() if image.format != "PNG" or _EXIF & image.info.keys() else {}
         orientation = exif.get(ORIENTATION, 1)
         found["orientation"] = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
         camera = " ".join(str(exif[tag]).strip(" \0") for tag in (_MAKE, _MODEL) if tag in exif)
         found["camera"] = camera.encode("ascii", "replace")[:40]
     # Damaged metadata is no reason to know nothing of the picture.
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, Warning):
-        pass
+        whole = False
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         found["profile"], found["gamut"] = _profile(profile)
+    return whole
 
 
 @lru_cache(maxsize=64)

@@ -35,12 +35,12 @@ def check(data: AuditData) -> Iterator[Finding]:
         "blurred": ~dark & ~bright & (contrast >= SEEN) & (facts["sharpness"] < BLURRED),
     }
     says = {
-        "tiny": f"have few pixels (the smallest: {_least(data, short)}); enlarged they show little",
-        "huge": "have more than 50 million pixels; decoding them takes seconds each",
-        "constant": "have one colour: nothing is to be seen in them",
-        "very_dark": "are nearly black everywhere",
-        "very_bright": "are nearly white everywhere",
-        "blurred": "are blurred, also in their sharpest part",
+        "tiny": f"few pixels (the smallest: {_least(data, short)}); enlarged, they show little",
+        "huge": "more than 50 million pixels; each takes seconds to decode",
+        "constant": "one colour, nothing to be seen",
+        "very_dark": "nearly black everywhere",
+        "very_bright": "nearly white everywhere",
+        "blurred": "blurred, also in the sharpest part",
     }
     for kind, holds in kinds.items():
         rows = np.flatnonzero(holds)
@@ -50,7 +50,7 @@ def check(data: AuditData) -> Iterator[Finding]:
             rows = rows[np.argsort(facts["sharpness"][rows], kind="stable")]
         of_all = len(rows) > COMMON * len(data)
         severity: Severity = "note" if kind == "huge" or of_all else "warning"
-        number = "1 image:" if len(rows) == 1 else f"{len(rows):,} images"
+        number = "1 image:" if len(rows) == 1 else f"{len(rows):,} images:"
         yield data.finding(kind, severity, f"{number} {says[kind]}", rows.tolist())
 
 

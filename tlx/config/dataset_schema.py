@@ -61,6 +61,12 @@ class DatasetConfig:
         choices=("warn", "fail", "off"),
         help="findings of the audit before a run: warn: shown in short; fail: an error ends the run; off: no audit",
     )
+    drop_duplicates: bool = key(
+        False, help="leave copies of train, val and test images out of train; never anything out of test"
+    )
+    exclude: str | None = key(
+        None, help="file with a path a line, of images to leave out of train and val; never out of test"
+    )
     range: list[float] | None = key(
         None, help="[black, white] of images of more than 8 bits; null: from the file headers, else measured"
     )

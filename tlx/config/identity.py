@@ -52,7 +52,8 @@ ASIDE = (
 # what a run, a job and a configuration are known by, and a tree of before is read with them. `*` is any name.
 ADDED: dict[str, Any] = {
     **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
-    **{f"{prefix}dataset.{name}": None for prefix in ("", "source.") for name in ("range", "group")},
+    **{f"{prefix}dataset.{name}": None for prefix in ("", "source.") for name in ("range", "group", "exclude")},
+    **{f"{prefix}dataset.drop_duplicates": False for prefix in ("", "source.")},
     **{f"{prefix}dataset.audit": "warn" for prefix in ("", "source.")},
     "runtime.max_pixels": Runtime().max_pixels,
     "evaluation.choose_by": "val_loss",

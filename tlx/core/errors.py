@@ -23,6 +23,10 @@ class Diverged(Exception):
     """Ends a run whose loss is no number any more; the message says when, and what to change."""
 
 
+class FaultyData(Exception):
+    """Ends a run before it trains, where the audit of its data has found an error and that is to end it."""
+
+
 @contextlib.contextmanager
 def without_causes() -> Iterator[None]:
     """A `RequestError` leaves the block without the exceptions that led to it; `HYDRA_FULL_ERROR=1` keeps them."""

@@ -4,7 +4,7 @@ import fnmatch
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tlx.core.errors import RequestError, empty, precomposed, reason, recovered
@@ -17,6 +17,7 @@ from tlx.datasets.images import Images
 TABLES = re.compile(r".*\.(csv|tsv|xlsx?|parquet|jsonl?)|.*(label|annot|class|train|test|val).*\.txt", re.IGNORECASE)
 SHARED = 0.5  # of the sub-folders' names of one folder that another one has, too: they hold the same classes
 MOST = 4  # names in a message
+Faults = list[tuple[str, str, str]]  # kind, path, message of what an audit lists, and all else refuses
 
 
 def local(given: str) -> Path:
@@ -47,7 +48,7 @@ def subfolders(folder: Path) -> list[os.DirEntry[str]]:
     """The sub-folders that are the person's, by name."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if e.is_dir() and not litter(e.name)), key=lambda e: e.name)
+            return sorted((e for e in entries if _is_folder(e) and not litter(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise _unreadable(error) from error
 
@@ -56,9 +57,16 @@ def files_in(folder: Path) -> list[str]:
     """The names of the files of a folder that are the person's, sorted."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not entry.is_dir() and not litter(entry.name))
+            return sorted(entry.name for entry in entries if not _is_folder(entry) and not litter(entry.name))
     except OSError as error:
         raise _unreadable(error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def tables(folder: Path) -> list[str]:
@@ -99,9 +107,11 @@ def listed(names: Sequence[str]) -> str:
 
 
 def images_of(
-    root: Path, place: Path, classes: Sequence[str], ignore: Sequence[str]
+    root: Path, place: Path, classes: Sequence[str], ignore: Sequence[str], faults: Faults | None = None
 ) -> tuple[Images, list[tuple[str, str]]]:
-    """One part's images, and the files in it that are none of them."""
+    """One part's images, and the files in it that are none of them. `faults`: takes the folders that cannot be read,
+    which are an error without."""
+    closed = _refuse if faults is None else lambda error: faults.append(("closed", error.filename, reason(error)))
     skipped = [
         (str(file), "beside the classes' folders: belongs to none")
         for file in sorted(place.iterdir())
@@ -110,7 +120,7 @@ def images_of(
     files, labels = [], []
     for entry in sorted(subfolders(place), key=lambda entry: class_name(entry.name)):  # a part may lack a class
         label = classes.index(class_name(entry.name))
-        for file in sorted(walk(entry.path), key=precomposed):
+        for file in sorted(walk(entry.path, closed), key=precomposed):
             if any(fnmatch.fnmatch(os.path.basename(file), pattern) for pattern in ignore):
                 skipped.append((file, "known not to be an image of its class (dataset.ignore)"))
             else:
@@ -120,27 +130,41 @@ def images_of(
     return Images(files, labels, FileBytes(tuple(files)), names), skipped
 
 
-def walk(folder: str) -> Iterator[str]:
+def _refuse(error: OSError) -> None:
+    raise _unreadable(error) from error
+
+
+def walk(folder: str, closed: Callable[[OSError], None] = _refuse) -> Iterator[str]:
     """The paths of all files below a folder but the system's own, through links too, each folder once.
 
-    Raises:
-        RequestError: a folder cannot be read.
+    A link back to a folder that holds it is not followed: other classes' images would be this one's.
+
+    `closed`: is told of a folder that cannot be read; by default it raises a `RequestError`.
     """
     seen = set()
-    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if not litter(name)]
+        folders[:] = [] if real in seen else [name for name in folders if not litter(name) and not circle(place, name)]
         if real not in seen:
             yield from (os.path.join(place, name) for name in files if not litter(name))
         seen.add(real)
+
+
+def circle(place: str, name: str) -> bool:
+    """Whether what is called so in a folder is a link back to a folder that holds it."""
+    path = os.path.join(place, name)
+    return os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path))
 
 
 def _unreadable(error: OSError) -> RequestError:
     return RequestError(f"{error.filename}: cannot be read: {reason(error).lower()}")
 
 
-def _refuse(error: OSError) -> None:
-    raise _unreadable(error) from error
+def refuse(faults: Faults | None, key: str, kind: str, path: Path, message: str) -> None:
+    """Lists a fault of a data set for an audit, or raises it as a `RequestError` where there is none."""
+    if faults is None:
+        raise RequestError(f"{key}: {message}")
+    faults.append((kind, str(path), message))
 
 
 def no_classes(folder: Path, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from tlx.config.dataset_schema import TABLES, data_name
 from tlx.core.errors import RequestError, empty, nearest, reason
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes
-from tlx.datasets.folder_layout import class_name, existing, images_of, no_classes, subfolders
+from tlx.datasets.folder_layout import Faults, class_name, existing, images_of, no_classes, refuse, subfolders
 from tlx.datasets.image_sources import Stacked
 from tlx.datasets.images import Images
 from tlx.datasets.split_folders import split_folders
@@ -50,13 +50,15 @@ def image_folder(
     offline: bool = False,
     fewest: int = 2,
     splits: Mapping[str, str | None] | None = None,
+    faults: Faults | None = None,
 ) -> Parts:
     """A folder with one sub-folder per class, or with such folders for train, val and test in the usual spellings.
 
     The classes are the training part's sub-folders, sorted. Every file in them, at any depth, is an image, but for
     hidden ones and those whose name matches `ignore`: these are listed as skipped. `fewest`: classes; a model that
     exists can be measured on one. `splits`: the folder of a split, where its name does not say it (`split_folders`).
-    `name`: what the data set is called; the default stands for the folder's own name.
+    `name`: what the data set is called; the default stands for the folder's own name. `faults`: of an audit, which
+    reads what there is and takes (kind, path, message) of what is refused otherwise.
 
     Raises `RequestError` where the folder is missing, empty, has fewer classes, an empty class, one whose name is no
     Unicode, folders that look like splits instead of classes, or a part with classes that the training part lacks.
@@ -73,20 +75,25 @@ def image_folder(
     for shown in (name.encode("utf-8", "backslashreplace").decode() for name in names):
         if shown not in names:
             raise RequestError(f"{key}: the name of the class folder '{shown}' is no Unicode; rename it")
-    images = dict[str, Any]()
-    for part, place in parts.items():
+    learned = set(names)
+    for place in parts.values():
         if unknown := sorted({class_name(entry.name) for entry in subfolders(place)} - set(names)):
-            raise RequestError(
-                f"{key}: {place.name}/ has classes that {parts['train'].name}/ lacks: {', '.join(unknown)}"
+            message = (
+                f"{place.name}/ has classes that {parts['train'].name}/ lacks: {', '.join(unknown)}"
                 f"{nearest(unknown[0], names)}; the classes are those of the training part: {', '.join(names)}"
             )
-        images[part], left_out = images_of(folder, place, names, ignore)
+            refuse(faults, key, "unknown_class", place / unknown[0], message)
+            names = sorted({*names, *unknown})
+    images = dict[str, Any]()
+    for part, place in parts.items():
+        images[part], left_out = images_of(folder, place, names, ignore, faults)
         skipped += left_out
         if not len(images[part]):
-            raise RequestError(f"{key}: {place.name}/ holds no image")
+            refuse(faults, key, "empty_split", place, f"{place.name}/ holds no image")
     for label, count in enumerate(np.bincount(images["train"].labels, minlength=len(names))):
-        if not count:
-            raise RequestError(f"{key}: class '{names[label]}' is empty ({parts['train'] / names[label]})")
+        if not count and names[label] in learned:
+            place = parts["train"] / names[label]
+            refuse(faults, key, "empty_class", place, f"class '{names[label]}' is empty ({place})")
     places = {} if parts == {"train": folder} else parts
     origins = {part: f"{place.relative_to(folder).as_posix()}/" for part, place in places.items()}
     called = data_name(name, image_folder.__name__, root, published=archive is not None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tlx.core.errors import RequestError
-from tlx.datasets import group_splits
+from tlx.datasets import group_splits, left_out
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.images import Images, joined, read_all
 from tlx.datasets.stratified_splits import cut, fold, order, ranks
@@ -81,6 +81,7 @@ def split(
     seed: int,
     decoded: Decoded | None = None,
     decode: Collection[str] | None = None,
+    keys: left_out.Keys = Images.digests,
 ) -> Data:
     """The three sets of a run: stratified, and the same for the same seed.
 
@@ -97,7 +98,8 @@ def split(
 
     Then `per_class` and `limit` are taken (a larger one holds the smaller), and every image left is read: what cannot
     be decoded is an error or, with `on_error: skip`, left out and listed, never replaced. `decoded` knows images that
-    can be. `decode`: the sets whose images are decoded, not only hashed; None: all.
+    can be. `decode`: the sets whose images are decoded, not only hashed; None: all. `keys`: by which copies are known,
+    where `drop_duplicates` leaves them out (`left_out`).
 
     Raises `RequestError` for a class with too few images, a limit that leaves a class without any, unreadable files.
     """
@@ -136,6 +138,9 @@ def split(
     if train.groups is not None:
         _complete(train, parts.classes, "dataset.group")
     notes = (*parts.notes, *group_splits.described({"train": train, "val": val, "test": test}, parts.classes))
+    sets, said = _left_out({"train": train, "val": val, "test": test}, common, keys)
+    train, val, test, notes = sets["train"], sets["val"], sets["test"], (*notes, *said)
+    _complete(train, parts.classes, "dataset.exclude, dataset.drop_duplicates")
     if common.per_class is not None:
         train = _few(train, common.per_class, seed, parts.classes)
     limits = (common.limit.train, common.limit.val, common.limit.test)
@@ -165,6 +170,19 @@ def split(
         origins=origins,
         notes=notes,
     )
+
+
+def _left_out(
+    sets: dict[str, Images], common: "DatasetConfig", keys: left_out.Keys
+) -> tuple[dict[str, Images], list[str]]:
+    """The sets without what is to be left out of train and val, and what is said of that."""
+    said = list[str]()
+    if common.exclude is not None:
+        sets, said = left_out.without_listed(sets, common.exclude)
+    if common.drop_duplicates:
+        sets, more = left_out.without_copies(sets, keys)
+        said += more
+    return sets, said
 
 
 def _in_groups(parts: Parts, group: str | None) -> Parts:

@@ -1,16 +1,17 @@
 """The audit of a configuration's data: what is read for it, and from where it is known what was read before."""
 
+import dataclasses
 from pathlib import Path
 
 from tlx.analysis.audit import audit
 from tlx.analysis.audit_data import AuditData, View, audit_data
-from tlx.analysis.fact_store import FactStore
 from tlx.analysis.finding import Finding
 from tlx.config.schema import Backbone, Config
+from tlx.datasets.folder_layout import Faults
 from tlx.datasets.image_decoding import allow
 from tlx.datasets.splits import Parts
-from tlx.runs.output_layout import output
-from tlx.runs.prepare import found
+from tlx.runs.output_layout import fact_store, output
+from tlx.runs.prepare import Job, found
 
 
 def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
@@ -20,9 +21,26 @@ def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
         RequestError: there is no such data set, or it cannot be read at all.
     """
     allow(config.runtime.max_pixels)
-    parts = found(config, fewest=1, on_error="skip")
-    data = _of_parts(parts, config)
+    faults: Faults = []
+    parts = found(config, fewest=1, on_error="skip", faults=faults)
+    data = dataclasses.replace(_of_parts(parts, config), faults=tuple(faults))
     return data, audit(data)
+
+
+def audit_of_job(job: Job) -> list[Finding]:
+    """What is found in the data of a run, in the sets that it trains on, is chosen and measured by."""
+    config, data, view = job.config, job.data, job.preprocessing
+    return audit(
+        audit_data(
+            {"train": data.train, "val": data.val, "test": data.test},
+            data.classes,
+            fact_store(config),
+            skipped=data.skipped,
+            root=_folder(data.source),
+            view=View(view.input_size, view.resize, view.crop),
+            memory=_memory(config),
+        )
+    )
 
 
 def _of_parts(parts: Parts, config: Config) -> AuditData:
@@ -33,7 +51,7 @@ def _of_parts(parts: Parts, config: Config) -> AuditData:
     return audit_data(
         {split: images for split, images in sets.items() if images is not None},
         parts.classes,
-        _store(config),
+        fact_store(config),
         skipped=parts.skipped,
         root=_folder(parts.source),
         created=[split for split, images in sets.items() if images is None],
@@ -47,14 +65,10 @@ def view_of(backbone: Backbone) -> View | None:
     size, resize = backbone.input_size, backbone.resize
     if size is None or resize == "auto":
         return None
-    if resize == "squash":
+    if resize in ("squash", "pad"):
         return View(size, None, None)
     crop = size if backbone.crop == "auto" else backbone.crop
     return View(size, size if resize is None else int(resize), None if crop is None else int(crop))
-
-
-def _store(config: Config) -> FactStore:
-    return FactStore.below(output(config)) if config.features.store else FactStore(None)
 
 
 def _memory(config: Config) -> Path | None:

@@ -70,7 +70,8 @@ def read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decod
     """
     import numpy as np
 
-    from tlx.datasets.splits import split, whole
+    from tlx.datasets.splits import whole
+    from tlx.runs.split_data import split_data
 
     common = config.dataset
     fewer = (common.limit.train, common.limit.val, common.limit.test, common.per_class, common.folds)
@@ -84,4 +85,4 @@ def read(parts: "Parts", config: "Config", seed: int, part: str, decoded: "Decod
             f"--part {part}: class '{parts.classes[least]}' has {counts[least]} of the 3 images that a split needs; "
             "--part all measures all images"
         )
-    return split(parts, common, seed, decoded, PARTS if part == "all" or common.on_error == "skip" else (part,))
+    return split_data(parts, config, seed, decoded, PARTS if part == "all" or common.on_error == "skip" else (part,))

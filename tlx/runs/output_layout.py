@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlx.analysis.fact_store import FactStore
 from tlx.config.schema import Config
 from tlx.core.atomic_files import unwritable
 
@@ -32,3 +33,8 @@ def new_folder(folder: Path, *, reuse: bool = False) -> Path:
 def output(config: Config) -> Path:
     """Where all runs lie, absolute."""
     return Path(os.path.expanduser(config.output)).absolute()
+
+
+def fact_store(config: Config) -> FactStore:
+    """What is known of images that were read before, below the output folder."""
+    return FactStore.below(output(config)) if config.features.store else FactStore(None)

@@ -18,11 +18,12 @@ from tlx.core.stopwatch import Clock
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.data_range import scale
 from tlx.datasets.image_decoding import allow
-from tlx.datasets.splits import Data, Parts, split
+from tlx.datasets.splits import Data, Parts
 from tlx.datasets.splits import unread as data_keys
 from tlx.distributed import process_group
 from tlx.runs import components
 from tlx.runs.output_layout import output
+from tlx.runs.split_data import split_data
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,7 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         decoded = Decoded.below(output(config)) if config.features.store else Decoded(None)
         parts = parts or found(config)
         _warn(typed, data_keys(parts, config.dataset, f"{prefix}dataset"))
-        data = split(parts, config.dataset, config.seed, decoded)
+        data = split_data(parts, config, config.seed, decoded)
         span = scale(data, config.dataset.range)
         if span is None and typed and typed.strict:  # `scale` has warned
             _warn(typed, {f"{prefix}dataset.range": "no image has more than 8 bits; leave it out"})

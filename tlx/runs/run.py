@@ -28,7 +28,7 @@ from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
 from tlx.reporting.screen import live
-from tlx.runs import model_saving, refit, run_state
+from tlx.runs import audit_before_run, model_saving, refit, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
@@ -106,6 +106,7 @@ def run(
         try:
             with clock.part("other"), Display(started.progress, record.summary, job.plan) as display:
                 started = dataclasses.replace(started, show=partial(_show, display, watch, started.state))
+                audit_before_run.look(record, job, alone=within is None)
                 if record.summary.accuracy_before_training is None:
                     look(record, job, started.features, "before", clock)
                 learned, lost = train_phases(started)

@@ -19,7 +19,7 @@ from tlx.config.schema import Config
 from tlx.core.activity import doing
 from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
-from tlx.core.errors import Diverged, Pruned, RequestError, shown, unicode
+from tlx.core.errors import Diverged, FaultyData, Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
 from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images
@@ -248,7 +248,7 @@ class Record:
                 with doing("waiting until MLflow has everything"):
                     self._ended()
                     self.tracked.finish(self.summary.error)
-                if self.opened and status in ("pruned", "diverged"):  # nobody goes on with it
+                if self.opened and isinstance(error, Pruned | Diverged | FaultyData):  # nobody goes on with it
                     self._through()
             # A request that could not be run leaves nothing behind, but for a sweep's job.
             removed = (isinstance(error, RequestError) or killed) and not self.rows and not self.within_sweep

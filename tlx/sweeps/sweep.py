@@ -21,8 +21,9 @@ from tlx.config.unread_keys import refuse
 from tlx.core import activity
 from tlx.core.atomic_files import unwritable
 from tlx.core.errors import RequestError, said
-from tlx.datasets.splits import Parts, split, unread
+from tlx.datasets.splits import Parts, unread
 from tlx.runs.output_layout import new_folder
+from tlx.runs.split_data import split_data
 from tlx.sweeps import sweep_job, sweep_manifest
 from tlx.sweeps.sweep_plan import Planned, all_differ
 from tlx.sweeps.sweep_progress import JobsBeside, SweepProgress, kind
@@ -192,7 +193,7 @@ def check_data(jobs: Sequence[Planned]) -> None:
             try:
                 parts = listed[reader] = listed.get(reader) or found(config)
                 if here and not splits and not prefix:
-                    split(parts, config.dataset, config.seed, decode=())
+                    split_data(parts, config, config.seed, decode=())
                     splits = True
             except RequestError as error:
                 problems += [error] if here and not prefix else []
