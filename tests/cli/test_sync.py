@@ -29,7 +29,7 @@ from tlx.tracking.run_parameters import parameters
 # MLflow's tables use what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 ARTIFACTS = {
-    *("config.yaml", "metrics.jsonl", "plan.json", "plots", "predictions.csv", "summary.json", "tlx.log"),
+    *("audit.json", "config.yaml", "metrics.jsonl", "plan.json", "plots", "predictions.csv", "summary.json", "tlx.log"),
 }
 TRAIN = ["backbone=small_cnn", "strategy=scratch", "dataset.train=5", "dataset.test=2", "training.epochs=2"]
 

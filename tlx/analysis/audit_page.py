@@ -20,7 +20,7 @@ PICTURES = 1_000  # different images on a page; the others have their names only
 
 def page(data: AuditData, findings: Sequence[Finding], title: str) -> str:
     """The page, self-contained."""
-    pictures = _Pictures(data)
+    pictures = _SmallPictures(data)
     images = {split: len(data.rows(split)) for split in data.sets}
     return html_pages.page(
         "audit.html",
@@ -35,7 +35,7 @@ def page(data: AuditData, findings: Sequence[Finding], title: str) -> str:
     )
 
 
-def _finding(finding: Finding, root: Path | None, pictures: "_Pictures") -> dict[str, Any]:
+def _finding(finding: Finding, root: Path | None, pictures: "_SmallPictures") -> dict[str, Any]:
     together = any(len(group) > 1 for group in finding.files)
     shown = GROUPS if together else ALONE
     groups: list[dict[str, Any]] = [
@@ -59,14 +59,14 @@ def _finding(finding: Finding, root: Path | None, pictures: "_Pictures") -> dict
     }
 
 
-def _entry(finding: Finding, number: int, place: int, root: Path | None, pictures: "_Pictures") -> dict[str, Any]:
+def _entry(finding: Finding, number: int, place: int, root: Path | None, pictures: "_SmallPictures") -> dict[str, Any]:
     file = finding.files[number][place]
     lines = [of[number][place] for of in (finding.labels, finding.splits) if of]
     return {"picture": pictures.of(file), "lines": [", ".join(lines)] if lines else [], "file": file,
             "name": relative(file, root)}  # fmt: skip
 
 
-class _Pictures:
+class _SmallPictures:
     """Small pictures of the images, each made once."""
 
     def __init__(self, data: AuditData) -> None:

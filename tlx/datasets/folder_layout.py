@@ -139,7 +139,7 @@ def walk(folder: str, closed: Callable[[OSError], None] = _refuse) -> Iterator[s
 
     A link back to a folder that holds it is not followed: other classes' images would be this one's.
 
-    `closed`: is told of a folder that cannot be read; by default it raises a `RequestError`.
+    `closed`: takes the error of a folder that cannot be read; by default it raises a `RequestError`.
     """
     seen = set()
     for place, folders, files in os.walk(folder, onerror=closed, followlinks=True):
