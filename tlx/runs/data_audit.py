@@ -1,17 +1,23 @@
 """The audit of a configuration's data: what is read for it, and from where it is known what was read before."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from tlx.analysis.audit import audit
 from tlx.analysis.audit_data import AuditData, View, audit_data
 from tlx.analysis.finding import Finding
+from tlx.backbones import pretrained_weights
 from tlx.config.schema import Backbone, Config
+from tlx.core.device import device_of, precision_of, use_threads
+from tlx.core.errors import RequestError
 from tlx.datasets.folder_layout import Faults
 from tlx.datasets.image_decoding import allow
 from tlx.datasets.splits import Parts
 from tlx.runs.output_layout import fact_store, output
 from tlx.runs.prepare import Job, found
+
+log = logging.getLogger("tlx")
 
 
 def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
@@ -23,7 +29,7 @@ def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
     allow(config.runtime.max_pixels)
     faults: Faults = []
     parts = found(config, fewest=1, on_error="skip", faults=faults)
-    data = dataclasses.replace(_of_parts(parts, config), faults=tuple(faults))
+    data = dataclasses.replace(_with_features(_of_parts(parts, config), config), faults=tuple(faults))
     return data, audit(data)
 
 
@@ -41,6 +47,28 @@ def audit_of_job(job: Job) -> list[Finding]:
             memory=_memory(config),
         )
     )
+
+
+def _with_features(data: AuditData, config: Config) -> AuditData:
+    """With pooled features, where the backbone's pretrained weights are at hand; torch is imported for these alone."""
+    if not _at_hand(config.backbone):
+        return data
+    from tlx.analysis.audit_features import with_features
+    from tlx.features.disk_cache import RowStore
+
+    use_threads(config.runtime.threads)
+    device = device_of(config.runtime.device)
+    store = RowStore(output(config) / "features", config.features.store, say=log.warning)
+    return with_features(
+        data, config.backbone, config.head, store, device, precision_of(config.runtime.precision, device)
+    )
+
+
+def _at_hand(backbone: Backbone) -> bool:
+    try:
+        return backbone.weights != "none" and pretrained_weights.would_download(backbone) is None
+    except RequestError:
+        return False
 
 
 def _of_parts(parts: Parts, config: Config) -> AuditData:
