@@ -82,7 +82,10 @@ def test_features_say_where_thumbnails_are_silent() -> None:
 
 
 def test_photographs_before_black_of_different_objects_are_no_duplicates() -> None:
-    assert not links(near_duplicates(thumbnails([on_black(seed) for seed in range(80)])))
+    pictures = thumbnails([on_black(seed) for seed in range(80)])
+    assert not links(near_duplicates(pictures))
+    alike = np.random.default_rng(0).normal(size=(8, 40)).repeat(10, 0) + np.random.default_rng(1).normal(size=(80, 40))
+    assert not links(near_duplicates(pictures, alike.astype(np.float32)))
 
 
 def test_pictures_without_anything_on_them_are_no_near_duplicates() -> None:

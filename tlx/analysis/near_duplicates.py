@@ -26,6 +26,7 @@ ROUGH, FINE, FEW = 1.0, 0.5, 1_024  # pairs of each source and pairs that are al
 ALIKE = 0.6  # correlation of the rough search below which a pair is not aligned
 PLACES, CLOSER, COLOUR = 0.4, 0.8, 0.008  # weights beside that of the structure, which is 1
 UNKNOWN = 0.15  # how much closer a pair is taken to be without features
+MANY = 200  # images from which their neighbours say more than nothing of how close unrelated ones are
 CENTRE, WIDTH = 1.12, 0.12  # the score at which half of the pairs are duplicates; how fast that changes
 TEXTURE = 3.0  # grey levels of fine structure below which agreement says little
 LEAST = 0.05  # certainty of what is returned
@@ -98,7 +99,9 @@ def _candidates(pictures: Tensor, features: Tensor | None, every: int) -> _Candi
     density = neighbours.density
     blocks = zip(torch.split(pairs.first, BLOCK), torch.split(pairs.second, BLOCK), strict=True)
     cosines = torch.cat([(units[i] * units[j]).sum(1) for i, j in blocks])
-    return pairs._replace(closer=cosines - (density[pairs.first] + density[pairs.second]) / 2)
+    closer = cosines - (density[pairs.first] + density[pairs.second]) / 2
+    trusted = len(pictures) / (len(pictures) + MANY)
+    return pairs._replace(closer=UNKNOWN + trusted * (closer - UNKNOWN))
 
 
 def _small(pictures: Tensor) -> tuple[Tensor, Tensor]:
