@@ -36,7 +36,7 @@ MAY_BE_HEAVY = (
     *(f"tlx.training.{name}" for name in ("cuda_graphs", "evaluation", "metrics", "optimizers", "phase_plan")),
     *(
         f"tlx.training.{name}"
-        for name in ("progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
+        for name in ("class_averages", "progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
     ),
 )
 

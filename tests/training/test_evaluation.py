@@ -11,9 +11,9 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from tlx.core.choose_by import RULES
-from tlx.core.statistics import wilson
+from tlx.core.statistics import exact, visible, visible_in_words, wilson
 from tlx.training.evaluation import validation
-from tlx.training.metrics import scores
+from tlx.training.metrics import METRICS, scores
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (1, 1), (144, 153), (7, 18), (9_400, 10_000)])
@@ -23,6 +23,19 @@ def test_the_interval_is_wilsons(correct: int, n: int) -> None:
     low, high = wilson(correct, n)
     assert 0 <= low <= correct / n + 1e-12 <= high + 2e-12 <= 1 + 2e-12
     assert high - low > 0
+
+
+def test_differences_that_are_not_visible_are_those_of_intervals_and_of_exact_tests() -> None:
+    unpaired, paired = visible(144, 153)
+    low, high = wilson(144, 153)
+    assert unpaired == pytest.approx((high - low) / 2**0.5)
+    assert paired == 6 / 153
+    assert exact(0, 6) < 0.05 < exact(0, 5)
+    assert visible(3, 4)[1] == 1.0
+    assert visible_in_words(144, 153) == (
+        "with 153 images, accuracy differences under 5.4 points are not visible between models measured on different "
+        "images, nor under 3.9 points on the same images"
+    )
 
 
 def test_figures_of_validation_images_are_sklearns() -> None:
@@ -80,13 +93,48 @@ def test_class_averages_are_over_the_classes_that_scikit_learn_takes() -> None:
     for name in ("balanced_accuracy", "macro_f1"):  # one definition for both
         assert figures[f"val_{name}"] == found.metric(name).value
     for name in ("balanced_accuracy", "macro_f1"):
-        assert (found.metric(name).low, found.metric(name).high) == (None, None)
+        low, high = found.metric(name).low, found.metric(name).high
+        assert low is not None
+        assert high is not None
+        assert 0 <= low < found.metric(name).value < high <= 1
         assert found.metric(name).higher_is_better
+
+
+def test_log_loss_and_brier_score_are_sklearns_after_the_temperature_and_the_loss_is_before_it() -> None:
+    torch.manual_seed(0)
+    logits, labels = 3 * torch.randn(200, 4), torch.randint(0, 4, (200,))
+    found = scores(logits, labels, list("abcd"), temperature=1.7)
+    probabilities = (logits.double() / 1.7).softmax(1).numpy()
+    assert found.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)))
+    assert found.metric("log_loss").value == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-5)
+    brier = metrics.brier_score_loss(labels, probabilities, labels=range(4), scale_by_half=False)
+    assert found.metric("brier").value == pytest.approx(brier, rel=1e-5)
+    assert found.calibration["before"]["log_loss"] == pytest.approx(found.loss, rel=1e-5)
+    assert found.calibration["after"]["log_loss"] == found.metric("log_loss").value
+    assert found.calibration["after"]["ece"] == found.metric("ece").value
+    assert sum(one["images"] for one in found.calibration["after"]["bins"]) == 200
+    assert found.predictions == scores(logits, labels, list("abcd")).predictions
+    assert found.probabilities == pytest.approx(probabilities.max(1).tolist(), rel=1e-5)
+    for name in ("log_loss", "brier"):
+        one = found.metric(name)
+        assert one.low is not None
+        assert one.high is not None
+        assert one.low < one.value < one.high
+        assert not one.higher_is_better
+
+
+def test_few_figures_are_accuracy_and_loss() -> None:
+    found = scores(torch.eye(3), torch.arange(3), list("abc"), few=True)
+    assert [one.name for one in found.metrics] == ["accuracy", "loss"]
+    assert found.interval == wilson(3, 3)
 
 
 def test_where_all_images_are_of_one_class_there_is_no_macro_f1() -> None:
     found = scores(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 0, 0]), ["a", "b"])
-    assert {metric.name for metric in found.metrics} == {"accuracy", "loss", "balanced_accuracy"}
+    assert {one.__name__ for one in METRICS} - {metric.name for metric in found.metrics} == {
+        "macro_f1",
+        "top5_accuracy",
+    }
     assert found.metric("balanced_accuracy").value == pytest.approx(2 / 3)
 
 

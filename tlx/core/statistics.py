@@ -17,6 +17,27 @@ def wilson(correct: float, n: float, confidence: float = CONFIDENCE) -> tuple[fl
     return float(low), float(high)
 
 
+def visible(correct: float, n: int) -> tuple[float, float]:
+    """The smallest differences of two accuracies that n test images can show at the 5 % level: unpaired, and paired.
+
+    Unpaired: two models as good as this one, each measured on n images of its own; √2 times half of Wilson's interval.
+    Paired: on the same images. By McNemar's exact test, fewer images that one model alone has right are no difference
+    even where the other has none.
+    """
+    low, high = wilson(correct, n)
+    fewest = next(k for k in range(1, 1000) if exact(0, k) <= 1 - CONFIDENCE)
+    return math.sqrt(2) * (high - low) / 2, min(1.0, fewest / n)
+
+
+def visible_in_words(correct: float, n: int) -> str:
+    """`visible` as a sentence."""
+    unpaired, paired = visible(correct, n)
+    return (
+        f"with {n:,} images, accuracy differences under {100 * unpaired:.1f} points are not visible between models "
+        f"measured on different images, nor under {100 * paired:.1f} points on the same images"
+    )
+
+
 def score(share: Any, spread: Any) -> tuple[Any, Any]:
     """Wilson's interval of a share, or of an array of them; `spread` is z² ÷ the (effective) number of predictions."""
     centre = (share + spread / 2) / (1 + spread)

@@ -31,7 +31,8 @@ def look(record: Record, job: Job, features: "FeatureCache", when: str, clock: C
     with clock.part("evaluation"), doing(f"measuring the test set{when_said}"):
         cut = next(iter(job.plans.values())).cut
         rows = features.rows(job.net, cut, "test")
-        result = scores(logits(job.net[cut:], rows, job.precision), rows.y, job.data.classes)
+        found = logits(job.net[cut:], rows, job.precision)
+        result = scores(found, rows.y, job.data.classes, few=when != "after")
     table = when == "after" or job.config.evaluation.after_each_phase
     record.look(when, result, job.data.test, table=table)
     return result

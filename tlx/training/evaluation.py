@@ -13,7 +13,7 @@ from tlx.distributed import process_group
 from tlx.distributed.data_parallel import gathered
 from tlx.features.batches import Rows
 from tlx.features.frozen_forward import as_input, rows_per_pass
-from tlx.training.metrics import confusion_of, mean_f1, mean_recall
+from tlx.training.class_averages import confusion_of, mean_f1, mean_recall
 
 PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
 

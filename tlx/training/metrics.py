@@ -7,15 +7,52 @@ MLflow, in the closing table and in a sweep's CSV.
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tlx.core import bootstrap, calibration
+from tlx.core.calibration import Floats, Reliability
 from tlx.core.csv_cells import Table
 from tlx.core.errors import unicode
 from tlx.core.metric import MetricValue
 from tlx.core.statistics import wilson
+from tlx.training.class_averages import confusion_of, f1_interval, mean_f1, mean_recall, recall_interval
+
+
+class Probabilities(NamedTuple):
+    """What is needed of the probabilities of images.
+
+    Attributes:
+        losses: of each, the negative logarithm of its label's probability, float64 `[N]`, nats.
+        brier: of each, the squared distance of its probabilities to the label's 1 and the others' 0, float64 `[N]`.
+        highest: of each, the probability of the prediction, float64 `[N]`.
+        table: the reliability table.
+    """
+
+    losses: Floats
+    brier: Floats
+    highest: Floats
+    table: Reliability
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> "Probabilities":
+        """Those of logits `[N, classes]`, with labels int64 `[N]`."""
+        logarithms = logits.log_softmax(1)
+        of_label = logarithms.gather(1, labels[:, None])[:, 0].double()
+        probabilities = logarithms.exp_()
+        highest, predictions = probabilities.max(1)
+        squares = probabilities.square().sum(1).double() + 1 - 2 * of_label.exp()
+        sure = highest.double().numpy()
+        table = calibration.reliability(sure, (predictions == labels).numpy())
+        return cls(-of_label.numpy(), squares.clamp(min=0).numpy(), sure, table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {"log_loss": float(self.losses.mean()), "ece": self.table.error, "bins": self.table.rows()}
 
 
 @dataclass(frozen=True)
@@ -24,15 +61,37 @@ class Classified:
 
     Attributes:
         split: which images: `test`, …
-        logits: float32 `[N, classes]`.
+        logits: float32 `[N, classes]`, as the network gives them.
         labels: int64 `[N]`.
         confusion: counts, int64 `[label, prediction]`.
+        temperature: by what the logits are divided before they become probabilities.
     """
 
     split: str
     logits: Tensor
     labels: Tensor
     confusion: Tensor
+    temperature: float = 1.0
+
+    @cached_property
+    def resampled(self) -> tuple[Floats, Floats]:
+        """Confusion matrices of the bootstrap, as `bootstrap.confusions` has them."""
+        return bootstrap.confusions(self.confusion.numpy())
+
+    @cached_property
+    def calibrated(self) -> Probabilities:
+        """The probabilities at the temperature."""
+        return self.raw if self.temperature == 1 else Probabilities.of(self.logits / self.temperature, self.labels)
+
+    @cached_property
+    def raw(self) -> Probabilities:
+        """Those of the logits as they are."""
+        return Probabilities.of(self.logits, self.labels)
+
+    def mean(self, name: str, values: Floats) -> MetricValue:
+        """The mean of a number of each image, of which less is better, with its bootstrap interval."""
+        interval = bootstrap.of_mean(values, self.labels.numpy())
+        return MetricValue(name, self.split, float(values.mean()), *interval, higher_is_better=False)
 
     def proportion(self, name: str, correct: int) -> MetricValue:
         """The share of the images for which something holds, with Wilson's 95 % interval."""
@@ -46,14 +105,15 @@ def accuracy(of: Classified) -> MetricValue:
 
 
 def loss(of: Classified) -> MetricValue:
-    """Mean cross-entropy, nats."""
+    """Mean cross-entropy of the logits as they are, before the temperature, nats."""
     value = float(functional.cross_entropy(of.logits, of.labels))
     return MetricValue("loss", of.split, value, higher_is_better=False)
 
 
 def balanced_accuracy(of: Classified) -> MetricValue:
     """Mean recall of the classes, 0..1; a class without images has no recall and is left out."""
-    return MetricValue("balanced_accuracy", of.split, mean_recall(of.confusion))
+    interval = recall_interval(of.confusion, of.resampled)
+    return MetricValue("balanced_accuracy", of.split, mean_recall(of.confusion), *interval)
 
 
 def macro_f1(of: Classified) -> MetricValue | None:
@@ -61,7 +121,8 @@ def macro_f1(of: Classified) -> MetricValue | None:
     the model."""
     if int((of.confusion.sum(1) > 0).sum()) < 2:
         return None
-    return MetricValue("macro_f1", of.split, mean_f1(of.confusion))
+    interval = f1_interval(of.confusion, of.resampled)
+    return MetricValue("macro_f1", of.split, mean_f1(of.confusion), *interval)
 
 
 def top5_accuracy(of: Classified) -> MetricValue | None:
@@ -75,25 +136,28 @@ def top5_accuracy(of: Classified) -> MetricValue | None:
     return of.proportion("top5_accuracy", int((named == of.labels[:, None]).any(1).sum()))
 
 
-def confusion_of(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
-    """Counts, int64 `[label, prediction]`, of labels and predictions int64 `[N]`."""
-    return torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+def log_loss(of: Classified) -> MetricValue:
+    """Mean negative log-likelihood of the labels after the temperature, nats."""
+    return of.mean("log_loss", of.calibrated.losses)
 
 
-def mean_recall(confusion: Tensor) -> float:
-    """The mean recall of the classes that are a label, 0..1."""
-    images = confusion.sum(1)
-    return float((confusion.diagonal().double() / images)[images > 0].mean())
+def brier(of: Classified) -> MetricValue:
+    """The Brier score after the temperature: a mean squared distance to the label, 0 (best) to 2."""
+    return of.mean("brier", of.calibrated.brier)
 
 
-def mean_f1(confusion: Tensor) -> float:
-    """The mean F1 of the classes that are a label or a prediction, 0..1.
+def ece(of: Classified) -> MetricValue:
+    """The expected calibration error after the temperature, 0..1: bins of equal numbers of images, debiased.
 
-    As scikit-learn's `f1_score(average="macro")`: a class that is a label and never predicted has F1 0, and so has one
-    that is predicted and never a label.
+    Without an interval: resamples of a calibrated model are not calibrated. `ece_floor` is what to compare it with.
     """
-    both = confusion.sum(1) + confusion.sum(0)
-    return float((2 * confusion.diagonal().double() / both)[both > 0].mean())
+    return MetricValue("ece", of.split, of.calibrated.table.error, higher_is_better=False)
+
+
+def ece_floor(of: Classified) -> MetricValue:
+    """What `ece` would be of a calibrated model with as many images: the mean of draws, and where 95 % of them lie."""
+    floor = calibration.floor(of.calibrated.highest)
+    return MetricValue("ece_floor", of.split, floor.mean, floor.low, floor.high, higher_is_better=False)
 
 
 # Each gives None where its figure does not exist for these images.
@@ -103,7 +167,12 @@ METRICS: tuple[Callable[[Classified], MetricValue | None], ...] = (
     balanced_accuracy,
     macro_f1,
     top5_accuracy,
+    log_loss,
+    brier,
+    ece,
+    ece_floor,
 )
+FEW = (accuracy, loss)  # what is needed of a model that is not the run's result
 
 
 @dataclass(frozen=True)
@@ -115,6 +184,8 @@ class Scores:
         confusion: counts, label × prediction.
         per_class: precision, recall, f1 (0..1; 0 where undefined) and images of each class.
         predictions, probabilities: of each image, the most probable class and its probability.
+        calibration: `log_loss`, `ece` and the `bins` of the reliability table, `before` and `after` the temperature;
+            empty where few figures were requested.
     """
 
     metrics: tuple[MetricValue, ...]
@@ -122,6 +193,7 @@ class Scores:
     per_class: dict[str, dict[str, float]]
     predictions: list[int]
     probabilities: list[float]
+    calibration: dict[str, Any]
 
     def metric(self, name: str) -> MetricValue:
         """The figure of this name."""
@@ -129,7 +201,7 @@ class Scores:
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy, nats."""
+        """Mean cross-entropy before the temperature, nats."""
         return self.metric("loss").value
 
     @property
@@ -160,10 +232,21 @@ class Scores:
         return unicode(text.getvalue())
 
 
-def scores(logits: Tensor, labels: Tensor, classes: Sequence[str], split: str = "test") -> Scores:
-    """Compares logits (`[N, classes]`) with labels (int64 `[N]`) of the images of a split."""
+def scores(
+    logits: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    split: str = "test",
+    temperature: float = 1.0,
+    *,
+    few: bool = False,
+) -> Scores:
+    """Compares logits (`[N, classes]`) with labels (int64 `[N]`) of the images of a split.
+
+    `temperature`: the model's. `few`: accuracy and loss are enough.
+    """
     logits, labels = logits.cpu(), labels.cpu()
-    probabilities, predictions = logits.softmax(1).max(1)
+    probabilities, predictions = (logits / temperature).softmax(1).max(1)
     k = len(classes)
     confusion = confusion_of(labels, predictions, k)
     right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
@@ -179,11 +262,12 @@ def scores(logits: Tensor, labels: Tensor, classes: Sequence[str], split: str = 
         of_label.tolist(),
         strict=True,
     )
-    known = Classified(split, logits, labels, confusion)
+    known = Classified(split, logits.float(), labels, confusion, temperature)
     return Scores(
-        metrics=tuple(found for metric in METRICS if (found := metric(known)) is not None),
+        metrics=tuple(found for metric in (FEW if few else METRICS) if (found := metric(known)) is not None),
         confusion=confusion.tolist(),
         per_class={c: {"precision": p, "recall": r, "f1": f, "images": m} for c, p, r, f, m in columns},
         predictions=predictions.tolist(),
         probabilities=probabilities.tolist(),
+        calibration={} if few else {"before": known.raw.to_dict(), "after": known.calibrated.to_dict()},
     )

@@ -1,0 +1,56 @@
+"""Bootstrap intervals hold what is true as often as they say, and equal seeds give equal ones."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tlx.core import bootstrap
+from tlx.core.statistics import wilson
+
+
+@pytest.mark.parametrize("n", [40, 1500])  # drawn as images, and in groups of nearly equal value
+def test_the_interval_of_a_mean_is_that_of_scipy(n: int) -> None:
+    values = np.random.default_rng(0).exponential(size=n)
+    found = bootstrap.of_mean(values, np.zeros(n, dtype=np.int64))
+    other = stats.bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=0).confidence_interval
+    # Theirs scatters too little by the square root of (n - 1)/n, and both are drawn.
+    assert found == pytest.approx((other.low, other.high), abs=0.08 * (other.high - other.low))
+    assert found == bootstrap.of_mean(values, np.zeros(n, dtype=np.int64))
+
+
+def test_a_difference_between_classes_is_no_uncertainty() -> None:
+    labels = np.repeat(np.arange(2), 100)
+    values = 10.0 * labels + np.random.default_rng(0).normal(size=200)
+    low, high = bootstrap.of_mean(values, labels)
+    assert high - low == pytest.approx(2 * 1.96 / np.sqrt(200), rel=0.15)
+
+
+def test_the_interval_of_a_mean_holds_the_truth() -> None:
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(2), 100)
+    held = 0
+    for _ in range(300):
+        low, high = bootstrap.of_mean(random.gamma(2.0, size=200), labels, resamples=500)
+        held += low <= 2.0 <= high
+    assert 0.91 <= held / 300 <= 0.985  # 95 %, within what 300 draws scatter
+
+
+def test_a_value_that_does_not_vary_has_no_width() -> None:
+    assert bootstrap.of_mean(np.full(7, 3.0), np.arange(7)) == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("of_class", [30, 3000])  # of which images or kinds are drawn
+def test_resampled_matrices_scatter_as_test_sets_do(of_class: int) -> None:
+    confusion = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0]]) * of_class // 10
+    correct, predicted = bootstrap.confusions(confusion)
+    assert correct.shape == predicted.shape == (bootstrap.RESAMPLES, 3)
+    assert predicted.sum(1) == pytest.approx(2 * of_class)
+    assert correct.mean(0) == pytest.approx(confusion.diagonal(), rel=0.02)
+    expected = [of_class**2 / (of_class - 1) * p * (1 - p) for p in (0.8, 0.6)]
+    assert correct.var(0)[:2] == pytest.approx(expected, rel=0.15)
+
+
+def test_where_nothing_is_wrong_the_interval_is_that_of_a_proportion() -> None:
+    confusion = np.diag([10, 40])
+    correct, _ = bootstrap.confusions(confusion)
+    found = bootstrap.of_share(1.0, (correct / [10, 40]).mean(1), np.diag([1 / 20, 1 / 80]), confusion)
+    assert found == wilson(32, 32)  # the mean of two recalls, worth 4/(1/10 + 1/40) images
