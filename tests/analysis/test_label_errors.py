@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from bench.labels import confidently_wrong
 from tests.analysis.test_out_of_fold import clusters
-from tlx.analysis.label_errors import confidently_wrong, label_errors, mixture, softmax, wrong
+from tlx.analysis.label_errors import label_errors, mixture, softmax, wrong
 from tlx.analysis.out_of_fold import out_of_fold
 
 

@@ -3,8 +3,7 @@
 A label is taken to be drawn, with probability 1 - e, from the probe's probabilities at a temperature, and else from all
 classes alike. Both numbers are those of highest likelihood. What the probe does not know by itself is so counted as
 its uncertainty: an image between two classes is no error under either label. Confident learning (Northcutt et al. 2021,
-"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well; `confidently_wrong` has its
-rule, and `bench.labels` compares the two.
+"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well: `bench.labels` compares the two.
 """
 
 from dataclasses import dataclass
@@ -118,18 +117,6 @@ def wrong(probabilities: Reals, labels: Labels, noise: float) -> Reals:
     own = _own(probabilities, labels)
     astray = (1 - own) * noise / (probabilities.shape[1] - 1)
     found: Reals = astray / np.maximum(astray + own * (1 - noise), 1e-300)
-    return found
-
-
-def confidently_wrong(probabilities: Reals, labels: Labels) -> NDArray[np.bool_]:
-    """Off the diagonal of confident learning's joint: the most probable of the classes that reach their threshold is
-    not the given one. A class's threshold is the mean probability that the images labelled so give it. Bool [N].
-    """
-    classes = probabilities.shape[1]
-    counts = np.bincount(labels, minlength=classes)
-    thresholds = np.bincount(labels, _own(probabilities, labels), classes) / np.maximum(counts, 1)
-    reached = np.where(probabilities >= np.where(counts > 0, thresholds, np.inf), probabilities, 0.0)
-    found: NDArray[np.bool_] = (reached.max(axis=1) > 0) & (reached.argmax(axis=1) != labels)
     return found
 
 
