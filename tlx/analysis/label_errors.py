@@ -3,7 +3,7 @@
 A label is taken to be drawn, with probability 1 - e, from the probe's probabilities at a temperature, and else from all
 classes alike. Both numbers are those of highest likelihood. What the probe does not know by itself is so counted as
 its uncertainty: an image between two classes is no error under either label. Confident learning (Northcutt et al. 2021,
-"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well: `bench.labels` compares the two.
+"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well; `bench.labels` compares them.
 """
 
 from dataclasses import dataclass
