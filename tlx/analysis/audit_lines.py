@@ -11,6 +11,7 @@ from tlx.datasets.left_out import listed_line
 
 SHOWN = 5  # groups of files of a finding
 MEMBERS = 4  # files of a group
+SURE = 0.9  # certainty of the first group, from which a finding is worth a line before a run
 
 
 def listed(findings: Sequence[Finding], root: Path | None = None, most: int = SHOWN) -> Iterator[str]:
@@ -65,16 +66,17 @@ def relative(file: str, root: Path | None) -> str:
     """A file's path as it is shown: below the data set's folder, where it lies there."""
     if root is None:
         return file
-    short = os.path.relpath(file, root) if os.path.isabs(file) else file
+    short = os.path.relpath(os.path.abspath(file), os.path.abspath(root))
     return file if short.startswith("..") else short
 
 
 def brief(findings: Sequence[Finding], most: int) -> Iterator[str]:
-    """The errors and warnings in `most` lines at most; nothing where there are notes only."""
-    worth = [finding for finding in findings if finding.severity != "note"]
+    """The errors and warnings in `most` lines at most; nothing where there are notes only, or nothing is certain."""
+    worth = [one for one in findings if one.severity != "note" and max(one.certainty, default=1.0) >= SURE]
     shown = worth if len(worth) <= most else worth[: most - 1]
     for finding in shown:
-        first = f" ({printable(os.path.basename(finding.files[0][0]))}{', …' if finding.count > 1 else ''})"
-        yield f"audit: {printable(finding.message)}{first if finding.files else ''}"
+        first = ", ".join(printable(os.path.basename(file)) for group in finding.files[:1] for file in group[:1])
+        more = ", …" if finding.count > 1 else ""
+        yield f"audit: {printable(finding.message)}{f' ({first}{more})' if first else ''}"
     if len(worth) > len(shown):
         yield f"audit: {len(worth) - len(shown)} more findings are in audit.json; python -m tlx audit shows all"

@@ -50,6 +50,8 @@ def _not_said(findings: "list[Finding]", record: "Record") -> "list[Finding]":
     """Without those that the opening of a run says in its own lines (`run_display.doubts`)."""
     copies = record.summary.copies
     said = {"class_names"}
-    said |= {"test_copies", "val_copies"} if copies.get("across") else set()
+    across = copies.get("across", {})
+    said |= {"test_copies"} if any(words.startswith("test in") for words in across) else set()
+    said |= {"val_copies"} if "val in train" in across else set()
     said |= {"contradictory_copies"} if copies.get("labels") else set()
     return [finding for finding in findings if finding.kind not in said]

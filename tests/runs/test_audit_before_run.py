@@ -1,0 +1,96 @@
+"""The audit of a run's data: said before training in few lines, kept in the run's folder, paid for once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.analysis.test_audit import clean, pixels, save
+from tlx.cli.main import main
+from tlx.runs.request import run_overrides
+
+FAST = ["backbone=small_cnn", "strategy=scratch", "backbone.input_size=32", "tracking=none", "training.epochs=1"]
+
+
+def words(root: Path, output: Path, *more: str) -> list[str]:
+    return [*FAST, "dataset=image_folder", f"dataset.root={root}", f"output={output}", *more]
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """Of the test images one is in train, saved anew; two images of train are equal, two have one colour."""
+    root = clean(tmp_path / "data")
+    Image.open(root / "train/cat/train-cat-0.png").save(root / "test/cat/anew.bmp")
+    shutil.copy(root / "train/dog/train-dog-1.png", root / "train/dog/twice.png")
+    for i in (1, 2):
+        save(root / f"train/cat/grey-{i}.png", Image.new("RGB", (96, 96), (90 * i, 90, 90)))
+    return root
+
+
+def test_findings_are_said_in_five_lines_at_most_and_kept(
+    faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (faulty / "train/.old").mkdir()
+    save(faulty / "train/.old/1.png")
+    for i in range(8):
+        save(faulty / f"train/dog/tiny-{i}.png", pixels(f"tiny {i}", (8, 8)))
+        save(faulty / f"train/cat/dark-{i}.png", pixels(f"dark {i}").point(lambda v: v // 10))
+    summary = run_overrides(words(faulty, tmp_path / "out"))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audit: ")]
+    assert 1 < len(lines) <= 5
+    assert "1 of 7 test images are also in train" in lines[0]
+    assert "more findings are in audit.json" in lines[-1]
+    kept = json.loads((summary.folder / "audit.json").read_text())
+    assert next(finding["kind"] for finding in kept) == "test_copies"
+    assert {"constant", "very_dark", "tiny", "hidden_folder"} <= {finding["kind"] for finding in kept}
+    monkeypatch.setattr("tlx.analysis.fact_reading.facts_of", lambda *_: pytest.fail("a picture is looked at again"))
+    again = run_overrides(words(faulty, tmp_path / "out", "seed=1"))
+    assert (again.folder / "audit.json").is_file()
+
+
+def test_clean_data_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = run_overrides(words(clean(tmp_path / "data"), tmp_path / "out"))
+    assert "audit" not in capsys.readouterr().err
+    assert json.loads((summary.folder / "audit.json").read_text()) == []
+
+
+def test_with_fail_an_error_ends_the_run_before_it_trains(
+    faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(faulty, tmp_path / "out", "dataset.audit=fail")) == 1
+    said = capsys.readouterr().err
+    assert "tlx: dataset.audit=fail: 1 of 7 test images are also in train" in said
+    (folder,) = (tmp_path / "out").glob("*-*/*")
+    assert (folder / "audit.json").is_file()
+    assert not (folder / "metrics.jsonl").exists()
+    assert main(words(faulty, tmp_path / "out", "dataset.audit=off")) == 0
+    assert "audit:" not in capsys.readouterr().err
+
+
+def test_copies_are_left_out_of_train_alone_and_the_test_set_stays(faulty: Path, tmp_path: Path) -> None:
+    plain = run_overrides(words(faulty, tmp_path / "out", "dataset.audit=off"))
+    dropped = run_overrides(words(faulty, tmp_path / "out", "dataset.audit=fail", "dataset.drop_duplicates=true"))
+    again = run_overrides(words(faulty, tmp_path / "out", "dataset.drop_duplicates=true"))
+    assert dropped.images["test"] == plain.images["test"]
+    assert dropped.images["val"] == plain.images["val"]
+    assert dropped.images["train"] < plain.images["train"]
+    assert dropped.identity == again.identity != plain.identity
+    assert any(line.startswith("drop_duplicates: ") for line in dropped.notes)
+
+
+def test_listed_images_are_left_out_and_it_is_said(faulty: Path, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("# grey\ntrain/cat/grey-1.png\ntest/cat/anew.bmp\nnone.png\n")
+    summary = run_overrides(words(faulty, tmp_path / "out", f"dataset.exclude={tmp_path / 'list'}"))
+    assert sum(summary.images.values()) == 22 - 1
+    (line,) = (line for line in summary.notes if line.startswith("exclude: "))
+    assert "1 of its paths are test images, which stay; 1 are not in the data set (none.png)" in line
+
+
+def test_pixels_in_memory_are_audited_and_what_is_uncertain_is_not_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = run_overrides([*FAST, "dataset.train=5", "dataset.test=2", f"output={tmp_path}"])
+    assert all(finding.get("certainty") for finding in json.loads((summary.folder / "audit.json").read_text()))
+    assert "audit:" not in capsys.readouterr().err
