@@ -64,7 +64,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     # Times, what was typed, and how many feature rows were there already: a run that goes on finds its own.
-    timed = ("images_per_second", "seconds", "mlflow_run_id", "command", "requested", "features")
+    timed = ("images_per_second", "seconds", "mlflow_run_id", "command", "requested", "features", "began", "choices")
     return {
         "rows": [{k: v for k, v in row.items() if k not in timed} for row in rows],
         "summary": {k: v for k, v in summary.items() if k not in timed},

@@ -17,7 +17,7 @@ from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError, nearest, reason
 
-__all__ = ["Request", "config_of", "entries", "put", "request", "show", "show_all", "size", "subcommand"]
+__all__ = ["Request", "config_of", "entries", "put", "request", "show", "show_all", "subcommand"]
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,3 @@ def show(name: str, lines: Iterable[str]) -> None:
     """A row of the list: the name, and the lines beside it."""
     for number, line in enumerate(lines):
         print(f"{name if number == 0 else '':<20}{line}")
-
-
-def size(count: int) -> str:
-    """A number of bytes in words."""
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"

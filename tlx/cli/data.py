@@ -12,6 +12,7 @@ import numpy as np
 
 from tlx.cli import catalog
 from tlx.config.instantiate import component
+from tlx.core.disk_size import size
 from tlx.core.errors import RequestError
 from tlx.core.safe_archive import content_digest
 from tlx.datasets.archives import home, obtain
@@ -60,9 +61,9 @@ def _row(choice: str, reader: Mapping[str, Any]) -> list[str]:
     rights = [f"licence: {archive.licence}; from {archive.urls[0]}" if archive else "licence: that of your own files"]
     if folder.is_dir():
         files = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-        return [f"here: {folder}, {len(files):,} files, {catalog.size(sum(files))}", *rights]
+        return [f"here: {folder}, {len(files):,} files, {size(sum(files))}", *rights]
     if archive:
-        return [f"not here; up to {catalog.size(archive.size)}: python -m tlx data fetch {choice}", *rights]
+        return [f"not here; up to {size(archive.size)}: python -m tlx data fetch {choice}", *rights]
     if "columns" in reader:
         return ["not here: give dataset.root=<a table's file>", *rights]
     return [f"not here: give dataset.root=<folder>, or put the images in {folder}", *rights]

@@ -24,6 +24,7 @@ def subcommands() -> dict[str, Subcommand]:
         predict,
         promote,
         resume,
+        runs,
         search,
         serve,
         sync,
@@ -33,6 +34,7 @@ def subcommands() -> dict[str, Subcommand]:
 
     modules = (
         resume,
+        runs,
         compare,
         search,
         predict,

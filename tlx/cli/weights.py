@@ -15,6 +15,7 @@ from tlx.backbones.weight_sources import torch_cache
 from tlx.cli import catalog
 from tlx.config.schema import Backbone, Config
 from tlx.config.value_types import refused
+from tlx.core.disk_size import size
 from tlx.core.errors import RequestError
 
 ACTIONS = ("fetch",)
@@ -67,7 +68,7 @@ def _row(choice: str, keys: dict[str, Any]) -> list[str]:
     assert found is not None
     if found.here is None:
         return [f"{found.file}: not here; from {', or '.join(found.sources)}", licence]
-    return [f"{found.file}, {catalog.size(found.here.stat().st_size)}: {found.here}", licence]
+    return [f"{found.file}, {size(found.here.stat().st_size)}: {found.here}", licence]
 
 
 def _fetch(choice: str, config: Config, overrides: tuple[str, ...], to: str | None) -> None:

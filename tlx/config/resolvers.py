@@ -9,6 +9,7 @@ from tlx.config.dataset_schema import data_name
 
 LONGEST = 40  # characters of a data set's name in that of a run's folder
 NAMED = ("backbone", "strategy", "head", "augmentation", "dataset")  # groups by which people tell runs apart
+GROUPS = (*NAMED, "optimizer", "schedule")  # whose choices a run keeps
 
 
 def register() -> None:
@@ -20,8 +21,8 @@ def register() -> None:
 
 
 def choices_of(node: DictConfig) -> Mapping[str, str]:
-    """What is chosen of each group of `NAMED`, as a run's folder calls it; `node`: composed, with Hydra's node."""
-    found = {group: _label(group, _root_=node) for group in NAMED}
+    """What is chosen of each group of `GROUPS`, as a run's folder calls it; `node`: composed, with Hydra's node."""
+    found = {group: _label(group, _root_=node) for group in GROUPS}
     return {**found, "dataset": _data(_root_=node)}
 
 

@@ -30,3 +30,16 @@ def alone(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def held(folder: Path) -> bool:
+    """Whether a process works in `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with alone(folder):
+            return False
+    except RequestError:
+        return True
+    except OSError:  # nobody can write there
+        return False

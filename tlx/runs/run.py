@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from filelock import FileLock
 
 from tlx.config import tracking_uri
 from tlx.config.identity import from_tree
+from tlx.config.resolvers import NAMED
 from tlx.config.schema import Config, source_task
 from tlx.config.unread_keys import Typed
 from tlx.core import folder_lock
@@ -86,7 +88,10 @@ def run(
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
     kind = Record if writes else Silent
     record = kind(folder, tracker, command, clock, within_sweep=within is not None, key=part.key)
-    record.summary.requested, record.tracked.choices = (typed.requested(), typed.choices) if typed else ({}, {})
+    record.summary.began = time.time()
+    if typed is not None:
+        record.summary.requested, record.summary.choices = typed.requested(), dict(typed.choices)
+        record.tracked.choices = {group: typed.choices[group] for group in NAMED if group in typed.choices}
     name, said = name or run_name(folder, typed), typed if writes else None
     to_others = {"tree": dataclasses.asdict(config), "folder": str(folder), "command": command, "resume": resume}
     quiet = part.quiet or not writes

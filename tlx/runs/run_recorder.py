@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tlx.training.train_state import TrainState
 
 # Of the summary, by a checkpoint.
-KEPT = {"accuracy_before_training", "after", "epochs", "requested", "features", "refit"}
+KEPT = {"accuracy_before_training", "after", "began", "choices", "epochs", "requested", "features", "refit"}
 log = logging.getLogger("tlx")
 ENDINGS = {KeyboardInterrupt: "interrupted", Pruned: "pruned", Diverged: "diverged"}  # by what ended the run
 

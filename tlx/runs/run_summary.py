@@ -23,6 +23,8 @@ class Summary:
     status: str = "running"
     error: str = ""
     command: str = ""
+    began: float | None = None  # seconds since the epoch
+    choices: dict[str, str] = field(default_factory=dict)  # what is chosen of each group, as the run's folder calls it
     requested: dict[str, str] = field(default_factory=dict)  # the overrides as typed, key → value
     identity: str = ""
     mlflow_run_id: str = ""
@@ -59,6 +61,12 @@ class Summary:
     # `train_loss` of each epoch, nats.
     refit: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the folder of the source task's run
+
+    @classmethod
+    def of(cls, folder: Path, found: Mapping[str, Any]) -> "Summary":
+        """The summary in a run's folder, whose file holds `found`; what another version wrote beside it is left out."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"folder"}
+        return cls(folder, **{name: value for name, value in found.items() if name in names})
 
     def measured(self, split: str, metrics: Sequence[MetricValue]) -> None:
         """Sets the figures of a split in place of those that are there."""

@@ -10,7 +10,7 @@ from tlx.sweeps.sweep_manifest import FILE
 
 __all__ = ["is_sweep", "jobs", "runs_below", "sweeps"]
 NO_RUNS = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
-MOST = 10_000  # folders that are looked at, in search of runs
+MOST = 10_000  # folders without a run that are looked at, in search of runs
 
 
 def is_sweep(folder: Path) -> bool:
@@ -52,13 +52,14 @@ def runs_below(folder: Path, left_out: tuple[str, ...] = ()) -> Iterator[Path]:
         nonlocal looked
         with os.scandir(inside) as entries:
             names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-        looked += len(names)
-        if looked > MOST:
-            raise RequestError(f"{folder}: more than {MOST:,} folders in it; give those of runs, or one with fewer")
         for inner in (inside / name for name in names):
             if is_run(inner):
                 yield inner
-            elif levels > 1 and inner.name not in (*NO_RUNS, *left_out):
+                continue
+            looked += 1
+            if looked > MOST:
+                raise RequestError(f"{folder}: more than {MOST:,} folders in it; give those of runs, or one with fewer")
+            if levels > 1 and inner.name not in (*NO_RUNS, *left_out):
                 yield from below(inner, levels - 1)
 
     try:

@@ -1,0 +1,106 @@
+"""`python -m tlx runs`: the runs of an output folder, listed; `show` says all of one."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlx.cli.run_argument import output_option
+from tlx.cli.subcommand import Subcommand
+from tlx.core.activity import doing
+from tlx.core.errors import RequestError, nearest
+from tlx.reporting.line_width import width
+from tlx.reporting.run_display import closing
+from tlx.reporting.text_table import near
+from tlx.runs.run_summary import Summary
+from tlx.sweeps import run_table
+from tlx.sweeps.named_runs import begun
+from tlx.sweeps.run_conditions import condition, wanted
+from tlx.sweeps.run_list import listed, listed_run
+from tlx.sweeps.run_page import about
+
+ACTIONS = ("show",)
+NEWEST = 30  # runs that a terminal shows, where nothing else is said
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    """Adds its arguments."""
+    parser.add_argument(
+        "words", metavar="CONDITION", nargs="*",
+        help="list only runs of which it holds: dataset=shapes, status=failed,interrupted, 'test_accuracy>0.9', "
+        "training.lr=0.01 (choices, figures, keys of the configuration); or show RUN: all of one run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--last", type=int, metavar="N",
+        help=f"list only the N newest runs; 0: all of them (default: {NEWEST} on a terminal, else all)",
+    )  # fmt: skip
+    parser.add_argument("--csv", action="store_true", help="CSV, with all figures")
+    parser.add_argument("--json", action="store_true", help="JSON lines, with all figures")
+    output_option(parser)
+
+
+def _main(given: argparse.Namespace) -> int:
+    """Runs the subcommand and returns its exit code."""
+    action, *words = given.words or [""]
+    if action == "show":
+        if len(words) != 1:
+            raise RequestError(f"runs show: takes one RUN, not {len(words)}: its folder, latest, or its id in MLflow")
+        return show(words[0], given.output)
+    if given.csv and given.json:
+        raise RequestError("--csv --json: both to stdout cannot be separated; give one of them")
+    form = "csv" if given.csv else "json" if given.json else ""
+    return runs(given.words, given.output, form, given.last)
+
+
+SUBCOMMAND = Subcommand("runs", "list runs, newest first, or show one in full", _options, _main)
+
+
+def runs(conditions: Sequence[str], output: str, form: str = "", last: int | None = None) -> int:
+    """Prints the runs of which all conditions hold, newest first, and returns 0.
+
+    `form`: `csv` or `json`, else a table. `last`: so many of them, 0 for all, None for as many as a screen shows.
+
+    Raises:
+        RequestError: no such folder, a word is no condition, no run has its key.
+    """
+    if last is not None and last < 0:
+        raise RequestError(f"--last {last}: must be 0 (all) or more")
+    for word in conditions:
+        if word.isidentifier():
+            actions = " or ".join(ACTIONS) + nearest(word, ACTIONS)
+            raise RequestError(f"runs {word}: neither a condition, as dataset=shapes, nor {actions}")
+    asked = [condition(word) for word in conditions]
+    folder, most = Path(os.path.expanduser(output)), width(sys.stdout)
+    with doing("reading the runs"):
+        every = listed(folder)
+        found = wanted(every, asked)
+    keys = [one.key for one in asked]
+    number = (NEWEST if most is not None and not form else 0) if last is None else last
+    some = found[:number] if number else found
+    if form:
+        (run_table.csv if form == "csv" else run_table.json_lines)(some, sys.stdout, keys)
+        return 0
+    if some:
+        print(run_table.text(some, most))
+    counted = (
+        f"{len(found):,} of {len(every):,} runs" if asked else f"{len(every):,} run{'' if len(every) == 1 else 's'}"
+    )
+    rest = f"; the newest {len(some)} are shown, --last 0 shows all" if len(some) < len(found) else ""
+    print(f"{counted} in {near(folder)}{rest}", file=sys.stderr if some else sys.stdout)
+    return 0
+
+
+def show(run: str, output: str) -> int:
+    """Prints all of one run, finished or not, and returns 0.
+
+    Raises:
+        RequestError: no such run.
+    """
+    named = begun(run, output)
+    if named.why:
+        print(named.why, file=sys.stderr)
+    found = listed_run(named.folder)
+    print("\n".join(about(found)))
+    closing(Summary.of(found.folder, found.summary))
+    return 0
