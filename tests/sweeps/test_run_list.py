@@ -38,7 +38,7 @@ def four(made: Make) -> Path:
 
 
 def names(folder: Path, *words: str) -> list[str]:
-    """The last parts of the folders' names, by which the runs of `four` are told apart."""
+    """The last parts of the folders' names, by which the tests know the runs of `four`."""
     return [run.folder.name[-5:] for run in wanted(listed(folder), [condition(word) for word in words])]
 
 

@@ -70,12 +70,12 @@ def runs(conditions: Sequence[str], output: str, form: str = "", last: int | Non
         if word.isidentifier():
             actions = " or ".join(ACTIONS) + nearest(word, ACTIONS)
             raise RequestError(f"runs {word}: neither a condition, as dataset=shapes, nor {actions}")
-    asked = [condition(word) for word in conditions]
+    required = [condition(word) for word in conditions]
     folder, most = Path(os.path.expanduser(output)), width(sys.stdout)
     with doing("reading the runs"):
         every = listed(folder)
-        found = wanted(every, asked)
-    keys = [one.key for one in asked]
+        found = wanted(every, required)
+    keys = [one.key for one in required]
     number = (NEWEST if most is not None and not form else 0) if last is None else last
     some = found[:number] if number else found
     if form:
@@ -84,7 +84,7 @@ def runs(conditions: Sequence[str], output: str, form: str = "", last: int | Non
     if some:
         print(run_table.text(some, most))
     counted = (
-        f"{len(found):,} of {len(every):,} runs" if asked else f"{len(every):,} run{'' if len(every) == 1 else 's'}"
+        f"{len(found):,} of {len(every):,} runs" if required else f"{len(every):,} run{'' if len(every) == 1 else 's'}"
     )
     rest = f"; the newest {len(some)} are shown, --last 0 shows all" if len(some) < len(found) else ""
     print(f"{counted} in {near(folder)}{rest}", file=sys.stderr if some else sys.stdout)

@@ -1,6 +1,6 @@
 """The runs of an output folder as their small files say, newest first: quick with thousands of them.
 
-A run's configuration, the one file that takes time, is read where a key of it is asked for.
+A run's configuration, the one file that takes time, is read where a key of it is requested.
 """
 
 import json
