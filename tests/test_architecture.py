@@ -30,6 +30,7 @@ MAY_BE_HEAVY = (
     *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing")),
     *(f"tlx.distributed.{name}" for name in ("data_parallel",)),
     "tlx.features",
+    "tlx.losses",
     *(f"tlx.inference.{name}" for name in ("exporters", "mlflow_pyfunc", "predictor", "saved_model")),
     "tlx.pixels",
     "tlx.served",
@@ -38,6 +39,7 @@ MAY_BE_HEAVY = (
         f"tlx.training.{name}"
         for name in ("class_averages", "progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
     ),
+    "tlx.training.weighted_loss",
 )
 
 

@@ -75,6 +75,7 @@ def test_the_contract_of_defaults() -> None:
         "strategy": "feature_extraction",
         "optimizer": "adam",
         "schedule": "constant",
+        "loss": "cross_entropy",
         "source": "none",
         "tracking": "sqlite",
         "launch": "basic",

@@ -83,6 +83,8 @@ VALUES: dict[str, str] = {
     "optimizer.betas": "[0.8,0.99]",
     "schedule._target_": "tlx.schedules.cosine",
     "training.patience": "3",
+    "training.sampler": "balanced",
+    "loss._target_": "tlx.losses.focal",
     "training.class_weights": "balanced",
     "training.clip_norm": "1",
     "features.mode": "live",
@@ -123,6 +125,7 @@ VALUES: dict[str, str] = {
     "source.optimizer": "{_target_: torch.optim.SGD}",
     "source.schedule": "{_target_: tlx.schedules.cosine}",
     "source.training.patience": "3",
+    "source.training.sampler": "balanced",
     "source.training.class_weights": "balanced",
     "source.training.clip_norm": "1",
     "train_from": "head",
@@ -139,7 +142,7 @@ VALUES: dict[str, str] = {
     "patience": "2",
 }
 GROUPS = {"backbone": "resnet18", "head": "mlp", "augmentation": "crop_flip", "optimizer": "nadam", "schedule": "step"}
-GROUPS |= {"source": "leaves", "dataset": "new_shapes", "tracking": "server"}
+GROUPS |= {"loss": "focal", "source": "leaves", "dataset": "new_shapes", "tracking": "server"}
 WITH = {"dataset.folds": ["dataset.fold=0"], "dataset.fold": ["dataset.folds=2"]}
 
 

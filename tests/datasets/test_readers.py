@@ -163,8 +163,8 @@ def test_a_missing_folder_is_named_with_its_nearest_neighbour(tmp_path: Path) ->
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    write(tmp_path, "set.zip")
-    assert "set.zip: is a file; give the folder" in refused(tmp_path / "set.zip")
+    write(tmp_path, "set.png")
+    assert "set.png: is a file; give the folder" in refused(tmp_path / "set.png")
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:

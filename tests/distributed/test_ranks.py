@@ -75,6 +75,8 @@ RUNS = {
         "training.epochs=1",
         "features.mode=live",
         "training.clip_norm=0.1",
+        "training.sampler=balanced",
+        "loss=logit_adjusted",
     ],
     "files": [*SMALL, "strategy=feature_extraction", "training.epochs=1", "features.budget=0"],
 }

@@ -93,7 +93,10 @@ def left(folder: Path) -> set[str]:
         ("finetune", ["augmentation=crop_flip", "features.views=2", "optimizer=sgd"]),
         ("gradual", ["augmentation=flip", "evaluation.after_each_phase=true"]),
         ("finetune", ["augmentation=flip", "features.mode=live", "head.dropout=0.5", "runtime.workers=1"]),
-        ("gradual", ["optimizer=adamw", "head=mlp", "training.accumulate=2"]),
+        (
+            "gradual",
+            ["optimizer=adamw", "head=mlp", "training.accumulate=2", "training.sampler=balanced", "loss=focal"],
+        ),
     ],
 )
 def test_interrupted_equals_uninterrupted_bit_for_bit(

@@ -29,8 +29,9 @@ from tlx.training import phase_plan, trainer
 from tlx.training.optimizers import optimizer_for
 from tlx.training.progress import Progress
 from tlx.training.solver_context import SolverContext
-from tlx.training.solvers import backward, class_weights
+from tlx.training.solvers import backward
 from tlx.training.train_state import TrainState
+from tlx.training.weighted_loss import class_weights
 
 TINY = [
     *("dataset.train=8", "dataset.test=4", "dataset.size=32", "training.batch_size=4", "training.epochs=2"),

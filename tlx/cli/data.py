@@ -144,7 +144,7 @@ def _unreadable(images: Images) -> list[tuple[str, str]]:
 def _same(reader: Mapping[str, Any], folder: Path | None) -> bool:
     """Whether the folder holds what its archive does, where the YAML has a digest of that; says so."""
     known = archive_of(reader["archive"]).content if reader.get("archive") else None
-    if known is None or folder is None:
+    if known is None or folder is None or not folder.is_dir():
         return True
     same = content_digest(folder) == known
     print(

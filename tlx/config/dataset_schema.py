@@ -98,6 +98,7 @@ def common() -> dict[str, Any]:
 
 
 PLACES = ("root", "images")  # keys of a reader that say where its files lie: their content is what counts
+ARCHIVES = (".zip", ".tar")
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".parquet", ".pq")  # endings of files that list images
 
 
@@ -111,4 +112,4 @@ def data_name(name: str, reader: str, root: str | None, *, published: bool = Fal
         return name
     called = os.path.basename(os.path.abspath(os.path.expanduser(root)))
     stem, ending = os.path.splitext(called)
-    return printable(stem if ending.lower() in TABLES else called) or name
+    return printable(stem if ending.lower() in TABLES + ARCHIVES else called) or name

@@ -22,7 +22,7 @@ from tlx.core.trees import flat
 
 GROUPS = (
     "backbone", "head", "dataset", "augmentation", "strategy",
-    "optimizer", "schedule", "source", "tracking", "launch", "experiment",
+    "optimizer", "schedule", "loss", "source", "tracking", "launch", "experiment",
 )  # fmt: skip
 
 

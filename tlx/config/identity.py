@@ -9,7 +9,7 @@ from typing import Any
 
 from tlx.config.dataset_schema import PLACES, DatasetConfig, Splits
 from tlx.config.key_names import own, typed
-from tlx.config.schema import Config, Phase, Phases, Runtime
+from tlx.config.schema import CROSS_ENTROPY, Config, Phase, Phases, Runtime
 from tlx.core.errors import RequestError
 from tlx.core.trees import flat
 
@@ -63,6 +63,8 @@ ADDED: dict[str, Any] = {
         for key in ("training.min_steps", "strategy.phases.*.min_steps")
     },
     **{f"{prefix}training.refit": False for prefix in ("", "source.")},
+    **{f"{prefix}training.sampler": None for prefix in ("", "source.")},
+    "loss": CROSS_ENTROPY,
 }
 
 

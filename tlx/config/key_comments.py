@@ -55,7 +55,8 @@ def page() -> str:
         "",
         "Made from the schema (`tlx/config/schema.py`) by `make keys`. Defaults are those of the schema; the YAML of a",
         "group (`conf/`) may set others: `python -m tlx --cfg job` prints what a run has, with comments. Readers,",
-        "optimizers, schedules and transforms have the keys of the function or class that their `_target_` names.",
+        "optimizers, schedules, losses and transforms have the keys of the function or class which their `_target_`",
+        "names.",
     ]
     above = {name.rpartition(".")[0].removesuffix(".<name>") for name, *_ in found}  # have no value of their own
     groups = dict.fromkeys(name.partition(".")[0] for name, *_ in found)

@@ -4,7 +4,6 @@ Each key has its rule beside it: range or choices, and a line of help. Validatio
 docs/keys.md take them from here.
 """
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from tlx.core.choose_by import RULES
 
 SELECTORS = ("all", "norm", "bias")  # of strategy
 SOLVERS = ("sgd",)  # of solvers
+CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
 DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 _NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
 
@@ -162,6 +162,11 @@ class Training:
         choices=("balanced",),
         help="balanced: weight the loss by inverse class frequency; null: no weights",
     )
+    sampler: str | None = key(
+        None,
+        choices=("balanced",),
+        help="balanced: draw each class equally often in an epoch; null: each image once",
+    )
     clip_norm: float | None = key(None, above=0, help="gradient clipping: maximum norm; null: no clipping")
     accumulate: int = key(1, minimum=1, help="gradient accumulation: micro-batches per batch")
     refit: bool = key(False, help="once the epochs are chosen: train again from the start on train and val images")
@@ -273,28 +278,10 @@ class Config:
     strategy: Strategy = key(MISSING, help="an ordered set of phases")
     optimizer: Any = key(MISSING, help="a class by its _target_, and its arguments; the learning rate is training.lr")
     schedule: Any = key(MISSING, help="of the learning rate: a function by its _target_, and its arguments")
+    loss: Any = key(MISSING, help="what training minimises: a function by its _target_, and its arguments")
     source: Source = key(factory=Source, help="a task that the backbone is trained on first, from scratch")
     training: Training = key(factory=Training, help="what every phase inherits")
     features: Features = key(factory=Features, help="how the frozen stages' output is cached")
     evaluation: Evaluation = key(factory=Evaluation, help="what chooses the model, and what is measured")
     runtime: Runtime = key(factory=Runtime, help="where and how the run computes")
     tracking: Tracking = key(factory=Tracking, help="where MLflow stores the run")
-
-
-def source_task(config: Config) -> Config | None:
-    """The run that trains the backbone on the source data set, or None where there is no source."""
-    source = config.source
-    if source.dataset is None:
-        return None
-    return dataclasses.replace(
-        config,
-        **{name: getattr(source, name) for name in _SOURCE_PARTS},
-        backbone=dataclasses.replace(config.backbone, weights="none"),
-        head=Head(),
-        source=Source(dataset=None),
-        evaluation=Evaluation(choose_by=config.evaluation.choose_by),
-        tracking=dataclasses.replace(config.tracking, register=None),
-    )
-
-
-_SOURCE_PARTS = ("dataset", "augmentation", "strategy", "optimizer", "schedule", "training")

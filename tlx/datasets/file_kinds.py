@@ -4,13 +4,16 @@ A file is taken for an image where its first bytes are those of a picture's form
 picture (then what is wrong with it is worth saying).
 """
 
+import io
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
+
+from tlx.datasets.archive_index import inside
 
 # Raster formats only. Pillow goes by content, not by name: without this list a PostScript file called cat.jpg would
 # be handed to Ghostscript.
@@ -21,6 +24,7 @@ NAMES = (
     *(".jxl", ".psd", ".dcm", ".exr", ".svg"),  # of pictures that are not read, which is said
     *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),  # of cameras
 )
+LARGEST = 500_000_000  # bytes of a file in an archive that is looked at
 HEAD = 160  # bytes of a file that are looked at
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _BEGINNINGS = (  # of images that are not read
@@ -62,21 +66,39 @@ def is_tiff(head: bytes) -> bool:
 
 def is_image(file: str | Path) -> bool:
     """Whether a file is an image, by what it begins with, or else by its name; no pixels are read."""
+    if not os.path.lexists(file):
+        return _in_archive(file)
     if str(file).lower().endswith(NAMES):
         return os.path.isfile(file)
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             return False
         with open(file, "rb") as content:
-            head = content.read(HEAD)
-        if is_heif(head) or unread(head):
-            return True
-        if not any(_begins(name, head) for name in FORMATS):
-            return False
-        with Image.open(file, formats=FORMATS):  # a text may begin with P5 or BM
-            return True
+            return _is_image(content)
     except Exception:  # whatever a damaged header leads to: the file does not say that it is an image
         return False
+
+
+def _in_archive(file: str | Path) -> bool:
+    """As `is_image`, for a file in an archive."""
+    try:
+        found = inside(file)
+        if found is None or (entry := found[0].files.get(found[1])) is None:
+            return False
+        return str(file).lower().endswith(NAMES) or _is_image(io.BytesIO(found[0].read(entry, LARGEST)))
+    except Exception:  # as above
+        return False
+
+
+def _is_image(content: IO[bytes]) -> bool:
+    head = content.read(HEAD)
+    if is_heif(head) or unread(head):
+        return True
+    if not any(_begins(name, head) for name in FORMATS):
+        return False
+    content.seek(0)
+    with Image.open(content, formats=FORMATS):  # a text may begin with P5 or BM
+        return True
 
 
 def only_images(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

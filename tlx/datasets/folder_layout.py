@@ -6,11 +6,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tlx.core.errors import RequestError, empty, precomposed, reason, recovered
-from tlx.core.safe_archive import litter
+from tlx.core.safe_archive import Refused, litter
+from tlx.datasets.archive_index import ArchiveIndex, inside
 from tlx.datasets.file_kinds import is_image
-from tlx.datasets.image_sources import FileBytes
+from tlx.datasets.image_sources import files_bytes
 from tlx.datasets.images import Images
 
 # Files in which people keep labels.
@@ -44,17 +46,52 @@ def class_name(folder: str) -> str:
     return precomposed(recovered(folder))
 
 
-def subfolders(folder: Path) -> list[os.DirEntry[str]]:
+class SubFolder(NamedTuple):
+    """A folder within another one."""
+
+    name: str
+    path: str
+
+
+def within_archive(folder: str | Path) -> tuple[ArchiveIndex, str] | None:
+    """The archive in which a folder lies, and its path there; None for a folder of the system's.
+
+    Raises:
+        RequestError: the archive cannot be read in place.
+    """
+    if os.path.isdir(folder):
+        return None
+    try:
+        found = inside(folder)
+    except Refused as refused:
+        raise RequestError(f"{folder}: {refused}") from refused
+    except OSError as error:
+        raise _unreadable(error) from error
+    return found if found is not None and found[1] in found[0].folders else None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, of the system's or in an archive."""
+    return path.is_dir() or within_archive(path) is not None
+
+
+def subfolders(folder: Path) -> list[SubFolder]:
     """The sub-folders that are the person's, by name."""
+    if archived := within_archive(folder):
+        names = sorted(archived[0].folders[archived[1]][0])
+        return [SubFolder(name, os.path.join(folder, name)) for name in names]
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if _is_folder(e) and not litter(e.name)), key=lambda e: e.name)
+            found = [SubFolder(e.name, e.path) for e in entries if _is_folder(e) and not litter(e.name)]
+        return sorted(found)
     except OSError as error:
         raise _unreadable(error) from error
 
 
 def files_in(folder: Path) -> list[str]:
     """The names of the files of a folder that are the person's, sorted."""
+    if archived := within_archive(folder):
+        return sorted(archived[0].folders[archived[1]][1])
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if not _is_folder(entry) and not litter(entry.name))
@@ -113,9 +150,9 @@ def images_of(
     which are an error without."""
     closed = _refuse if faults is None else lambda error: faults.append(("closed", error.filename, reason(error)))
     skipped = [
-        (str(file), "beside the classes' folders: belongs to none")
-        for file in sorted(place.iterdir())
-        if not litter(file.name) and is_image(file)
+        (str(place / name), "beside the classes' folders: belongs to none")
+        for name in files_in(place)
+        if is_image(place / name)
     ]
     files, labels = [], []
     for entry in sorted(subfolders(place), key=lambda entry: class_name(entry.name)):  # a part may lack a class
@@ -127,7 +164,7 @@ def images_of(
                 files.append(file)
                 labels.append(label)
     names = [precomposed(Path(file).relative_to(root).as_posix()) for file in files]
-    return Images(files, labels, FileBytes(tuple(files)), names), skipped
+    return Images(files, labels, files_bytes(root, files), names), skipped
 
 
 def _refuse(error: OSError) -> None:
@@ -141,6 +178,12 @@ def walk(folder: str, closed: Callable[[OSError], None] = _refuse) -> Iterator[s
 
     `closed`: takes the error of a folder that cannot be read; by default it raises a `RequestError`.
     """
+    if archived := within_archive(folder):
+        index, above = archived
+        yield from (os.path.join(folder, name) for name in sorted(index.folders[above][1]))
+        for name in sorted(index.folders[above][0]):
+            yield from walk(os.path.join(folder, name))
+        return
     seen = set()
     for place, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         real = os.path.realpath(place)

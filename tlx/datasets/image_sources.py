@@ -2,9 +2,13 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from tlx.core.safe_archive import Refused
+from tlx.datasets.archive_index import ArchiveIndex, ArchiveEntry, inside
+from tlx.datasets.content_digests import Seen, State
 from tlx.datasets.image_decoding import MAX_BYTES, Pixels, UnreadableImage
 
 Read = Callable[[int], "bytes | Pixels"]  # a file's bytes, or pixels that are in memory or drawn
@@ -26,10 +30,44 @@ class FileBytes:
                 raise UnreadableImage(f"{size / 1e6:,.0f} MB are more than an image has")
             return file.read()
 
+    def state(self, index: int) -> State:
+        """What tells whether image i has changed since it was read."""
+        return Seen.state(self.paths[index])
+
 
 def _at_once(path: str, flags: int) -> int:
     """Opens a file, and a pipe without waiting for somebody to write into it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@dataclass(frozen=True)
+class ArchiveBytes:
+    """Reads image i from an archive, in place. `paths`: for people, as `photos.zip/ants/1.jpg`."""
+
+    paths: tuple[str, ...]
+    archive: str
+    zipped: bool
+    entries: tuple[ArchiveEntry, ...]
+
+    def __call__(self, index: int) -> bytes:
+        try:
+            return ArchiveIndex(self.archive, self.zipped).read(self.entries[index], MAX_BYTES)
+        except Refused as refused:
+            raise UnreadableImage(str(refused)) from refused
+
+    def state(self, index: int) -> State:
+        """What tells whether image i has changed since it was read."""
+        return *Seen.state(self.archive), self.entries[index].start
+
+
+def files_bytes(folder: Path, paths: Sequence[str]) -> FileBytes | ArchiveBytes:
+    """What reads files that lie below one folder, which may be in an archive."""
+    found = inside(folder)
+    if found is None:
+        return FileBytes(tuple(paths))
+    index, _ = found
+    names = [os.path.relpath(path, index.path).replace(os.sep, "/") for path in paths]
+    return ArchiveBytes(tuple(paths), index.path, index.zipped, tuple(index.files[name] for name in names))
 
 
 @dataclass(frozen=True)

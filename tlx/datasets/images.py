@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tlx.core import activity
 from tlx.core.device import free_memory
 from tlx.core.errors import reason
-from tlx.datasets.content_digests import Decoded, Seen, digest_of, seen
+from tlx.datasets.content_digests import Decoded, digest_of, seen
 from tlx.datasets.image_decoding import Pixels, UnreadableImage, allow, allowed, decode, examined
-from tlx.datasets.image_sources import FileBytes, Joined, Read, Stacked
+from tlx.datasets.image_sources import ArchiveBytes, FileBytes, Joined, Read, Stacked
 from tlx.datasets.pixel_levels import Levels, Range
 
 __all__ = ["Decoded", "Images", "Labels", "joined", "read_all"]
@@ -75,8 +75,9 @@ class PixelStore:
             return decoded is None or row in self.cached or digest in decoded.digests
 
         try:
-            path = self._file(row)
-            state = Seen.state(path) if path else ()
+            files, number = self._files(row)
+            path = files.paths[number] if files else None
+            state = files.state(number) if files else ()
             digest = seen.get(path, state) if path else None
             if digest is None or not fine(digest):
                 content = self.read(row)
@@ -105,10 +106,15 @@ class PixelStore:
 
     def _file(self, row: int) -> str | None:
         """Where an image is read from, or None where it is in memory or drawn."""
+        files, number = self._files(row)
+        return files.paths[number] if files else None
+
+    def _files(self, row: int) -> tuple[FileBytes | ArchiveBytes | None, int]:
+        """What reads an image from a file, and its number there; None where it is in memory or drawn."""
         read = self.read
         while isinstance(read, Joined):
             read, row = read.sources[row]
-        return read.paths[row] if isinstance(read, FileBytes) else None
+        return (read if isinstance(read, FileBytes | ArchiveBytes) else None), row
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process decodes for itself, and has limits of its own.

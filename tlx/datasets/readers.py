@@ -19,12 +19,14 @@ import numpy as np
 
 from tlx.config.dataset_schema import TABLES, data_name
 from tlx.core.errors import RequestError, empty, nearest, reason
+from tlx.datasets.archive_index import is_archive
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes
-from tlx.datasets.folder_layout import Faults, class_name, existing, images_of, no_classes, refuse, subfolders
+from tlx.datasets.folder_layout import Faults, class_name, existing, images_of, is_folder, no_classes, refuse
+from tlx.datasets.folder_layout import subfolders
 from tlx.datasets.image_sources import Stacked
 from tlx.datasets.images import Images
-from tlx.datasets.split_folders import split_folders
+from tlx.datasets.split_folders import split_folders, top_folder
 from tlx.datasets.splits import Parts
 from tlx.datasets.synthetic_shapes import Drawn, known
 
@@ -38,6 +40,7 @@ CIFAR10 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
+ZIPPED = ", or a zip or tar of it"
 CIFAR10_FOLDER = "cifar-10-batches-py"
 
 
@@ -200,12 +203,14 @@ def _located(root: str | None, name: str, archive: Archive | None, offline: bool
         if not root.strip():
             raise empty("dataset.root=")
         folder = existing(os.path.expanduser(root))
+        if os.path.isfile(folder) and not inside and is_archive(folder):
+            return top_folder(folder)
         if os.path.isfile(folder):
             table = "; dataset=csv reads a table" if folder.suffix.lower() in TABLES else ""
             raise RequestError(
-                f"dataset.root={root}: is a file; give the folder that holds the classes' folders{table}"
+                f"dataset.root={root}: is a file; give the folder that holds the classes' folders{table or ZIPPED}"
             )
-        if not os.path.isdir(folder):
+        if not is_folder(folder):
             siblings = [entry.name for entry in subfolders(folder.parent)] if os.path.isdir(folder.parent) else []
             raise RequestError(f"dataset.root={root}: no such folder{nearest(folder.name, siblings)}")
         return folder / inside

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tlx.core.errors import RequestError, nearest
-from tlx.datasets.folder_layout import alike, content, has_pictures, listed, names_in, subfolders
+from tlx.datasets.folder_layout import alike, content, has_pictures, is_folder, listed, names_in, subfolders
 from tlx.datasets.split_names import BESIDE, PLAIN, FolderName, named, plain
 
 SPLITS = ("train", "val", "test")
@@ -75,12 +75,23 @@ def split_folders(
     return {split: found[split] for split in SPLITS if split in found}, skipped
 
 
+def top_folder(archive: Path) -> Path:
+    """Where the folders of an archive begin: within a single one at the top, unless that is a split or a class."""
+    inner = subfolders(archive)
+    while len(inner) == 1 and not named(inner[0].name) and not has_pictures(archive):
+        place = Path(inner[0].path)
+        if not (below := subfolders(place)):
+            break
+        archive, inner = place, below
+    return archive
+
+
 def _chosen(root: Path, split: str, name: str) -> Path:
     place = root / name
     key = f"dataset.splits.{split}={name}"
     if os.path.isabs(name) or ".." in Path(name).parts:
         raise RequestError(f"{key}: must be the name of a folder within dataset.root, as in {split}")
-    if not place.is_dir():
+    if not is_folder(place):
         raise RequestError(f"{key}: no such folder in {root}{nearest(name, [e.name for e in subfolders(root)])}")
     return place if place == root else _place(place) or place
 

@@ -227,7 +227,30 @@ def in_order(n: int, batch_size: int) -> list[Tensor]:
 
 def shuffled(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     """A permutation of 0…n-1 in batches; a last batch of one joins the one before (BatchNorm needs two values)."""
-    order = list(torch.split(torch.randperm(n, generator=generator), batch_size))
+    return _in_batches(torch.randperm(n, generator=generator), batch_size)
+
+
+def balanced(y: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """As many indices as labels in batches as `shuffled` has, each class as often as the others, or once more.
+
+    The images of a class are drawn equally often, or once more: a frequent class leaves some out, a rare one repeats.
+
+    Args:
+        y: int64 `[N]`, with every class in it.
+    """
+    counts = torch.bincount(y).tolist()
+    share, more = divmod(len(y), len(counts))
+    favoured = set(torch.randperm(len(counts), generator=generator)[:more].tolist())
+    drawn = []
+    for label, members in enumerate(torch.split(torch.argsort(y, stable=True), counts)):
+        wanted = share + (label in favoured)
+        rounds = [torch.randperm(len(members), generator=generator) for _ in range(-(-wanted // len(members)))]
+        drawn += [members[torch.cat(rounds)[:wanted]]] if rounds else []
+    return _in_batches(torch.cat(drawn)[torch.randperm(len(y), generator=generator)], batch_size)
+
+
+def _in_batches(indices: Tensor, batch_size: int) -> list[Tensor]:
+    order = list(torch.split(indices, batch_size))
     if len(order) > 1 and len(order[-1]) == 1:
         order[-2:] = [torch.cat(order[-2:])]
     return order

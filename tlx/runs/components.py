@@ -1,4 +1,4 @@
-"""What a YAML names by `_target_`, made and tried before training: optimizers, schedules, transforms, readers.
+"""What a YAML names by `_target_`, made and tried before training: optimizers, schedules, losses, transforms, readers.
 
 Whatever such a part raises becomes one line with its key, so that no run trains first and fails then.
 """
@@ -57,7 +57,7 @@ def parts(key: str, node: Mapping[str, Any], make: Callable[[], Any]) -> Parts:
 
 
 def try_out(config: Config, input_size: int) -> None:
-    """Makes optimizers, schedules and transforms, and has them do what they will do in a run.
+    """Makes optimizers, schedules, the loss and transforms, and has them do what they will do in a run.
 
     Raises:
         RequestError: one does not take its values, or fails.
@@ -65,6 +65,7 @@ def try_out(config: Config, input_size: int) -> None:
     import torch
 
     from tlx.training.optimizers import optimizer_for, schedule_for
+    from tlx.training.weighted_loss import loss_for
 
     def a_step(node: Mapping[str, Any], lr: float | None) -> None:
         weight = torch.zeros(2, 2, requires_grad=True)
@@ -78,6 +79,14 @@ def try_out(config: Config, input_size: int) -> None:
             if not math.isfinite(found := factor(float(epoch), epochs)):
                 raise ValueError(f"gives {found} after {epoch} of {epochs} epochs")
 
+    def a_batch() -> None:
+        labels = torch.tensor([0, 0, 1])
+        loss = loss_for(config.loss, config.training, labels)(torch.zeros(3, 2, requires_grad=True), labels)
+        if loss.shape or not math.isfinite(loss.detach()):
+            raise ValueError(f"gives {loss.detach().tolist()} of three images")
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    made("loss", config.loss, a_batch)
     for name, phase in config.strategy.phases.items():
         assert phase.epochs is not None
         attempts = {

@@ -5,7 +5,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from tlx.backbones import pretrained_weights
-from tlx.config.schema import Config, source_task
+from tlx.config.schema import Config
+from tlx.config.source_task import source_task
 from tlx.config.unread_keys import Typed
 from tlx.core.device import EMULATED, device_of, emulated, precision_of
 from tlx.core.stopwatch import Clock

@@ -16,7 +16,8 @@ from filelock import FileLock
 from tlx.config import tracking_uri
 from tlx.config.identity import from_tree
 from tlx.config.resolvers import NAMED
-from tlx.config.schema import Config, source_task
+from tlx.config.schema import Config
+from tlx.config.source_task import source_task
 from tlx.config.unread_keys import Typed
 from tlx.core import folder_lock
 from tlx.core.activity import doing
@@ -209,8 +210,14 @@ def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> t
 
 def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost: Diverged | None) -> None:
     """Writes what is left of the run's folder: pictures and the summary."""
+    import torch
+
+    from tlx.training.weighted_loss import guessing
+
     record, data, smoothing = run.record, learned.data, learned.config.training.label_smoothing
-    if lost is None and (line := not_converged(record.rows, learned.phases, smoothing, len(data.classes))):
+    guessed = guessing(learned.config.loss, learned.config.training, torch.from_numpy(data.train.labels))
+    line = not_converged(record.rows, learned.phases, smoothing, len(data.classes), guessed)
+    if lost is None and line:
         record.summary.not_converged = line
         log.info("%s", line)
     with run.clock.part("pictures"), doing("drawing and predicting samples"):

@@ -16,7 +16,8 @@ from typing import Any
 
 from tlx.config import multirun, tracking_uri
 from tlx.config.hydra_launchers import LostJob, reachable
-from tlx.config.schema import Config, source_task
+from tlx.config.schema import Config
+from tlx.config.source_task import source_task
 from tlx.config.unread_keys import refuse
 from tlx.core import activity
 from tlx.core.atomic_files import unwritable

@@ -12,7 +12,11 @@ FAR = 0.5  # of the way from guessing to a training loss as low as it can be
 
 
 def not_converged(
-    rows: Sequence[Mapping[str, Any]], phases: Mapping[str, Phase], smoothing: float, classes: int
+    rows: Sequence[Mapping[str, Any]],
+    phases: Mapping[str, Phase],
+    smoothing: float,
+    classes: int,
+    guessed: float | None = None,
 ) -> str:
     """What to say of a run that ended too early, with the key to change; empty where it was long enough.
 
@@ -26,17 +30,19 @@ def not_converged(
         phases: as long as they were.
         smoothing: of the labels.
         classes: their number.
+        guessed: the training loss of guessing; None: that of cross-entropy.
     """
     name, phase = list(phases.items())[-1]
     last = [row for row in rows if row["phase"] == name]
     before, now = min((row["val_loss"] for row in last[:-1]), default=math.inf), last[-1]["val_loss"]
     guessing, lowest = math.log(classes), _entropy(smoothing, classes)
+    learned = guessing if guessed is None else guessed
     reached = last[-1]["train_loss"]
     through = len(last) == phase.epochs
     if through and now < (1 - STILL) * before and now - lowest > LITTLE * guessing:
         why = "the validation loss was still falling in the last epoch"
-    elif reached - lowest > FAR * (guessing - lowest):
-        why = f"the training loss is {reached:.3g}, that of guessing {guessing:.3g}"
+    elif reached - lowest > FAR * (learned - lowest):
+        why = f"the training loss is {reached:.3g}, that of guessing {learned:.3g}"
     else:
         return ""
     accuracies = [row["val_accuracy"] for row in last]
@@ -44,7 +50,7 @@ def not_converged(
         why += f"; the validation accuracy has not risen since epoch {last[steady - 1]['epoch']}"
     longer = f"epochs={2 * (phase.epochs or 1)}" if through else f"patience={2 * (phase.patience or 1)}"
     line = f"not converged: train longer, for example with strategy.phases.{name}.{longer}"
-    if len(last) > 1 and reached > guessing and phase.lr is not None:  # it may never come lower at such a rate
+    if len(last) > 1 and reached > learned and phase.lr is not None:  # it may never come lower at such a rate
         line += f", or at a lower rate, for example with strategy.phases.{name}.lr={phase.lr / 10:g}"
     return f"{line} ({why})"
 

@@ -1,12 +1,12 @@
 """What a solver gets and what it yields. A solver is a function that a YAML names by `_target_`; see `solvers.sgd`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from tlx.config.schema import Phase, Training
+from tlx.config.schema import CROSS_ENTROPY, Phase, Training
 from tlx.features.batches import Rows
 from tlx.training.phase_plan import Plan
 from tlx.training.progress import Progress
@@ -27,6 +27,7 @@ class SolverContext:
         progress: its `batch`, `batches` and `loss` are shown while an epoch goes on.
         seed: of the run. The trainer seeds all generators before each epoch.
         precision: the format of evaluation.
+        loss: what training minimises, by `_target_`.
     """
 
     net: nn.Sequential
@@ -38,6 +39,7 @@ class SolverContext:
     progress: Progress = field(default_factory=Progress)
     seed: int = 0
     precision: str = "fp32"
+    loss: Mapping[str, Any] = field(default_factory=lambda: CROSS_ENTROPY)
 
     @property
     def state(self) -> TrainState:

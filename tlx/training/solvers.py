@@ -1,29 +1,30 @@
 """How a phase learns: solvers train the part of a network behind the cut, an epoch at a time."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tlx.config.schema import Training
 from tlx.core.device import autocast, training_precision
 from tlx.core.seeding import seed_all
 from tlx.distributed import process_group
 from tlx.distributed.data_parallel import share, shared_statistics, sum_gradients
-from tlx.features.batches import shuffled
+from tlx.features.batches import balanced, shuffled
 from tlx.features.frozen_forward import as_input
+from tlx.losses import cross_entropy
 from tlx.training.cuda_graphs import Gradients, recorder_for
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
 from tlx.training.phase_plan import groups
 from tlx.training.solver_context import SolverContext, Trained
+from tlx.training.weighted_loss import Loss, class_weights, loss_for
 
 
 def sgd(context: SolverContext) -> Iterator[Trained]:
-    """Minibatch gradient descent on cross-entropy, by any torch optimizer.
+    """Minibatch gradient descent on the loss of the context, by any torch optimizer.
 
     The part that learns is trained in the format that it profits from, at most in the precision of the context.
     """
@@ -40,10 +41,13 @@ def sgd(context: SolverContext) -> Iterator[Trained]:
         go_on(optimizer, state.optimizer_state)
     state.optimizer, state.optimizer_state = optimizer, None
     recorder = recorder_for(device, (context.epochs - state.within) * math.ceil(len(fit.y) / batch_size))
-    compute = partial(backward, tail, weight=weight, training=training, precision=precision)
+    loss_of = loss_for(context.loss, training, fit.y)
+    compute = partial(backward, tail, weight=weight, training=training, precision=precision, loss_of=loss_of)
+    order_of = _ORDERS[training.sampler]
+    labels = fit.y.cpu()
     gradients = Gradients(compute, tail, learning, recorder)
     for epoch in range(state.within, context.epochs):
-        order = shuffled(len(fit.y), batch_size, torch.Generator().manual_seed(torch.initial_seed()))
+        order = order_of(labels, batch_size, torch.Generator().manual_seed(torch.initial_seed()))
         if process_group.rank():
             seed_all(context.seed, plan.phase, epoch, process_group.rank())  # dropout of its own
         progress.batches = len(order)
@@ -71,6 +75,16 @@ def sgd(context: SolverContext) -> Iterator[Trained]:
         yield Trained(train_loss, lr)
 
 
+def _shuffled(y: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    return shuffled(len(y), batch_size, generator)
+
+
+_ORDERS: dict[str | None, Callable[[Tensor, int, torch.Generator], list[Tensor]]] = {
+    None: _shuffled,
+    "balanced": balanced,
+}
+
+
 def backward(
     tail: nn.Module,
     x: Tensor,
@@ -81,6 +95,7 @@ def backward(
     *,
     sizes: Sequence[int] | None = None,
     whole: Tensor | None = None,
+    loss_of: Loss | None = None,
 ) -> Tensor:
     """Adds the gradient of the batch's mean loss, and gives that loss (0-d, not synchronised).
 
@@ -91,7 +106,9 @@ def backward(
         sizes: of the micro-batches in `x`; None: as `training` says.
         whole: the labels of the whole batch, where `x` is a rank's share of it: then gradient and loss are those of the
             share, and the sum of all shares is that of the batch.
+        loss_of: the sum of some images' losses, each with the weight of its class; None: cross-entropy.
     """
+    loss_of = loss_of or partial(cross_entropy, weight=weight, smoothing=training.label_smoothing)
     whole = y if whole is None else whole
     divisor = weight[whole].sum() if weight is not None else len(whole)
     total = torch.zeros((), device=y.device)
@@ -102,40 +119,12 @@ def backward(
                 continue
             with autocast(y.device, precision):
                 logits = tail(as_input(some_x, precision))
-            loss = summed_loss(logits.float(), some_y, weight, training.label_smoothing)
+            loss = loss_of(logits.float(), some_y)
             torch.autograd.backward(loss / divisor)
             total += loss.detach() / divisor
     return total
 
 
-def summed_loss(logits: Tensor, y: Tensor, weight: Tensor | None, smoothing: float) -> Tensor:
-    """The sum (0-d) of the images' cross-entropies in nats, each times the weight of the image's own class.
-
-    torch weights the smoothed part by all classes' weights instead: a rare class's large weight then pulls every image
-    towards it (https://github.com/pytorch/pytorch/issues/104776).
-
-    Args:
-        logits: float `[N, classes]`.
-        y: int64 `[N]`.
-        weight: `[classes]`; None: all 1.
-        smoothing: the share of the target that is spread evenly over all classes.
-    """
-    if weight is None or not smoothing:
-        return functional.cross_entropy(logits, y, weight, reduction="sum", label_smoothing=smoothing)
-    return (functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight[y]).sum()
-
-
 def micro_batches(n: int, accumulate: int) -> int:
     """In how many a batch of n images is computed: none has one image only, which BatchNorm refuses."""
     return max(1, min(accumulate, n // 2))
-
-
-def class_weights(y: Tensor, kind: str | None) -> Tensor | None:
-    """Weights `[classes]` that give every class the same share of the loss (mean 1 over the images), or None.
-
-    `y`: int64 `[N]`, with every class in it.
-    """
-    if kind is None:
-        return None
-    counts = torch.bincount(y)
-    return len(y) / (len(counts) * counts.float())

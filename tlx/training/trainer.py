@@ -52,7 +52,9 @@ def train(
     held_out = features.rows(net, plan.cut, "val") if last is None else None
     planned = cast(int, phase.epochs) if last is None else last
     yield from epochs(
-        SolverContext(net, plan, fit, phase, config.training, planned, progress, config.seed, features.precision),
+        SolverContext(
+            net, plan, fit, phase, config.training, planned, progress, config.seed, features.precision, config.loss
+        ),
         held_out,
     )
     restore(net, state.best)

@@ -1,0 +1,58 @@
+"""The loss of a batch as the configuration says it: which one, smoothed labels, and the weights of the classes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlx.config.instantiate import component
+from tlx.config.schema import Training
+from tlx.core.errors import RequestError
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits `[N, classes]`, labels `[N]` → the sum of the images' losses (0-d)
+
+
+def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
+    """The loss that a YAML names by `_target_`, for training labels `y`: int64 `[N]`, with every class in it.
+
+    Raises:
+        RequestError: it takes no smoothed labels, which `training` requests.
+    """
+    weight = class_weights(y, training.class_weights)
+    shares = torch.bincount(y).float() / len(y)
+    each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=shares)
+    known = getattr(each, "keywords", {})
+    if training.label_smoothing and "smoothing" not in known:
+        raise RequestError(
+            f"training.label_smoothing={training.label_smoothing}: {node['_target_']} takes no smoothed labels; leave "
+            "it out, or take loss=cross_entropy"
+        )
+    if weight is None or "weight" in known:
+        return lambda logits, labels: each(logits, labels).sum()
+    return lambda logits, labels: (each(logits, labels) * weight[labels]).sum()
+
+
+def guessing(node: Mapping[str, Any], training: Training, y: Tensor) -> float:
+    """The mean training loss (nats) of a network that finds all classes equally likely; `y`: as `loss_for`."""
+    loss, weight = loss_for(node, training, y), class_weights(y, training.class_weights)
+    times = torch.bincount(y).float()
+    if training.sampler is not None:
+        times = torch.ones_like(times)
+    equal = torch.zeros(1, len(times))
+    total: float = sum(
+        float(loss(equal, torch.tensor([label]))) * number for label, number in enumerate(times.tolist())
+    )
+    images = float((times if weight is None else times * weight).sum())
+    return total / images
+
+
+def class_weights(y: Tensor, kind: str | None) -> Tensor | None:
+    """Weights `[classes]` that give every class the same share of the loss (mean 1 over the images), or None.
+
+    `y`: int64 `[N]`, with every class in it.
+    """
+    if kind is None:
+        return None
+    counts = torch.bincount(y)
+    return len(y) / (len(counts) * counts.float())
