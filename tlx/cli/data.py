@@ -64,8 +64,9 @@ def _row(choice: str, reader: Mapping[str, Any]) -> list[str]:
         return [f"here: {folder}, {len(files):,} files, {size(sum(files))}", *rights]
     if archive:
         return [f"not here; up to {size(archive.size)}: python -m tlx data fetch {choice}", *rights]
-    if "columns" in reader:
-        return ["not here: give dataset.root=<a table's file>", *rights]
+    if {"columns", "label"} & reader.keys():
+        more = ", or dataset.name=<its name on the hub>" if "revision" in reader else ""
+        return [f"not here: give dataset.root=<its file or files>{more}", *rights]
     return [f"not here: give dataset.root=<folder>, or put the images in {folder}", *rights]
 
 

@@ -110,6 +110,9 @@ def data_name(name: str, reader: str, root: str | None, *, published: bool = Fal
     """
     if root is None or published or name != reader.rpartition(".")[2]:
         return name
-    called = os.path.basename(os.path.abspath(os.path.expanduser(root)))
+    place = os.path.abspath(os.path.expanduser(root))
+    if any(sign in os.path.basename(place) for sign in "{*?"):  # a pattern of files: the folder's name
+        place = os.path.dirname(place)
+    called = os.path.basename(place)
     stem, ending = os.path.splitext(called)
     return printable(stem if ending.lower() in TABLES + ARCHIVES else called) or name

@@ -4,14 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlx.datasets.hub_sets import huggingface
     from tlx.datasets.image_sources import FileBytes
     from tlx.datasets.images import Images
     from tlx.datasets.manifests import csv
     from tlx.datasets.readers import cifar10, image_folder, shapes
+    from tlx.datasets.shards import webdataset
     from tlx.datasets.splits import Parts
 
-__all__ = ["FileBytes", "Images", "Parts", "cifar10", "csv", "image_folder", "shapes"]
-_HOME = {"FileBytes": "image_sources", "Images": "images", "Parts": "splits", "csv": "manifests"}
+__all__ = ["FileBytes", "Images", "Parts", "cifar10", "csv", "huggingface", "image_folder", "shapes", "webdataset"]
+_HOME = {
+    "FileBytes": "image_sources",
+    "Images": "images",
+    "Parts": "splits",
+    "csv": "manifests",
+    "huggingface": "hub_sets",
+    "webdataset": "shards",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlx.core.safe_archive import Refused
-from tlx.datasets.archive_index import ArchiveIndex, ArchiveEntry, inside
+from tlx.datasets.archive_index import ArchiveEntry, ArchiveIndex, inside
 from tlx.datasets.content_digests import Seen, State
 from tlx.datasets.image_decoding import MAX_BYTES, Pixels, UnreadableImage
 

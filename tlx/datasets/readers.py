@@ -22,8 +22,16 @@ from tlx.core.errors import RequestError, empty, nearest, reason
 from tlx.datasets.archive_index import is_archive
 from tlx.datasets.archives import Archive, home, obtain, pending
 from tlx.datasets.class_folders import check_classes
-from tlx.datasets.folder_layout import Faults, class_name, existing, images_of, is_folder, no_classes, refuse
-from tlx.datasets.folder_layout import subfolders
+from tlx.datasets.folder_layout import (
+    Faults,
+    class_name,
+    existing,
+    images_of,
+    is_folder,
+    no_classes,
+    refuse,
+    subfolders,
+)
 from tlx.datasets.image_sources import Stacked
 from tlx.datasets.images import Images
 from tlx.datasets.split_folders import split_folders, top_folder
