@@ -137,7 +137,9 @@ WRONG = {
     ("strategi=full",): "strategi=full: no such key (did you mean 'strategy'?)",
     ("dataset.limit.trian=3",): "dataset.limit.trian=3: no such key (did you mean 'dataset.limit.train'?)",
     ("dataset.root=x",): "dataset.root=x: dataset=shapes has no such key; write dataset=image_folder dataset.root=x (",
-    ("dataset.columns.label=x",): "dataset=shapes has no such key; write dataset=csv dataset.columns.label=x",
+    (
+        "dataset.columns.label=x",
+    ): "dataset=shapes has no such key; write dataset=huggingface dataset.columns.label=x (also with dataset=csv)",
     ("optimizer.momentum=0.9",): "optimizer=adam has no such key; write optimizer=",
     (
         "dataset=image_folder",

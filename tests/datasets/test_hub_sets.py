@@ -117,7 +117,7 @@ def test_what_cannot_be_had_is_a_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "cannot be read (" in refused(tmp_path)
     said = refused(None, name="some/set", offline=True)
     assert said.startswith(
-        "dataset.name=some/set: cannot be had from the Hugging Face hub (runtime.offline=true and it"
+        "dataset.name=some/set: cannot be had from the Hugging Face hub (runtime.offline=true, and it"
     )
     unlabelled = table(4).cast_column("kind", library.Value("int64")).map(lambda row: {"kind": -1})
     unlabelled.cast_column("kind", library.ClassLabel(names=CLASSES)).save_to_disk(str(tmp_path / "set"))

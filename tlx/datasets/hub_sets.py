@@ -8,6 +8,7 @@ from typing import Any
 
 from tlx.config.dataset_schema import data_name
 from tlx.core.errors import RequestError, nearest, precomposed, printable, reason
+from tlx.core.http_download import probe
 from tlx.datasets.folder_layout import existing, listed, walk
 from tlx.datasets.image_decoding import UnreadableImage
 from tlx.datasets.labelled_rows import LabelledRow, parts_of
@@ -128,13 +129,18 @@ def _of_hub(library: Any, name: str, config: str | None, revision: str | None, o
     """The tables of a set of the hub, downloaded once into the library's own folder (HF_HOME)."""
     from huggingface_hub import constants
 
-    before = [(one, one.HF_HUB_OFFLINE) for one in (library.config, constants)]
+    modules: list[Any] = [library.config, constants]
+    before = [(one, one.HF_HUB_OFFLINE) for one in modules]
+    # Where nobody answers the library would ask for half a minute; what it has fetched before it finds without.
+    url = f"{constants.ENDPOINT}/api/datasets/{name}"
+    silent = not offline and all(response.status is None for response in probe([url]).values())
     for one, was in before:
-        one.HF_HUB_OFFLINE = was or offline
+        one.HF_HUB_OFFLINE = was or offline or silent
     try:
         return _by_split(library, library.load_dataset(name, config, revision=revision))
     except Exception as error:  # of the library, and of those that it fetches and reads with
-        how = "runtime.offline=true and it is not here" if offline else _first_line(error)
+        how = "runtime.offline=true" if offline else f"{constants.ENDPOINT} does not answer"
+        how = f"{how}, and it was not fetched before" if offline or silent else _first_line(error)
         raise RequestError(
             f"dataset.name={name}: cannot be had from the Hugging Face hub ({how}); a folder of it can be given as "
             "dataset.root"
