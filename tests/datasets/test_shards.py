@@ -81,7 +81,7 @@ def test_labels_are_where_they_are_said_to_be(tmp_path: Path) -> None:
     assert "where are the labels? Sample t.tar/1 has png, txt" in refused(tmp_path / "t.tar")
 
 
-def test_splits_are_named_or_told_by_the_shards_names(tmp_path: Path) -> None:
+def test_splits_are_named_or_found_by_the_names_of_shards(tmp_path: Path) -> None:
     folder = shards(tmp_path / "s", {"train-00.tar": 8, "train-01.tar": 4, "val-00.tar": 4, "test-00.tar": 4})
     parts = webdataset(str(folder))
     assert [len(images or ()) for images in (parts.train, parts.val, parts.test)] == [12, 4, 4]
