@@ -61,6 +61,7 @@ class Summary:
     device: str = "cpu"
     mlflow_run_id: str = "abc"
     refit: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     per_class: dict[str, dict[str, float]] = field(
         default_factory=lambda: {
             "ants": {"precision": 0.9, "recall": 0.8, "f1": 0.85, "images": 70},

@@ -252,7 +252,8 @@ def test_a_calibrated_model_is_measured_calibrated_on_the_split_of_its_run(run: 
     assert sharp.files == plain.files  # the seed is the run's own where none is given
     assert sharp.scores.predictions == plain.scores.predictions
     assert min(np.subtract(sharp.scores.probabilities, plain.scores.probabilities)) >= 0
-    assert sharp.scores.loss != plain.scores.loss
+    assert sharp.scores.loss == plain.scores.loss  # before the temperature
+    assert sharp.scores.metric("log_loss") != plain.scores.metric("log_loss")
     said = tlx.load(tmp_path, "cpu").predict(sharp.files)
     assert [p.probability for p in said] == pytest.approx(sharp.scores.probabilities, abs=1e-6)
 

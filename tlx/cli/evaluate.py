@@ -66,9 +66,11 @@ def _lines(found: Measured) -> list[str]:
     scores, number = found.scores, len(found.files)
     low, high = scores.interval
     of = "" if found.part == "all" else f" of {found.of:,} (--part all takes them all)"
+    calibrated = f", {scores.metric('log_loss').value:.4f} at the model's temperature {found.temperature:.2f}"
+    after = "" if found.temperature == 1 else calibrated
     facts = [
         ("accuracy", f"{scores.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {number} images)"),
-        ("loss", f"{scores.loss:.4f} nats"),
+        ("loss", f"{scores.loss:.4f} nats{after}"),
         ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
         ("computed", f"on {found.device}, {found.precision}"),
         *seen_lines(found),

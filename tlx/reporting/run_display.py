@@ -19,6 +19,7 @@ from tlx.core import activity
 from tlx.core.choose_by import RULES
 from tlx.core.errors import lookalikes, printable
 from tlx.core.metric import of_summary
+from tlx.reporting.figures_in_words import TOGETHER, worth
 from tlx.reporting.line_width import cells
 from tlx.reporting.log_lines import HANDLER, lines
 from tlx.reporting.screen import live
@@ -27,7 +28,6 @@ from tlx.reporting.text_table import aligned, duration, near
 LONG = 3  # so many frozen stages in a row are one line of the plan
 SHOWN = 0.01  # of a run's time, from which a part of it is named
 MOST = 20  # classes in the closing table
-OF_CALIBRATION = ("log_loss", "brier", "ece", "ece_floor")  # figures that have no row of their own there
 LEAST = ("rate", "lr", "train_loss", "seconds", *RULES[2:], "phase", "val_loss")  # of an epoch: what is left out first
 log = logging.getLogger("tlx")
 
@@ -87,6 +87,7 @@ class ShownSummary(Protocol):
     per_class: dict[str, dict[str, float]]
     mlflow_run_id: str
     refit: dict[str, Any]
+    calibration: dict[str, Any]
 
 
 class Display:
@@ -243,8 +244,9 @@ def closing(summary: ShownSummary, file: Any = None) -> None:
 
 def _facts(summary: ShownSummary) -> Iterator[tuple[str, str]]:
     for metric in of_summary(vars(summary)):
-        if metric.split == "test" and metric.name not in OF_CALIBRATION:
+        if metric.split == "test" and metric.name not in TOGETHER:
             yield metric.key.replace("_", " "), metric.shown(summary.images.get(metric.split, 0))
+    yield from worth(vars(summary))
     if absent := [printable(name) for name, of in summary.per_class.items() if not of["images"]]:
         yield "no test image of", f"{_some(absent, 6)} ({len(absent)} of {len(summary.per_class)} classes)"
     if summary.accuracy_before_training is not None:

@@ -46,6 +46,7 @@ class Measured:
     seen: tuple[str, ...] | None
     precision: str
     device: str
+    temperature: float
     scores: "Scores"
 
     @property
@@ -82,6 +83,7 @@ class Measured:
             "accuracy": found.accuracy,
             "accuracy_interval": list(found.interval),
             "loss": found.loss,
+            "calibration": {"temperature": self.temperature, **found.calibration},
             "metrics": [metric.to_dict() for metric in found.metrics],
             "classes": list(self.classes),
             "absent": list(self.absent),
@@ -152,7 +154,8 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         seen=_seen(run, data, chosen, trained_on),
         precision=model.precision,
         device=device_name(model.device),
-        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes, part),
+        temperature=model.temperature,
+        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes, part, model.temperature),
     )
 
 
@@ -203,7 +206,7 @@ def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Ten
         pixels = Pixels(images, model.preprocessing, model.device, workers=workers)
         with doing(f"measuring {len(images):,} images"):
             found.append(logits(tail, Through(frozen, pixels), model.precision))
-    return torch.cat(found) / model.temperature
+    return torch.cat(found)
 
 
 def seen_lines(found: Measured) -> Iterator[tuple[str, str]]:

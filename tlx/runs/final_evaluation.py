@@ -1,10 +1,11 @@
-"""A trained network saved, opened again and measured."""
+"""A trained network calibrated, saved, opened again and measured."""
 
 import dataclasses
 from typing import TYPE_CHECKING
 
 from tlx.core.activity import doing
 from tlx.core.stopwatch import Clock
+from tlx.distributed import process_group
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
@@ -22,8 +23,21 @@ def as_saved(job: Job, saved: "Model", features: "FeatureCache") -> tuple[Job, "
     return job, features if same else features_of(job, features)
 
 
-def look(record: Record, job: Job, features: "FeatureCache", when: str, clock: Clock) -> "Scores":
-    """Measures the test set, which chooses nothing, and keeps what it says."""
+def calibrate(record: Record, job: Job, features: "FeatureCache", clock: Clock) -> None:
+    """Fits the temperature of the network as it is to the validation images, and keeps it."""
+    from tlx.training.evaluation import logits, temperature
+
+    with clock.part("evaluation"), doing("fitting the temperature"):
+        cut = list(job.plans.values())[-1].cut
+        rows = features.rows(job.net, cut, "val")
+        found = process_group.agreed(temperature(logits(job.net[cut:], rows, job.precision), rows.y))
+    record.summary.calibration = {"temperature": found, "fitted_on": "val", "images": len(rows.y)}
+
+
+def look(
+    record: Record, job: Job, features: "FeatureCache", when: str, clock: Clock, temperature: float = 1.0
+) -> "Scores":
+    """Measures the test set, which chooses nothing, and keeps what it says; `temperature`: the model's."""
     from tlx.training.evaluation import logits
     from tlx.training.metrics import scores
 
@@ -32,7 +46,8 @@ def look(record: Record, job: Job, features: "FeatureCache", when: str, clock: C
         cut = next(iter(job.plans.values())).cut
         rows = features.rows(job.net, cut, "test")
         found = logits(job.net[cut:], rows, job.precision)
-        result = scores(found, rows.y, job.data.classes, few=when != "after")
+        result = scores(found, rows.y, job.data.classes, temperature=temperature, few=when != "after")
+    record.summary.calibration |= result.calibration
     table = when == "after" or job.config.evaluation.after_each_phase
     record.look(when, result, job.data.test, table=table)
     return result

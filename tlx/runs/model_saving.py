@@ -29,7 +29,10 @@ def try_out(job: Job) -> None:
 
 
 def save(record: Record, job: Job, state: "TrainState") -> None:
-    """Writes the network as it is now, the best epoch's, into the run's folder; on the first rank alone."""
+    """Writes the network as it is now, the best epoch's, into the run's folder; on the first rank alone.
+
+    Its temperature is 1 until the training is through.
+    """
     from tlx.inference import saved_model
 
     if not record.writes:
@@ -38,6 +41,7 @@ def save(record: Record, job: Job, state: "TrainState") -> None:
     made_of = {"name": data.name, "fingerprint": data.fingerprint, "seed": config.seed}
     made_of |= {"test": data.test_fingerprint, "val": data.val_fingerprint}
     facts = {"data": made_of, "identity": record.summary.identity, "epoch": state.best_epoch}
+    facts["temperature"] = record.summary.calibration.get("temperature", 1.0)
     if record.summary.refit:
         facts["refit"] = {key: record.summary.refit[key] for key in ("images", "epochs")}
     images = {"train": data.train.digests(), "val": data.val.digests()}

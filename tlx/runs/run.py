@@ -201,7 +201,7 @@ def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> t
             model_saving.save(record, learned, run.state)
         with doing("opening the saved model"):
             model = predictor.load(record.folder, str(learned.device))
-    scores = look(record, *as_saved(learned, model, run.features), "after", run.clock)
+    scores = look(record, *as_saved(learned, model, run.features), "after", run.clock, model.temperature)
     model_saving.describe(record, scores, len(learned.data.test))
     if config.evaluation.after_each_phase and lost is None and not config.training.refit:
         record.look(list(learned.phases)[-1], scores, learned.data.test, table=True)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from tlx.training.metrics import Scores
     from tlx.training.train_state import TrainState
 
-# Of the summary, by a checkpoint.
-KEPT = {"accuracy_before_training", "after", "began", "choices", "epochs", "requested", "features", "refit"}
+KEPT = {"accuracy_before_training", "after", "began", "calibration", "choices"}  # of the summary, by a checkpoint
+KEPT |= {"epochs", "features", "refit", "requested"}
 log = logging.getLogger("tlx")
 ENDINGS = {KeyboardInterrupt: "interrupted", Pruned: "pruned", Diverged: "diverged"}  # by what ended the run
 

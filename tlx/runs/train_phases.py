@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from tlx.config.schema import Phase
 from tlx.core.errors import Diverged, RequestError
 from tlx.runs import refit
-from tlx.runs.final_evaluation import look
+from tlx.runs.final_evaluation import calibrate, look
 from tlx.runs.prepare import Job
 from tlx.runs.started_run import StartedRun
 from tlx.training import checkpoint
@@ -27,10 +27,12 @@ def train_phases(run: StartedRun) -> tuple[Job, Diverged | None]:
     try:
         if not refit.under_way(run.job.config, run.state):
             _choose(run)
+            calibrate(run.record, run.job, run.features, run.clock)
     except Diverged as error:
         if not run.state.best_epoch:
             raise
         restore(run.job.net, run.state.best)
+        calibrate(run.record, run.job, run.features, run.clock)
         return run.job, error
     return (refit.run(run) if run.job.config.training.refit else run.job), None
 

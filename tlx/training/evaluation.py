@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tlx.core import calibration
 from tlx.core.device import autocast
 from tlx.core.thread_pool import for_passes, side_by_side
 from tlx.distributed import process_group
@@ -36,6 +37,11 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(computed, given, for_passes(device)))
     return gathered(torch.cat(list(found))[: len(mine)], n)
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """By what the logits (float `[N, classes]`) are to be divided, as `calibration.temperature` has it."""
+    return calibration.temperature(logits.cpu().numpy(), labels.cpu().numpy())
 
 
 def validation(logits: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
