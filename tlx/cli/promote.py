@@ -18,6 +18,7 @@ from tlx.inference.run_folder import model_folder
 from tlx.reporting.log_lines import lines
 from tlx.reporting.text_table import near
 from tlx.runs.run_reader import state
+from tlx.tracking.run_store import KEYS, settings_of, typed_places
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "overrides",
         metavar="key=value",
         nargs="*",
-        help=f"where MLflow is, if not where the run logged: {', '.join(sync.KEYS)}",
+        help=f"where MLflow is, if not where the run logged: {', '.join(KEYS)}",
     )
 
 
@@ -44,7 +45,7 @@ def promote(run: str, name: str, overrides: Sequence[str] = (), output: str = "o
     """Registers the model of a run as a version of `name`, prints which, and returns 0.
 
     What MLflow has not got of the run is sent first. A model that is a version of that name already stays that version.
-    `overrides`: `key=value` of `sync.KEYS`. `output`: the folder whose store is used where none lies beside the run.
+    `overrides`: `key=value` of `KEYS`. `output`: the folder whose store is used where none lies beside the run.
 
     Returns:
         0, or 1 where MLflow did not take it.
@@ -59,7 +60,7 @@ def promote(run: str, name: str, overrides: Sequence[str] = (), output: str = "o
         raise RequestError(f"{run}: a saved model alone; promote takes the folder of its run, in which its figures are")
     if why := state(folder):
         raise RequestError(f"{run}: {why}; only a finished run is promoted")
-    settings = sync.settings_of(folder, sync.typed_places(overrides, "promote"), default=True)
+    settings = settings_of(folder, typed_places(overrides, "promote"), default=True)
     settings.model, settings.register = True, name
     with lines(quiet=True), doing("sending the model to MLflow"):
         sent = sync.send(folder, settings, Path(output).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""`python -m tlx runs`: the runs of an output folder, listed; `show` says all of one."""
+"""`python -m tlx runs`: the runs of an output folder, listed; `show`, `remove` and `gc`."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlx.cli.run_argument import output_option
+from tlx.cli.runs_remove import gc, remove
 from tlx.cli.subcommand import Subcommand
 from tlx.core.activity import doing
 from tlx.core.errors import RequestError, nearest
@@ -20,7 +21,7 @@ from tlx.sweeps.run_conditions import condition, wanted
 from tlx.sweeps.run_list import listed, listed_run
 from tlx.sweeps.run_page import about
 
-ACTIONS = ("show",)
+ACTIONS = ("show", "remove", "gc")
 NEWEST = 30  # runs that a terminal shows, where nothing else is said
 
 
@@ -29,7 +30,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", metavar="CONDITION", nargs="*",
         help="list only runs of which it holds: dataset=shapes, status=failed,interrupted, 'test_accuracy>0.9', "
-        "training.lr=0.01 (choices, figures, keys of the configuration); or show RUN: all of one run",
+        "training.lr=0.01 (choices, figures, keys of the configuration); or show RUN: all of one run; or remove RUN…: "
+        "runs and sweeps, with what MLflow has of them; or gc: what is left of interrupted and failed runs, temporary "
+        "files, what is deleted in MLflow (gc failed temporary: only these kinds)",
     )  # fmt: skip
     parser.add_argument(
         "--last", type=int, metavar="N",
@@ -37,6 +40,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--csv", action="store_true", help="CSV, with all figures")
     parser.add_argument("--json", action="store_true", help="JSON lines, with all figures")
+    parser.add_argument("--yes", action="store_true", help="remove, gc: do not ask")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="remove: also a run that others begin with, or that is in MLflow's registry",
+    )
+    parser.add_argument("--files-only", action="store_true", help="remove: what MLflow has stays")
     output_option(parser)
 
 
@@ -47,13 +57,17 @@ def _main(given: argparse.Namespace) -> int:
         if len(words) != 1:
             raise RequestError(f"runs show: takes one RUN, not {len(words)}: its folder, latest, or its id in MLflow")
         return show(words[0], given.output)
+    if action == "remove":
+        return remove(words, given.output, yes=given.yes, forced=given.force, files_only=given.files_only)
+    if action == "gc":
+        return gc(words, given.output, yes=given.yes)
     if given.csv and given.json:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them")
     form = "csv" if given.csv else "json" if given.json else ""
     return runs(given.words, given.output, form, given.last)
 
 
-SUBCOMMAND = Subcommand("runs", "list runs, newest first, or show one in full", _options, _main)
+SUBCOMMAND = Subcommand("runs", "list runs, newest first; show one in full; remove runs and leftovers", _options, _main)
 
 
 def runs(conditions: Sequence[str], output: str, form: str = "", last: int | None = None) -> int:

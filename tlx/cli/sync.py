@@ -9,12 +9,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import yaml
 
 from tlx.cli.run_argument import output_option
 from tlx.cli.subcommand import Subcommand
@@ -31,11 +29,11 @@ from tlx.sweeps import sweep_manifest, sweep_summary
 from tlx.sweeps.named_runs import runs_named, sweep_named
 from tlx.tracking import run_facts
 from tlx.tracking import tracker as tracking
+from tlx.tracking.run_store import settings_of, store_beside, typed_places
 
 if TYPE_CHECKING:
     pass
 
-KEYS = ("tracking.uri", "tracking.experiment")
 ENDED_EARLY = "the process ended early"
 
 
@@ -72,8 +70,8 @@ SUBCOMMAND = Subcommand("sync", "send MLflow what it lacks of a run, from the ru
 def sync(runs: Sequence[str], output: str) -> int:
     """Sends runs or sweeps to MLflow and prints a line for each.
 
-    `runs`: what names a run or a sweep (`tlx.sweeps.named_runs`), or `all`, and `key=value` of `KEYS`; `output`: the
-    folder where the runs are.
+    `runs`: what names a run or a sweep (`tlx.sweeps.named_runs`), or `all`, and `key=value` of `run_store.KEYS`;
+    `output`: the folder where the runs are.
 
     Returns:
         0, or 1 where MLflow did not take all of it.
@@ -107,14 +105,6 @@ def sync(runs: Sequence[str], output: str) -> int:
     return 1 if failed else 0
 
 
-def typed_places(words: Sequence[str], subcommand: str) -> dict[str, str]:
-    """Where MLflow is, of `key=value` as typed. Raises `RequestError` for another key, or none."""
-    typed = dict(word.partition("=")[::2] for word in words)
-    for key in typed.keys() - set(KEYS):
-        raise RequestError(f"{key}=…: {subcommand} takes {' and '.join(KEYS)} only")
-    return typed
-
-
 def _unsent(output: Path) -> Iterator[Path]:
     """The sweeps and runs of which MLflow lacks something; a sweep comes before its jobs."""
     for folder in sorted(file.parent for file in output.glob(f"sweeps/*/{sweep_manifest.FILE}")):
@@ -135,28 +125,6 @@ def _named(words: Sequence[str], output: str) -> Iterator[Path]:
         yield from (folder.absolute() for folder in runs_named([word], output) if is_run(folder))
 
 
-def settings_of(folder: Path, typed: Mapping[str, str], *, default: bool = False) -> Tracking:
-    """How a run or the first job of a sweep is tracked, with what was typed.
-
-    `default`: one that was made with `tracking=none` goes to the store of its output folder.
-
-    Raises:
-        RequestError: it was made with `tracking=none`, and no store is typed.
-    """
-    configs = [folder / "config.yaml", *sorted(folder.glob("*/config.yaml"))]
-    tree = _tree(next((file for file in configs if file.is_file()), configs[0])).get("tracking") or {}
-    known = {name: tree[name] for name in ("enabled", "uri", "experiment", "model", "register") if name in tree}
-    settings = Tracking(**known, system_metrics=False)
-    if "tracking.uri" in typed:
-        settings.uri, settings.enabled = typed["tracking.uri"], True
-    if "tracking.experiment" in typed:
-        settings.experiment = typed["tracking.experiment"]
-    settings.enabled = settings.enabled or default
-    if not settings.enabled:
-        raise RequestError(f"{folder}: was made with tracking=none; say where to send it: tracking.uri=…")
-    return settings
-
-
 def send(folder: Path, settings: Tracking, output: Path) -> Sent:
     """Sends MLflow what it has not got of a run or a sweep; what came of it.
 
@@ -165,9 +133,7 @@ def send(folder: Path, settings: Tracking, output: Path) -> Sent:
     Raises:
         RequestError: no MLflow store, a server that does not answer, or another process works on the run.
     """
-    # The default store lies beside the runs, wherever they have been moved.
-    beside = next((above for above in folder.absolute().parents if (above / "mlflow.db").is_file()), output)
-    tracker = tracking.open(settings, beside)
+    tracker = tracking.open(settings, store_beside(folder, output))
     if (folder / sweep_manifest.FILE).is_file():
         _complete_sweep(folder)
         tracker.start(folder, shared=True)
@@ -209,18 +175,3 @@ def _key(folder: Path) -> str:
     known = run_facts.facts(folder).get("key")
     config = folder / "config.yaml"
     return str(known) if known else sha256(folder.name.encode() + config.read_bytes()).hexdigest()[:32]
-
-
-def _tree(file: Path) -> dict[str, Any]:
-    """A run's configuration; empty for one that has failed before it began.
-
-    Raises:
-        RequestError: it cannot be read.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RequestError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return tree if isinstance(tree, dict) else {}

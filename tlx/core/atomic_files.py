@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # What the system says of a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the folders that `atomic` makes
 
 PLACE = "output=…"  # what says where a run's files are
 

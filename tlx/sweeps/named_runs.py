@@ -20,7 +20,7 @@ from tlx.runs.run_reader import is_run, state
 from tlx.sweeps import sweep_manifest
 from tlx.sweeps.run_folders import is_sweep, jobs, runs_below, sweeps
 
-__all__ = ["LATEST", "OUTPUT", "NamedRun", "begun", "run_named", "runs_named", "sweep_named"]
+__all__ = ["LATEST", "OUTPUT", "NamedRun", "begun", "place_named", "run_named", "runs_named", "sweep_named"]
 LATEST = "latest"
 OUTPUT = "outputs"  # the configuration's default of `output`
 SHOWN = 5  # sweeps that an error names
@@ -75,6 +75,18 @@ def begun(word: str, output: str | Path = OUTPUT) -> NamedRun:
             f"{f': {command}' if command else ''}"
         )
     return NamedRun(place, f"{LATEST}: {near(place)}" if word == LATEST else "")
+
+
+def place_named(word: str, output: str | Path = OUTPUT) -> Path:
+    """The folder of the run or the sweep that a word names, as a whole.
+
+    Raises:
+        RequestError: nothing has that name, or it is neither.
+    """
+    place = _place(word, output)
+    if not is_run(place) and not is_sweep(place):
+        raise RequestError(f"{word}: neither a run's folder nor a sweep's; give one, as in outputs/<date>/<run>")
+    return place
 
 
 def runs_named(words: Sequence[str], output: str | Path = OUTPUT) -> list[Path]:

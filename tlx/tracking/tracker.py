@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -57,6 +57,13 @@ class Tracker:
         """Ends the run when everything is written; `error` is why, where its folder does not say how it has ended.
 
         Gives why MLflow does not have all of it; empty where it has. A second call does nothing.
+        """
+        return ""
+
+    def remove(self, runs: Sequence[tuple[str, str]], models: Sequence[str] = (), *, forced: bool = False) -> str:
+        """Removes runs, each by its key and its id (either may be empty), and logged models; why that failed, or "".
+
+        `forced`: also a run whose model is in the registry.
         """
         return ""
 
@@ -125,6 +132,13 @@ class MlflowTracker(Tracker):
 
             self._ended = self._answered(finished)
         return self._ended
+
+    def remove(self, runs: Sequence[tuple[str, str]], models: Sequence[str] = (), *, forced: bool = False) -> str:
+        number = self._pipe.new_key(shown(self.uri))
+        what = {"runs": [list(run) for run in runs], "models": list(models), "forced": forced}
+        store = {name: self._order[name] for name in ("uri", "artifacts", "login", "experiment")}
+        self._pipe.say({"op": "remove", "run": number, **store, **what})
+        return self._pipe.wait_finished(number)
 
     def _open(self) -> None:
         if not self._pipe.usable:

@@ -22,6 +22,7 @@ from tlx.tracking.mlflow_worker import model_registry
 from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.moved_store import follow
 from tlx.tracking.mlflow_worker.run_lock import Left
+from tlx.tracking.mlflow_worker.run_removal import removed
 from tlx.tracking.mlflow_worker.run_writer import Recorded
 from tlx.tracking.mlflow_worker.system_load import Load
 
@@ -29,7 +30,8 @@ Message = dict[str, Any]
 LINGER = 0.2  # seconds for which what has changed waits for more: an epoch may take less than the writing of one
 IDLE = 0.5  # seconds between two looks at what is due
 ORPHANED = "the process ended without closing the run: it was killed, or the machine ran out of memory"
-# What each message holds beside `op` and `run`; `open` also has `artifacts`, `login` and `register`, or null.
+# What each message holds beside `op` and `run`; `open` also has `artifacts`, `login` and `register`, or null,
+# and `remove` the first two.
 SHAPES: dict[str, dict[str, type]] = {
     "open": {
         **dict.fromkeys(("folder", "uri", "experiment"), str),
@@ -39,6 +41,7 @@ SHAPES: dict[str, dict[str, type]] = {
     },
     "changed": {},
     "finish": {"error": str},
+    "remove": {"uri": str, "experiment": str, "runs": list, "models": list, "forced": bool},
 }
 
 
@@ -112,13 +115,11 @@ class Process:
         """Does what a message says."""
         key = message["run"]
         if message["op"] == "open":
-            login = message.get("login")
-            known = json.dumps([message["uri"], login])
-            if known not in self.stores:
-                self.stores[known] = MlflowStore(message["uri"], message.get("artifacts"), login, follow)
-            store = self.stores[known]
+            store = self.store(message)
             self.runs[key] = Recorded(message, store, model_registry, Load, self.say, self.ended.is_set)
             self.write(key)
+        elif message["op"] == "remove":
+            self.say({"run": key, "finished": removed(self.store(message), message)})
         elif key in self.runs and message["op"] == "changed":
             self.changed.setdefault(key, time.monotonic())
         elif key in self.runs:
@@ -127,6 +128,14 @@ class Process:
                 run = self.runs.pop(key)
                 run.lock.leave()
                 self.say({"run": key, "finished": run.left})
+
+    def store(self, message: Message) -> MlflowStore:
+        """The store that a message names, opened once."""
+        login = message.get("login")
+        known = json.dumps([message["uri"], login])
+        if known not in self.stores:
+            self.stores[known] = MlflowStore(message["uri"], message.get("artifacts"), login, follow)
+        return self.stores[known]
 
     def write(self, key: int, end: str | None = None) -> None:
         """Writes what MLflow has not got of a run; `end`: it has ended, for this reason if for no other."""

@@ -1,0 +1,136 @@
+"""`runs remove` and `runs gc`: what is gone, what stays, and what is refused."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.comparison import test_comparison
+from tests.comparison.test_comparison import Make
+from tests.tracking.folders import begun, epochs, says
+from tests.tracking.test_tracking import client
+from tlx.cli.main import main
+from tlx.config.schema import Tracking
+from tlx.core import folder_lock
+from tlx.tracking import tracker as tracking
+from tlx.tracking.deleted_rows import deleted
+
+made = test_comparison.made
+# MLflow's tables use what SQLAlchemy 2.1 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path = Path("outputs")) -> set[str]:
+    """Every file and folder there, without locks."""
+    return {str(path) for path in folder.rglob("*") if not path.name.endswith(".lock")}
+
+
+def test_a_run_is_gone_with_its_day_and_all_others_stay(made: Make) -> None:
+    made("outputs/2026-01-02/stays", [1])
+    before = files()
+    made("outputs/2026-01-01/goes", [1])
+    made("outputs/2026-01-02/goes", [1])
+    assert main(["runs", "remove", "outputs/2026-01-01/goes", "outputs/2026-01-02/goes", "--yes"]) == 0
+    assert files() == before
+
+
+def test_without_a_terminal_nothing_is_removed_unless_yes_is_typed(
+    made: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("outputs/day/run", [1])
+    made("outputs/day/failed", [1], status="failed")
+    before = files()
+    assert main(["runs", "remove", "outputs/day/run"]) == 2
+    assert "--yes does it without asking" in capsys.readouterr().err
+    assert main(["runs", "gc"]) == 0
+    assert "outputs/day/failed" in capsys.readouterr().out
+    assert files() == before
+
+
+def test_what_must_not_be_removed_is_refused_as_a_whole(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    free = made("outputs/day/free", [1])
+    first = made("outputs/day/first", [1])
+    moved = "/elsewhere/outputs/day/first/model"
+    made("outputs/day/user", [1], values={"backbone": {"weights": moved}}).joinpath("config.yaml").write_text(
+        f"backbone:\n  weights: {moved}\n"
+    )
+    job = made("outputs/sweeps/heads/job", [1])
+    Path("outputs/sweeps/heads/sweep.json").write_text(json.dumps({"version": 1, "mlflow_key": "", "jobs": {}}))
+    before = files()
+
+    def refused(word: object) -> str:
+        assert main(["runs", "remove", str(free), str(word), "--yes"]) == 2
+        assert files() == before
+        return capsys.readouterr().err
+
+    assert "outputs/day/user begins with its weights" in refused(first)
+    assert "a job of the sweep heads" in refused(job)
+    assert "neither a run's folder nor a sweep's" in refused("outputs/day")
+    with folder_lock.alone(free):
+        assert "a process works on this run" in refused(first)
+    assert main(["runs", "remove", str(first), "--yes", "--force"]) == 0
+    assert main(["runs", "remove", "heads", str(job), "--yes"]) == 0
+    assert not first.exists()
+    assert not job.parent.exists()
+    assert free.exists()
+
+
+def test_leftovers_are_what_came_to_nothing(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    made("outputs/day/finished", [1])
+    made("outputs/sweeps/heads/job", [1], status="failed")
+    Path("outputs/sweeps/heads/sweep.json").write_text("{}")
+    new = Path("outputs/day/finished/.new.file.abcdefgh")
+    new.mkdir()
+    before = files()
+    made("outputs/day/failed", [1], status="failed")
+    made("outputs/day/killed", [1], status="running")
+    old = Path("outputs/day/finished/.summary.json.a1b2c3d4")
+    old.mkdir()
+    (old / "summary.json").write_bytes(bytes(5000))
+    past = time.time() - 1e5
+    for path in (old / "summary.json", old):
+        os.utime(path, (past, past))
+    assert main(["runs", "gc", "temporary", "--yes"]) == 0
+    assert "1 temporary, 5.0 kB" in capsys.readouterr().out
+    assert Path("outputs/day/failed").exists()
+    assert main(["runs", "gc", "--yes"]) == 0
+    assert files() == before
+    capsys.readouterr()
+    assert main(["runs", "gc"]) == 0
+    assert "nothing is left over in outputs" in capsys.readouterr().out
+
+
+def test_what_mlflow_has_goes_too_and_only_that(here: Path) -> None:
+    """Two runs in a store: one is removed, the other is deleted in MLflow and removed for good by `gc`."""
+    output = here / "outputs"
+    ids = []
+    for name in ("goes", "deleted", "stays"):
+        tracker = tracking.open(Tracking(system_metrics=False), output)
+        tracker.start(begun(output / "day" / name))
+        epochs(output / "day" / name, [{"epoch": 1, "val_loss": 1.0}])
+        says(output / "day" / name, status="finished", mlflow_run_id=tracker.run_id)
+        assert tracker.finish() == ""
+        ids.append(tracker.run_id)
+    store = client(output)
+    places = [output / "mlartifacts" / run for run in ids]
+    assert all(place.is_dir() for place in places)
+    assert main(["runs", "remove", "outputs/day/goes", "--yes"]) == 0
+    store.delete_run(ids[1])
+    assert deleted(output / "mlflow.db").runs == (ids[1],)
+    assert deleted(output / "mlflow.db").bytes > 0
+    assert main(["runs", "gc", "mlflow", "--yes"]) == 0
+    assert [place.is_dir() for place in places] == [False, False, True]
+    assert not deleted(output / "mlflow.db")
+    experiment = store.get_experiment_by_name("tlx").experiment_id
+    from mlflow.entities import ViewType
+
+    assert [run.info.run_id for run in store.search_runs([experiment], "", ViewType.ALL)] == ids[2:]
+    assert store.get_metric_history(ids[2], "val_loss")
