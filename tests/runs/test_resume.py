@@ -220,11 +220,12 @@ def test_what_cannot_be_gone_on_with_says_why(here: Path, capsys: pytest.Capture
     assert "a checkpoint of version 7, made by tlx 0.1.0; this tlx 0.1.0 reads version 1" in refused()
     save_file(tensors, file, {"tlx": json.dumps({**state, "data": "0" * 64, "identity": "other"})})
     assert "cannot resume this run: the images have changed (their fingerprint was 000000000000, is" in refused()
-    save_file(tensors, file, {"tlx": json.dumps({**state, "cwd": "/no/where"})})
+    weights = {**state["config"], "backbone": {**state["config"]["backbone"], "weights": "file.pth"}}
+    (folder / "config.yaml").unlink()
+    save_file(tensors, file, {"tlx": json.dumps({**state, "config": weights, "cwd": "/no/where"})})
     assert "was started in /no/where, which is no more" in refused()
     other = {**state["config"], "training": {"epochs": 1}}
     save_file(tensors, file, {"tlx": json.dumps({**state, "config": other})})
-    (folder / "config.yaml").unlink()
     assert "the configuration is of another version of tlx" in refused()
     net = next(name for name in tensors if name.startswith("net/"))
     save_file({**tensors, net: tensors[net][:1]}, file, {"tlx": json.dumps(state)})
@@ -275,6 +276,36 @@ def test_images_that_changed_under_an_interrupted_run(here: Path, capsys: pytest
     assert f"{folder}: cannot resume this run: the images have changed" in capsys.readouterr().err
     assert (folder / checkpoint.FILE).is_file()
     assert main([*typed, "resume=never"]) == 0
+
+
+def test_runs_that_have_moved_are_listed_compared_and_resumed(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in MLflow's store beside them; nothing is made in the place where they were."""
+    project = here / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    typed = [word for word in words("feature_extraction") if word != "tracking=none"]
+    for seed in (0, 1):
+        run_overrides([*typed, f"seed={seed}"])
+    interrupted = cut_off([*typed, "seed=2"], 4).relative_to(project / "outputs")
+    (here / "machine").mkdir()
+    shutil.move(project / "outputs", here / "machine" / "results")
+    project.rmdir()
+    monkeypatch.chdir(here)
+    capsys.readouterr()
+    seen = ["--output", "machine/results"]
+    assert main(["runs", *seen, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row["status"] for row in rows) == ["failed", "finished", "finished"]  # one can be resumed
+    assert main(["compare", "machine/results"]) == 0
+    assert "left out: " in capsys.readouterr().out
+    assert main(["resume", str(here / "machine" / "results" / interrupted)]) == 0
+    assert main(["compare", "machine/results"]) == 0
+    assert "left out: " not in capsys.readouterr().out
+    assert {path.name for path in here.iterdir()} == {"machine"}
+    (here / "outputs").symlink_to(here / "machine" / "results")
+    assert [run.info.status for run in tracked(here)] == ["FINISHED"] * 3
 
 
 def test_a_run_of_a_table_goes_on_after_table_and_images_have_moved(

@@ -132,5 +132,6 @@ def test_one_run_is_shown_in_full_also_one_that_failed(four: Path, capsys: pytes
     assert "predictions.csv" in shown
     assert main(["runs", "show", "latest"]) == 0
     Path("outputs/2025-01-01/10-00-00-x/summary.json").unlink()
+    Path("outputs/2025-01-01/10-00-00-x/checkpoint.safetensors").touch()
     assert main(["runs", "show", "outputs/2025-01-01/10-00-00-x"]) == 0
     assert "to resume: python -m tlx resume outputs/2025-01-01/10-00-00-x" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from tlx.config.identity import from_tree
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, empty, shown
 from tlx.distributed import launch
+from tlx.runs.output_layout import output
 from tlx.sweeps.named_runs import begun
 from tlx.training import checkpoint
 
@@ -82,7 +83,7 @@ def resume(run: str, overrides: Sequence[str]) -> int:
     uri = moved.pop(URI, None)
     if Path(state["cwd"]).is_dir():
         os.chdir(state["cwd"])
-    elif not moved:
+    elif not moved and _relative(state["config"]):
         raise RequestError(
             f"{run}: was started in {state['cwd']}, which is no more; its paths begin there, or here where you "
             "give those that have moved, as in dataset.root=FOLDER"
@@ -91,6 +92,8 @@ def resume(run: str, overrides: Sequence[str]) -> int:
     for key, place in moved.items():
         _put(state["config"], key, place)
     config = from_tree(state["config"])
+    if not folder.is_relative_to(output(config)):  # the runs have moved, and with them MLflow's store and the features
+        config.output = str(folder.parents[1])
     _there(run, state["config"])
     config.tracking.uri = uri or config.tracking.uri
     if config.tracking.uri is not None:
@@ -135,6 +138,13 @@ def _put(tree: Mapping[str, Any], key: str, place: str) -> None:
     if parent is None:
         raise RequestError(f"{key}={place}: this run has no such key; its data is drawn, or it has no source task")
     parent[PLACES[key][-1]] = place
+
+
+def _relative(tree: Mapping[str, Any]) -> bool:
+    """Whether a place of data or weights begins in the folder in which the run was started."""
+    places = ((_parent(tree, key) or {}).get(path[-1]) for key, path in PLACES.items())
+    named = (str(place) for place in places if place not in (None, "imagenet", "none"))
+    return any(not os.path.isabs(os.path.expanduser(place)) for place in named)
 
 
 def _there(run: str, tree: Mapping[str, Any]) -> None:

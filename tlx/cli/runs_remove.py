@@ -82,7 +82,7 @@ def gc(kinds: Sequence[str], output: str, *, yes: bool) -> int:
 
 
 def _agreed(what: str, *, yes: bool, needed: bool) -> bool:
-    """Whether the user agrees, who is asked on a terminal; elsewhere nothing is removed without `yes`.
+    """Whether the user agrees: asks on a terminal; elsewhere nothing is removed without `yes`.
 
     Raises:
         RequestError: it is `needed`, and there is no terminal.

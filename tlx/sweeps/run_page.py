@@ -13,6 +13,7 @@ from tlx.reporting.run_display import counted, plan_lines
 from tlx.reporting.text_table import aligned, near
 from tlx.sweeps.run_list import ListedRun
 from tlx.tracking import run_facts
+from tlx.training.checkpoint import FILE as CHECKPOINT
 
 __all__ = ["about"]
 MOST = 10  # classes that are named
@@ -32,7 +33,7 @@ def _facts(run: ListedRun) -> Iterator[tuple[str, str]]:
     summary = run.summary
     error = summary.get("error")
     yield "status", f"{run.status}{f': {error}' if error else ''}"
-    if run.status == "interrupted":
+    if run.status != "running" and (run.folder / CHECKPOINT).exists() and not run.sweep:
         yield "", f"to resume: python -m tlx resume {near(run.folder)}"
     if run.began:
         ended = run_facts.facts(run.folder).get("ended")
