@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tlx.core import calibration
 from tlx.core.errors import RequestError
-from tlx.reporting import run_plots
+from tlx.reporting import reliability_plot, run_plots
 from tlx.tracking.run_card import card
 
 LONG = [
@@ -69,6 +70,18 @@ def test_names_of_any_width_are_within_the_picture(tmp_path: Path) -> None:
         with Image.open(tmp_path / "confusion.png") as picture:
             pixels = np.asarray(picture.convert("L"))
         assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) == 255
+
+
+@pytest.mark.parametrize(("classes", "n"), [(2, 1), (2, 153), (1000, 500)])
+def test_a_reliability_diagram_is_drawn_for_any_number_of_images(classes: int, n: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sure = random.uniform(1 / classes, 1, n)
+    found = calibration.reliability(sure, random.random(n) < sure)
+    figures = {"log_loss": 0.5, "ece": found.error, "bins": found.rows()}
+    for temperature in (1.0, 1.4):
+        drawn = {"temperature": temperature, "before": figures, "after": figures}
+        reliability_plot.reliability(drawn, classes, tmp_path / "reliability.png")
+        assert ink(tmp_path / "reliability.png") > 0.005
 
 
 def test_a_confusion_matrix_without_images_is_drawn(tmp_path: Path) -> None:

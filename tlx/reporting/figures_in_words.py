@@ -16,9 +16,10 @@ def worth(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     metrics = {one.key: one.value for one in of_summary(summary)}
     if "after" in known and "test_ece_floor" in metrics:
         before, after = known["before"], known["after"]
+        source = f" from {known['images']:,} validation images" if "images" in known else ""
         yield (
             "calibration",
-            f"temperature {known['temperature']:.2f} from {known['images']:,} validation images; log loss "
+            f"temperature {known['temperature']:.2f}{source}; log loss "
             f"{before['log_loss']:.4f} to {after['log_loss']:.4f}, calibration error {before['ece']:.1%} to "
             f"{after['ece']:.1%} (of a calibrated model: {metrics['test_ece_floor']:.1%})",
         )

@@ -47,7 +47,8 @@ def look(
         rows = features.rows(job.net, cut, "test")
         found = logits(job.net[cut:], rows, job.precision)
         result = scores(found, rows.y, job.data.classes, temperature=temperature, few=when != "after")
-    record.summary.calibration |= result.calibration
+    if when == "after":
+        record.summary.calibration |= {"temperature": temperature, **result.calibration}
     table = when == "after" or job.config.evaluation.after_each_phase
     record.look(when, result, job.data.test, table=table)
     return result

@@ -1,4 +1,4 @@
-"""The pictures of a finished run: learning curves, confusion matrix, a grid of predictions."""
+"""The pictures of a finished run: learning curves, confusion matrix, reliability diagram, a grid of predictions."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def draw(summary: Summary, rows: Sequence[Mapping[str, Any]], scores: "Scores", images: Images) -> None:
-    """Writes `curves.png`, `confusion.png` and `predictions.png` into the run's folder.
+    """Writes `curves.png`, `confusion.png`, `reliability.png` and `predictions.png` into the run's folder.
 
     `rows`: the epochs. `scores`: of the test set, whose images are `images`.
     """
     import numpy as np
 
-    from tlx.reporting import run_plots
+    from tlx.reporting import reliability_plot, run_plots
 
     classes, labels = summary.classes, images.labels.tolist()
     shown = run_plots.choose(labels, scores.predictions, scores.probabilities)
@@ -37,4 +37,5 @@ def draw(summary: Summary, rows: Sequence[Mapping[str, Any]], scores: "Scores", 
         drawn = beside.submit(predictions)
         run_plots.curves(rows, summary.folder / "curves.png", summary.choose_by)
         run_plots.confusion(np.array(scores.confusion), classes, summary.folder / "confusion.png")
+        reliability_plot.reliability(summary.calibration, len(classes), summary.folder / "reliability.png")
         drawn.result()
