@@ -48,7 +48,7 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     names = {path.name for path in summary.folder.iterdir()}
     assert names == {
         "audit.json", "config.yaml", "plan.json", "metrics.jsonl", "predictions.csv", "summary.json", "tlx.log",
-        "model", "curves.png", "confusion.png", "reliability.png", "predictions.png",
+        "model", "curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html",
     }  # fmt: skip
     found = json.loads((summary.folder / "summary.json").read_text())
     expected = (

@@ -23,6 +23,7 @@ class Browser:
     def __init__(self, reading: int, writing: int) -> None:
         self.reading, self.writing, self.rest = reading, writing, b""
         self.number, self.session = 0, ""
+        self.events: list[dict[str, Any]] = []  # of the domains that were enabled
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
@@ -33,7 +34,7 @@ class Browser:
         command |= {"sessionId": self.session} if self.session else {}
         os.write(self.writing, json.dumps(command).encode() + b"\0")
         while (answer := self._next()).get("id") != self.number:
-            pass
+            self.events.append(answer)
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -56,9 +57,10 @@ class Browser:
             pass
 
     def key(self, name: str) -> None:
-        """Presses a key: Escape, ArrowLeft, ArrowRight."""
+        """Presses a key: Escape, ArrowLeft, ArrowRight, Tab, Enter."""
+        more = {"Tab": {"windowsVirtualKeyCode": 9}, "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"}}.get(name, {})
         for kind in ("keyDown", "keyUp"):
-            self("Input.dispatchKeyEvent", type=kind, key=name, code=name)
+            self("Input.dispatchKeyEvent", type=kind, key=name, code=name, **more)
 
     def click(self, selector: str) -> None:
         """Clicks on the middle of an element."""

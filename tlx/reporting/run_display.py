@@ -167,9 +167,14 @@ def counted(images: Mapping[str, int], splits: Mapping[str, str]) -> str:
 
 
 def plan_lines(phase: Mapping[str, Any]) -> list[str]:
-    """A phase of `plan.json` as aligned lines; many frozen stages in a row are one line."""
+    """A phase of `plan.json` as aligned lines."""
+    lines = aligned(plan_rows(phase), left=1)
+    return [f"phase {phase['phase']}: {plan_share(phase)}", *(f"  {line}" for line in lines)]
+
+
+def plan_rows(phase: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The stages of a phase as a table with a head; many frozen stages in a row are one line."""
     stages = list(phase["stages"])
-    total, learns = (sum(stage[key] for stage in stages) for key in ("parameters", "learns"))
     rows = [("stage", "parameters", "trainable", "lr")]
     i = 0
     while i < len(stages):
@@ -185,12 +190,18 @@ def plan_lines(phase: Mapping[str, Any]) -> list[str]:
         trainable = "frozen" if stage["frozen"] else f"{stage['learns']:,}" if stage["learns"] else "statistics"
         rows.append((stage["stage"], f"{stage['parameters']:,}", trainable, _lr(stage["lr"])))
         i += 1
+    return rows
+
+
+def plan_share(phase: Mapping[str, Any]) -> str:
+    """How much of the network a phase trains, and for how long."""
+    total, learns = (sum(stage[key] for stage in phase["stages"]) for key in ("parameters", "learns"))
     share = f"{learns:,} of {total:,} parameters trainable"
     if phase.get("min_steps"):
         share = f"{phase['epochs']} epochs, at least {phase['min_steps']} steps; {share}"
     if phase.get("refit"):
         share += ", and again from the start on train and val images, for as many epochs as validation chooses"
-    return [f"phase {phase['phase']}: {share}", *(f"  {line}" for line in aligned(rows, left=1))]
+    return share
 
 
 def epoch_line(

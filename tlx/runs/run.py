@@ -31,7 +31,7 @@ from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
 from tlx.reporting.screen import live
-from tlx.runs import audit_before_run, model_saving, refit, run_state
+from tlx.runs import audit_before_run, model_saving, refit, report_page, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
@@ -40,6 +40,7 @@ from tlx.runs.run_name import run_name
 from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
+from tlx.runs.small_pictures import of_sets
 from tlx.runs.started_run import StartedRun
 from tlx.runs.train_phases import train_phases
 from tlx.tracking import tracker as tracking
@@ -209,7 +210,7 @@ def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> t
 
 
 def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost: Diverged | None) -> None:
-    """Writes what is left of the run's folder: pictures and the summary."""
+    """Writes what is left of the run's folder: pictures, the summary, the page."""
     import torch
 
     from tlx.training.weighted_loss import guessing
@@ -223,6 +224,9 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
     with run.clock.part("pictures"), doing("drawing and predicting samples"):
         draw_samples(record, learned, model)
     record.close(scores, data.test, run.state, "finished" if lost is None else "diverged")
+    if record.writes:
+        with run.clock.part("pictures"), doing("writing the page"):
+            report_page.write_if_possible(record.folder, of_sets([data.test, data.train, data.val]))
 
 
 def _advice(record: Record, command: str) -> str:

@@ -144,7 +144,7 @@ def read(folder: Path) -> Run:
     """
     summary, values = content(folder / "summary.json", dict), _values(folder / "config.yaml")
     _check_summary(folder / "summary.json", summary)
-    predicted = _predicted(folder / "predictions.csv")
+    said = predicted(folder / "predictions.csv")
     return Run(
         folder,
         summary,
@@ -154,7 +154,7 @@ def read(folder: Path) -> Run:
         _trained(folder / "plan.json"),
         _reused(summary),
         _rows(folder / "metrics.jsonl"),
-        predicted,
+        said,
         _fingerprint(folder / "model" / "model.json", "test"),
         _fingerprint(folder / "model" / "model.json", "val"),
     )
@@ -254,7 +254,12 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _predicted(file: Path) -> Predictions:
+def predicted(file: Path) -> Predictions:
+    """The content of `predictions.csv`.
+
+    Raises:
+        RequestError: it cannot be read, or is not as a run writes it.
+    """
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             head, *rows = list(csv.reader(stream)) or [[]]

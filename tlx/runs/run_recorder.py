@@ -276,10 +276,9 @@ class Record:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def _waited(self) -> None:
-        """Adds to the summary the time for which MLflow was waited for, where there was any."""
+        """Adds to the summary the time that the page took, and that for which MLflow was waited for."""
         self.summary.seconds = self.clock.total()
-        if self.tracker.run_id:
-            self._write_summary()
+        self._write_summary()
 
     def _through(self) -> None:
         self._keeper.drop()

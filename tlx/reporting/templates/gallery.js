@@ -1,5 +1,5 @@
 addEventListener("keydown", event => {
-  const shown = document.querySelector("figure:target");
+  const shown = document.querySelector(":target");
   const names = {Escape: ".shut", ArrowLeft: ".previous", ArrowRight: ".next"};
   const link = shown && shown.querySelector(names[event.key] || "none");
   if (!link || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
