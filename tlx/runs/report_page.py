@@ -52,7 +52,7 @@ def page(run: RunFiles, read: Read) -> str:
     """The page, self-contained."""
     pictures = SmallPictures(read, run.summary.get("range"))
     entries = None if run.predicted is None else Entries(run.predicted, pictures)
-    # In the order in which pictures are taken while there is room for them.
+    # In the order in which they take pictures: a page has so many.
     galleries = [] if entries is None else list(_galleries(entries))
     matrix = None if entries is None else confusion(entries, run.classes)
     audit = None if run.audit is None else [_finding(finding, pictures) for finding in run.audit]
