@@ -22,6 +22,7 @@ from tests.runs.test_run import tracked
 from tlx.cli.main import main
 from tlx.core import folder_lock
 from tlx.runs.request import run_overrides
+from tlx.tracking import worker_client
 from tlx.training import checkpoint, solvers
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -289,6 +290,7 @@ def test_runs_that_have_moved_are_listed_compared_and_resumed(
     for seed in (0, 1):
         run_overrides([*typed, f"seed={seed}"])
     interrupted = cut_off([*typed, "seed=2"], 4).relative_to(project / "outputs")
+    worker_client.pipe().close()  # another machine has another process for MLflow
     (here / "machine").mkdir()
     shutil.move(project / "outputs", here / "machine" / "results")
     project.rmdir()

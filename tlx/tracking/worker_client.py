@@ -56,6 +56,7 @@ class Pipe:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 start_new_session=True,
+                cwd=PACKAGE,  # that of the run may be moved or removed while it writes
             )
         except OSError as error:
             self._end(f"it cannot be started: {error}")
