@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFilter
 
+from tlx.analysis.finding import number_of
 from tlx.cli.main import main
 from tlx.core.errors import RequestError
 
@@ -324,3 +325,17 @@ def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(RequestError, match="names no image"):
         without_listed({"train": parts.train}, str(tmp_path / "none.txt"))
+
+
+def test_an_overlap_with_the_pretraining_images_is_a_note_where_the_weights_are_of_them(tmp_path: Path) -> None:
+    root, words = clean(tmp_path / "data"), "dataset.pretraining_overlap='half of them (https://example.org)'"
+    found = audit(root, tmp_path / "out", words)
+    assert list(found) == ["pretraining_overlap"]
+    assert found["pretraining_overlap"]["severity"] == "note"
+    assert "half of them (https://example.org)" in str(found["pretraining_overlap"]["message"])
+    assert not audit(root, tmp_path / "out", words, "backbone.weights=none")
+
+
+def test_numbers_have_their_noun() -> None:
+    assert number_of(1, "image looks like a placeholder", "images look like placeholders").startswith("1 image looks")
+    assert [number_of(n, "group") for n in (0, 1, 2, 1200)] == ["0 groups", "1 group", "2 groups", "1,200 groups"]

@@ -145,7 +145,7 @@ WRONG = {
         "dataset=image_folder",
         "dataset.train=3",
     ): "has no such key (did you mean 'dataset.limit.train'?); there is one with dataset=new_shapes or shapes",
-    ("dataset.quux=3",): "dataset.quux=3: no such key; dataset has audit, fold, folds, ",
+    ("dataset.quux=3",): "dataset.quux=3: no such key; dataset has audit, drop_duplicates, ",
     ("strategy=finetune", "strategy.phases.tune.train_from=layer5"): "layer5: no such stage",
     (
         "backbone=resnet18",
@@ -273,7 +273,13 @@ def test_identity_ignores_where_things_lie_and_nothing_else() -> None:
         return identity(config_of("dataset=image_folder", *overrides), "data", "weights")
 
     same = of("dataset.root=/a")
-    for override in ("dataset.root=/b", "output=/c", "tracking=none", "runtime.workers=3"):
+    for override in (
+        "dataset.root=/b",
+        "output=/c",
+        "tracking=none",
+        "runtime.workers=3",
+        "dataset.pretraining_overlap=all",
+    ):
         assert of("dataset.root=/a", override) == same
     for override in ("seed=1", "training.lr=2e-3", "strategy=full", "augmentation=flip", "head=mlp"):
         assert of("dataset.root=/a", override) != same

@@ -40,7 +40,7 @@ def test_findings_are_said_in_five_lines_at_most_and_kept(
     summary = run_overrides(words(faulty, tmp_path / "out"))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audit: ")]
     assert 1 < len(lines) <= 5
-    assert "1 of 7 test images are also in train" in lines[0]
+    assert "1 of 7 test images is also in train" in lines[0]
     assert "more findings are in audit.json" in lines[-1]
     kept = json.loads((summary.folder / "audit.json").read_text())
     assert next(finding["kind"] for finding in kept) == "test_copies"
@@ -61,7 +61,7 @@ def test_with_fail_an_error_ends_the_run_before_it_trains(
 ) -> None:
     assert main(words(faulty, tmp_path / "out", "dataset.audit=fail")) == 1
     said = capsys.readouterr().err
-    assert "tlx: dataset.audit=fail: 1 of 7 test images are also in train" in said
+    assert "tlx: dataset.audit=fail: 1 of 7 test images is also in train" in said
     (folder,) = (tmp_path / "out").glob("*-*/*")
     assert (folder / "audit.json").is_file()
     assert not (folder / "metrics.jsonl").exists()

@@ -10,6 +10,7 @@ from tlx.analysis import (
     file_checks,
     pixel_checks,
     prediction_checks,
+    pretraining_check,
 )
 from tlx.analysis.audit_data import AuditData, Check
 from tlx.analysis.finding import SEVERITIES, Finding
@@ -22,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     pixel_checks.check,
     crop_check.check,
     prediction_checks.check,
+    pretraining_check.check,
 )
 
 

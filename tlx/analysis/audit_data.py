@@ -47,6 +47,7 @@ class AuditData:
         places: of each image, its position in its split.
         memory: the folder of `remembered`, or None.
         faults: (kind, path, message) of what the reader would have refused.
+        overlap: which images the network's pretrained weights have seen, in words; empty where none is known.
     """
 
     classes: tuple[str, ...]
@@ -65,6 +66,7 @@ class AuditData:
     places: tuple[int, ...] = ()
     memory: Path | None = None
     faults: tuple[tuple[str, str, str], ...] = ()
+    overlap: str = ""
 
     def __len__(self) -> int:
         return len(self.files)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tlx.analysis.audit_data import AuditData
-from tlx.analysis.finding import Finding
+from tlx.analysis.finding import Finding, number_of
 from tlx.core.errors import lookalikes, printable
 from tlx.datasets.folder_layout import circle, class_name, has_pictures, listed
 
@@ -54,11 +54,14 @@ def _missing(data: AuditData) -> Iterator[Finding]:
     counts = {split: np.bincount(data.labels[data.rows(split)], minlength=len(data.classes)) for split in data.sets}
     for split, count in counts.items():
         if split != "train" and (absent := np.flatnonzero((count == 0) & (counts["train"] > 0)).tolist()):
-            names = listed([printable(data.classes[label]) for label in absent])
+            names, have = (
+                listed([printable(data.classes[label]) for label in absent]),
+                "has" if len(absent) == 1 else "have",
+            )
             yield Finding(
                 "class_missing",
                 "note",
-                f"{len(absent)} of {len(data.classes)} classes have no image in {split}: {names}",
+                f"{len(absent)} of {len(data.classes)} classes {have} no image in {split}: {names}",
                 count=len(absent),
             )
 
@@ -79,7 +82,7 @@ def _imbalance(data: AuditData) -> Iterator[Finding]:
     yield Finding(
         "imbalance",
         "warning" if ratio >= SEVERE else "note",
-        f"class '{printable(data.classes[largest])}' has {counts[largest]:,} training images, "
+        f"class '{printable(data.classes[largest])}' has {number_of(int(counts[largest]), 'training image')}, "
         f"'{printable(data.classes[smallest])}' {counts[smallest]:,}: always answering "
         f"'{printable(data.classes[largest])}' has an accuracy of {always:.1%} on {measured}, and a balanced accuracy "
         f"of {1 / len(there):.1%}",
@@ -103,7 +106,8 @@ def _nested(data: AuditData) -> Iterator[Finding]:
         yield data.finding(
             "class_in_class",
             "error",
-            f"{len(rows):,} images in a folder named like another class ({first}) count as the outer class",
+            f"{number_of(len(rows), 'image')} in a folder named like another class ({first}) "
+            f"{'counts' if len(rows) == 1 else 'count'} as the outer class",
             rows,
             remedy="move the inner folder out of the outer one",
         )
@@ -123,17 +127,17 @@ def _folders(root: Path, closed: list[str]) -> Iterator[Finding]:
         odd += [os.path.join(place, name) for name in (*folders, *files) if any(map(_breaks, name))]
         if os.name == "posix" and place != str(root) and not os.stat(place).st_mode & stat.S_IRUSR:
             closed.append(place)
-    for kind, severity, paths, says, remedy in (
-        ("hidden_folder", "warning", hidden, "hidden folders with images, which are not read", "rename or remove them"),
-        ("link_loop", "warning", loops, "links back to a folder that holds them, which are not followed",
-         "remove them"),
-        ("closed_folder", "error", closed, "folders that may not be read", "chmod u+rx"),
-        ("odd_name", "note", odd, "files or folders with a line break or a control character in the name; lists of "
-         "files break there", "rename them"),
+    for kind, severity, paths, of, says, remedy in (
+        ("hidden_folder", "warning", hidden, ("hidden folder", ""), "with images, not read", "rename or remove them"),
+        ("link_loop", "warning", loops, ("link", ""), "back to a folder that holds it, not followed", "remove them"),
+        ("closed_folder", "error", closed, ("folder", ""), "that may not be read", "chmod u+rx"),
+        ("odd_name", "note", odd, ("file or folder", "files or folders"), "with a line break or a control character in "
+         "the name; lists of files break there", "rename them"),
     ):  # fmt: skip
         if paths:
             files_of = tuple((path,) for path in sorted(set(paths)))
-            yield Finding(kind, severity, f"{len(files_of):,} {says}", files_of, len(files_of), remedy=remedy)  # type: ignore[arg-type]
+            said = f"{number_of(len(files_of), *of)} {says}"
+            yield Finding(kind, severity, said, files_of, len(files_of), remedy=remedy)  # type: ignore[arg-type]
 
 
 def _pictures_below(folder: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tlx.analysis.audit_data import AuditData, View
-from tlx.analysis.finding import Finding
+from tlx.analysis.finding import Finding, number_of
 
 MOST = 0.25  # share of a picture that may be cut away without a word
 HALF, MANY = 0.5, 0.1  # a warning where so large a share of a picture is cut away from so many
@@ -30,8 +30,8 @@ def check(data: AuditData) -> Iterator[Finding]:
     yield data.finding(
         "centre_crop",
         "warning" if half > MANY * len(data) else "note",
-        f"of {len(rows):,} images ({of_all:.0%}) the centre crop (short side {view.resize}, crop {view.crop}) cuts "
-        f"away more than a quarter{more}, at most {cut[most]:.0%} (of "
+        f"of {number_of(len(rows), 'image')} ({of_all:.0%}) the centre crop (short side {view.resize}, crop "
+        f"{view.crop}) cuts away more than a quarter{more}, at most {cut[most]:.0%} (of "
         f"{data.facts['width'][most]} x {data.facts['height'][most]} pixels)",
         rows.tolist(),
         remedy=f"backbone.resize=squash takes the whole picture, stretched (here up to {aspect[most]:.1f} times); "

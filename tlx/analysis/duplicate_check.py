@@ -8,7 +8,7 @@ import numpy as np
 
 from tlx.analysis.audit_data import AuditData, grouped
 from tlx.analysis.duplicate_groups import STRONG, Duplicates, Pairs, groups, with_equal
-from tlx.analysis.finding import Finding
+from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.group_proposals import proposals
 from tlx.datasets.image_decoding import UnreadableImage
 
@@ -35,7 +35,7 @@ def check(data: AuditData) -> Iterator[Finding]:
             "near_duplicates",
             "note",
             f"{sum(len(group.rows) for group in within):,} images are near duplicates within a split, in "
-            f"{len(within):,} groups: folds or a validation part cut from it may separate them",
+            f"{number_of(len(within), 'group')}: folds or a validation part cut from it may separate them",
             [group.rows for group in within],
             certainty=[group.certainty for group in within],
         )
@@ -63,12 +63,13 @@ def _across(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Finding]:
         return
     measured = "test" if any(splits[row] == "test" for group in across for row in group.rows) else "val"
     sure = [row for group in across if group.certainty >= STRONG for row in group.rows if splits[row] == measured]
-    number = len({row for group in across for row in group.rows if splits[row] == measured})
+    rows = {row for group in across for row in group.rows if splits[row] == measured}
+    are = "is a near duplicate of one" if len(rows) == 1 else "are near duplicates of images"
     everything = len(data.rows(measured))
     yield data.finding(
         "near_duplicates_across_splits",
         "error" if len(sure) >= max(MUCH * everything, 1) and measured == "test" else "warning",
-        f"{number:,} of {everything:,} {measured} images are near duplicates of images in another split "
+        f"{len(rows):,} of {number_of(everything, f'{measured} image')} {are} in another split "
         f"({len(sure):,} of them surely): {'accuracy' if measured == 'test' else 'validation'} is too optimistic",
         [group.rows for group in across],
         certainty=[group.certainty for group in across],
@@ -82,7 +83,8 @@ def _contradictory(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Fin
         yield data.finding(
             "contradictory_labels",
             "error" if groups[0].certainty >= STRONG else "warning",
-            f"{len(groups):,} groups of near duplicates have different labels: one label of each is probably wrong",
+            f"{number_of(len(groups), 'group of near duplicates has', 'groups of near duplicates have')} different "
+            "labels: one label of each is probably wrong",
             [group.rows for group in groups],
             certainty=[group.certainty for group in groups],
             remedy="correct the labels, or remove the images",
@@ -99,12 +101,12 @@ def _placeholders(data: AuditData, same: Sequence[Sequence[int]]) -> Iterator[Fi
     copies = [rows for rows in same if left.issuperset(rows)]
     alone = left - {row for rows in copies for row in rows}
     all_of_them = [*often, *copies, *([row] for row in sorted(alone))]
-    if all_of_them:
+    if count := sum(map(len, all_of_them)):
         yield data.finding(
             "placeholder",
             "warning",
-            f'{sum(map(len, all_of_them)):,} images look like placeholders ("not available"): a drawing of few '
-            "colours, or one picture many times under several labels",
+            f"{number_of(count, 'image looks like a placeholder', 'images look like placeholders')} "
+            '("not available"): a drawing of few colours, or one picture many times under several labels',
             all_of_them,
             remedy="remove them",
         )

@@ -7,6 +7,11 @@ Severity = Literal["error", "warning", "note"]  # results would be wrong; may be
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
+def number_of(count: int, one: str, several: str = "") -> str:
+    """`1 image`, `2,000 images`; `several` where it is not `one` with an s."""
+    return f"1 {one}" if count == 1 else f"{count:,} {several or one + 's'}"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One kind of fault of a data set, with all files that have it.

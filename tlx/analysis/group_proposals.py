@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tlx.analysis.duplicate_groups import Duplicates
+from tlx.analysis.finding import number_of
 
 # What the names of a group have in common, the most specific first. The group is the expression's first parentheses.
 EXPRESSIONS = (
@@ -59,7 +60,8 @@ def proposals(names: Sequence[str], found: Sequence[Duplicates]) -> Proposal | N
     example = re.search(expression, names[largest[0][0]])
     return Proposal(
         f"names suggest groups: {expression} makes {len(several):,} groups of several of {matched:,} images (as "
-        f"{example[1] if example else ''}), and keeps {kept:,} of {len(found):,} groups of near duplicates together",
+        f"{example[1] if example else ''}), and keeps {kept:,} of {number_of(len(found), 'group')} of near duplicates "
+        "together",
         f"dataset.group='{expression}'",
         tuple(largest),
     )

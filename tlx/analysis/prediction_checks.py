@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlx.analysis import distribution_shift as shift
 from tlx.analysis.audit_data import AuditData
-from tlx.analysis.finding import Finding
+from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.known_facts import known_facts
 from tlx.analysis.label_errors import label_errors
 from tlx.analysis.shortcuts import Predictor, predictors
@@ -54,8 +54,9 @@ def _label_errors(data: AuditData) -> Iterator[Finding]:
     yield data.finding(
         "label_errors",
         "warning",
-        f"{_images(len(found))} probably labelled wrongly; the most certain: {printable(data.files[first])}, labelled "
-        f"'{given}', looks like '{suggested}'; about {found.noise:.1%} of all labels may be wrong",
+        f"{number_of(len(found), 'image is', 'images are')} probably labelled wrongly; the most certain: "
+        f"{printable(data.files[first])}, labelled '{given}', looks like '{suggested}'; about "
+        f"{found.noise:.1%} of all labels may be wrong",
         found.rows.tolist(),
         certainty=found.certainty.tolist(),
         remedy="look at them; move what is wrong to its class, or leave it out of training (dataset.exclude=FILE)",
@@ -161,7 +162,3 @@ def _class_shares(data: AuditData, split: str, train: NDArray[np.int64], rows: N
             count=len(rows),
             remedy="compare balanced accuracy, too",
         )
-
-
-def _images(number: int) -> str:
-    return "1 image is" if number == 1 else f"{number:,} images are"

@@ -70,6 +70,10 @@ class DatasetConfig:
     range: list[float] | None = key(
         None, help="[black, white] of images of more than 8 bits; null: from the file headers, else measured"
     )
+    pretraining_overlap: str | None = key(
+        None,
+        help="which of the images ImageNet has, too, with the source of this; said by the audit, changes no result",
+    )
     reader: dict[str, Any] = key(factory=dict, help="")  # `_target_`, `name`, `root` and what else the reader takes
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ ASIDE = (
     *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
     *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
     *("runtime.max_pixels", "dataset.audit", "source.dataset.audit"),
+    *("dataset.pretraining_overlap", "source.dataset.pretraining_overlap"),
 )
 
 
@@ -53,6 +54,7 @@ ASIDE = (
 ADDED: dict[str, Any] = {
     **{f"{prefix}dataset.splits": dataclasses.asdict(Splits()) for prefix in ("", "source.")},
     **{f"{prefix}dataset.{name}": None for prefix in ("", "source.") for name in ("range", "group", "exclude")},
+    **{f"{prefix}dataset.pretraining_overlap": None for prefix in ("", "source.")},
     **{f"{prefix}dataset.drop_duplicates": False for prefix in ("", "source.")},
     **{f"{prefix}dataset.audit": "warn" for prefix in ("", "source.")},
     "runtime.max_pixels": Runtime().max_pixels,

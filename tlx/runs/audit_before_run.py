@@ -31,6 +31,7 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
         return
     with record.clock.part("data"), doing("auditing the data"):
         from tlx.analysis.audit_lines import brief
+        from tlx.analysis.finding import number_of
         from tlx.runs.data_audit import audit_of_job
 
         findings = audit_of_job(job)
@@ -42,7 +43,7 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
             log.info("%s", line)
     errors = [finding for finding in findings if finding.severity == "error"]
     if how == "fail" and errors:
-        more = "" if len(errors) == 1 else f", and {len(errors) - 1} more errors"
+        more = "" if len(errors) == 1 else f", and {number_of(len(errors) - 1, 'more error')}"
         raise FaultyData(f"dataset.audit=fail: {errors[0].message}{more}; {record.folder / FILE} has all findings")
 
 

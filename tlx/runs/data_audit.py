@@ -29,24 +29,28 @@ def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
     allow(config.runtime.max_pixels)
     faults: Faults = []
     parts = found(config, fewest=1, on_error="skip", faults=faults)
-    data = dataclasses.replace(_with_features(_of_parts(parts, config), config), faults=tuple(faults))
+    data = _with_features(_of_parts(parts, config), config)
+    data = dataclasses.replace(data, faults=tuple(faults), overlap=_overlap(config))
     return data, audit(data)
 
 
 def audit_of_job(job: Job) -> list[Finding]:
     """What is found in the data of a run, in the sets that it trains on, is chosen and measured by."""
     config, data, view = job.config, job.data, job.preprocessing
-    return audit(
-        audit_data(
-            {"train": data.train, "val": data.val, "test": data.test},
-            data.classes,
-            fact_store(config),
-            skipped=data.skipped,
-            root=_folder(data.source),
-            view=View(view.input_size, view.resize, view.crop),
-            memory=_memory(config),
-        )
+    made = audit_data(
+        {"train": data.train, "val": data.val, "test": data.test},
+        data.classes,
+        fact_store(config),
+        skipped=data.skipped,
+        root=_folder(data.source),
+        view=View(view.input_size, view.resize, view.crop),
+        memory=_memory(config),
     )
+    return audit(dataclasses.replace(made, overlap=_overlap(config)))
+
+
+def _overlap(config: Config) -> str:
+    return config.dataset.pretraining_overlap or "" if config.backbone.weights == "imagenet" else ""
 
 
 def _with_features(data: AuditData, config: Config) -> AuditData:
