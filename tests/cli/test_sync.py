@@ -30,6 +30,7 @@ from tlx.tracking.run_parameters import parameters
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 ARTIFACTS = {
     *("audit.json", "config.yaml", "metrics.jsonl", "plan.json", "plots", "predictions.csv", "summary.json", "tlx.log"),
+    "analysis.json",
     "report.html",
 }
 TRAIN = ["backbone=small_cnn", "strategy=scratch", "dataset.train=5", "dataset.test=2", "training.epochs=2"]

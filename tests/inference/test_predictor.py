@@ -47,8 +47,8 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     summary, _ = trained
     names = {path.name for path in summary.folder.iterdir()}
     assert names == {
-        "audit.json", "config.yaml", "plan.json", "metrics.jsonl", "predictions.csv", "summary.json", "tlx.log",
-        "model", "curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html",
+        "analysis.json", "audit.json", "config.yaml", "plan.json", "metrics.jsonl", "predictions.csv", "summary.json",
+        "tlx.log", "model", "curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html",
     }  # fmt: skip
     found = json.loads((summary.folder / "summary.json").read_text())
     expected = (

@@ -34,7 +34,28 @@ def run_folder(folder: Path, classes: int, images: int, pictures: int, wrong: fl
         "test_accuracy_interval": wilson(correct, images), "test_loss": 0.5, "classes": names, "per_class": figures,
         "confusion": confusion.tolist(), "images": {"train": 9, "val": 9, "test": images}, "seconds": {"total": 1.0},
     }  # fmt: skip
+    bins = [{"probability": 0.5, "accuracy": 0.4, "images": 9}, {"probability": 0.9, "accuracy": 1.0, "images": 9}]
+    both = {when: {"ece": 0.1, "bins": bins} for when in ("before", "after")}
+    summary["calibration"] = {"temperature": 1.5, "images": 9, **both}
     (folder / "summary.json").write_text(json.dumps(summary))
+    segment = {"fact": "brightness", "low": 1, "high": 9, "images": 20, "correct": 2, "rest": 40, "rest_correct": 39}
+    analysis = {
+        "map": {
+            "stage": "head",
+            "explained": [0.2, 0.1],
+            "points": [[i, i % 7, i % 5] for i in range(min(images, 1500))],
+        },
+        "neighbours": {
+            "stage": "head",
+            "images": 9,
+            "of": {
+                file: [[files[0], names[0], 0.5]] for i, file in enumerate(files[:60]) if labels[i] != predictions[i]
+            },
+        },
+        "segments": {"tested": 8, "weak": [{**segment, "p": 1e-9, "corrected": 1e-8}]},
+        "label_errors": [[files[0], names[0], names[1], 0.9]],
+    }
+    (folder / "analysis.json").write_text(json.dumps(analysis))
     rows = [
         {"phase": "probe" if epoch < 4 else "tune", "epoch": epoch, "train_loss": 1 / epoch, "val_loss": 1.1 / epoch,
          "val_accuracy": 1 - 0.5 / epoch} for epoch in range(1, 9)

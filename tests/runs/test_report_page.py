@@ -55,6 +55,21 @@ def test_every_mistake_is_behind_a_cell(two: Path) -> None:
             assert panel.count("<figure>") == min(count, 12)
 
 
+def test_what_was_found_with_features_is_on_the_page(two: Path) -> None:
+    text = two.read_text(encoding="utf-8")
+    predicted = (two.parent / "predictions.csv").read_text().splitlines()[1:]
+    wrong = sum(line.endswith(",0") for line in predicted)
+    assert text.count('<div class="near">') == min(wrong, report_page.GALLERY)
+    assert text.count('<circle class="rim"') == wrong
+    for words in (
+        "brightness 1 to 9",
+        "looks like class &lt;1&gt;",
+        "The temperature is 1.50",
+        "Fisher&#39;s exact test",
+    ):
+        assert words in text.replace("Fisher's", "Fisher&#39;s")
+
+
 def test_names_are_escaped(two: Path) -> None:
     text = two.read_text(encoding="utf-8")
     assert "class &lt;0&gt; &amp; &#39;co&#39;" in text
@@ -86,7 +101,8 @@ def test_of_a_sweep_it_is_the_comparisons_page(tmp_path: Path, capsys: pytest.Ca
 def test_a_page_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = run_folder(tmp_path / "run", 2, 10, 0)
     (folder / "predictions.csv").write_text("no table")
-    report_page.write_if_possible(folder, lambda file: None)
+    with report_page.spared("report.html"):
+        report_page.write(folder, lambda file: None)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "report.html was not written" in caplog.text
 
@@ -112,7 +128,7 @@ def test_it_fits_the_window_asks_for_nothing_and_all_pictures_are_decoded(
     decoded = opened.value("window.decoded")
     assert len(decoded) == two.read_text(encoding="utf-8").count("data:image/jpeg") > 30
     assert all(decoded)
-    assert opened.value("document.querySelectorAll('svg polyline').length") == 3
+    assert opened.value("document.querySelectorAll('svg polyline').length") == 5
     sent = [
         event["params"]["request"]["url"]
         for event in opened.events

@@ -184,7 +184,16 @@ def test_the_summary_is_what_the_contract_says(here: Path) -> None:
     assert (written["status"], written["mlflow_run_id"], written["skipped"]) == ("finished", "", [])
     files = {path.relative_to(summary.folder).as_posix() for path in summary.folder.rglob("*") if path.is_file()}
     assert files == {
-        *("audit.json", "config.yaml", "plan.json", "metrics.jsonl", "predictions.csv", "summary.json", "tlx.log"),
+        *(
+            "analysis.json",
+            "audit.json",
+            "config.yaml",
+            "plan.json",
+            "metrics.jsonl",
+            "predictions.csv",
+            "summary.json",
+            "tlx.log",
+        ),
         *("curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html"),
         *("model/model.safetensors", "model/model.json", "model/images.safetensors"),
     }

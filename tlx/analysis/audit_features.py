@@ -20,9 +20,9 @@ from tlx.datasets.images import Images
 from tlx.features.batches import Pixels
 from tlx.features.disk_cache import RowStore
 from tlx.features.feature_cache import FeatureCache
+from tlx.features.pooled_rows import pooled
 
 SIZE = 64  # pixels of a side: enough to tell pictures apart, and fast
-BATCH = 256
 
 log = logging.getLogger("tlx")
 
@@ -64,18 +64,10 @@ def with_features(
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(small, weights="none")), default=str),
         say=log.info,
     )
-    made = {name: _read(cache, net.to(device), cut, name, len(images)) for name, images in sets.items()}
+    made = {
+        name: pooled(cache.rows(net.to(device), cut, name), torch.arange(len(images))) for name, images in sets.items()
+    }
     features = np.zeros((len(data), next(iter(made.values())).shape[1]), np.float32)
     for name, found in made.items():
         features[rows[name]] = found
     return dataclasses.replace(data, features=features)
-
-
-def _read(cache: FeatureCache, net: torch.nn.Sequential, cut: int, split: str, images: int) -> NDArray[np.float32]:
-    """The rows before the classifier, maps averaged, float32 [N, D]."""
-    order = list(torch.split(torch.arange(images), BATCH))
-    found = [
-        x.float().flatten(2).mean(2) if x.ndim > 2 else x.float()
-        for x, _ in cache.rows(net, cut, split).batches(order, 0)
-    ]
-    return torch.cat(found).cpu().numpy()

@@ -90,6 +90,10 @@ class FeatureCache:
             self._say_live(plan.chain[0], pixels)
         return self._rows(net, plan.chain, pixels)
 
+    def cached(self, net: nn.Sequential, cut: int, split: str, *, training: bool = False) -> CachedRows | None:
+        """What `rows` would return, where that is computed already; nothing is computed, and no rank waits."""
+        return self._found(self._pixels(split, training), cut, fingerprint(net[:cut]))
+
     def plan(self, net: nn.Sequential, cut: int, split: str, *, training: bool = False) -> FeaturePlan:
         """What `rows` would do now: which rows are cached, where, and what they are computed from.
 

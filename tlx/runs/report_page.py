@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tlx.core.statistics import wilson
 from tlx.reporting import html_pages, line_chart
 from tlx.reporting.run_display import counted, plan_rows, plan_share
 from tlx.reporting.text_table import duration
-from tlx.runs import run_files
+from tlx.runs import page_found, run_files
 from tlx.runs.page_confusion import confusion
 from tlx.runs.page_entries import Entries, named
 from tlx.runs.page_images import images_of
@@ -27,12 +28,13 @@ EXAMPLES = 6  # images of a finding of the audit
 log = logging.getLogger("tlx")
 
 
-def write_if_possible(folder: Path, read: Read) -> None:
-    """As `write`; that it cannot be written is one warning, and no reason for a run to fail."""
+@contextmanager
+def spared(name: str) -> Iterator[None]:
+    """That a file of the page cannot be written is one warning, and no reason for a run to fail."""
     try:
-        write(folder, read)
-    except Exception as error:  # whatever it is: the run is through, and its files are whole
-        log.warning("%s was not written: %s", folder / FILE, said(error))
+        yield
+    except Exception as error:  # whatever it is: the run is through, and its other files are whole
+        log.warning("%s was not written: %s", name, said(error))
 
 
 def write(folder: Path, read: Read | None = None) -> Path:
@@ -53,7 +55,8 @@ def page(run: RunFiles, read: Read) -> str:
     pictures = SmallPictures(read, run.summary.get("range"))
     entries = None if run.predicted is None else Entries(run.predicted, pictures)
     # In the order in which they take pictures: a page has so many.
-    galleries = [] if entries is None else list(_galleries(entries))
+    galleries = [] if entries is None else list(_galleries(entries, page_found.neighbours(run, pictures)))
+    errors = page_found.label_errors(run, pictures)
     matrix = None if entries is None else confusion(entries, run.classes)
     audit = None if run.audit is None else [_finding(finding, pictures) for finding in run.audit]
     return html_pages.page(
@@ -70,6 +73,11 @@ def page(run: RunFiles, read: Read) -> str:
         per_class=_per_class(run),
         shown=CLASSES,
         galleries=galleries,
+        stage=(run.analysis.get("neighbours") or {}).get("stage", ""),
+        label_errors=errors,
+        map=None if entries is None else page_found.map_of(run, entries),
+        segments=page_found.segments(run),
+        calibration=page_found.calibration(run),
         seconds=_seconds(run.summary.get("seconds") or {}),
         environment=list(_environment(run)),
         command=shown(str(run.summary.get("command") or "")),
@@ -174,14 +182,15 @@ def _per_class(run: RunFiles) -> list[list[list[str]]]:
     return rows
 
 
-def _galleries(entries: Entries) -> Iterator[dict[str, Any]]:
+def _galleries(entries: Entries, near: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for key, name, rows, order in (
         ("mistakes", "Mistakes", entries.mistakes, "the most confident first"),
         ("hits", "Least confident hits", entries.hits, "correct, the least confident first"),
     ):
         some = f"{GALLERY} of {len(rows):,}" if len(rows) > GALLERY else f"{len(rows)}"
         words = f"{some} images, {order}" if rows else "none"
-        yield {"id": key, "name": name, "words": words, "entries": [entries.entry(row) for row in rows[:GALLERY]]}
+        shown = [{**entries.entry(row), "near": near.get(entries.files[row], ())} for row in rows[:GALLERY]]
+        yield {"id": key, "name": name, "words": words, "entries": shown, "near": any(one["near"] for one in shown)}
 
 
 def _seconds(seconds: Mapping[str, float]) -> dict[str, Any]:

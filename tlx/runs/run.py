@@ -31,7 +31,7 @@ from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
 from tlx.reporting.screen import live
-from tlx.runs import audit_before_run, model_saving, refit, report_page, run_state
+from tlx.runs import audit_before_run, model_saving, page_analysis, refit, report_page, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
@@ -226,7 +226,10 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
     record.close(scores, data.test, run.state, "finished" if lost is None else "diverged")
     if record.writes:
         with run.clock.part("pictures"), doing("writing the page"):
-            report_page.write_if_possible(record.folder, of_sets([data.test, data.train, data.val]))
+            with report_page.spared("analysis.json"):
+                page_analysis.analyse(record, learned, run.features, scores)
+            with report_page.spared("report.html"):
+                report_page.write(record.folder, of_sets([data.test, data.train, data.val]))
 
 
 def _advice(record: Record, command: str) -> str:

@@ -1,0 +1,24 @@
+"""Rows behind a cut as one vector an image: maps and tokens are averaged."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlx.features.batches import Rows
+
+BATCH = 256
+
+
+def pooled(rows: Rows, images: Tensor) -> NDArray[np.float32]:
+    """The rows of some images, float32 [N, D]: `[N, D, H, W]` averaged over places, `[N, T, D]` over tokens.
+
+    `images`: int64 [N], their places.
+    """
+    found = [_vectors(x.float()).cpu() for x, _ in rows.batches(list(torch.split(images, BATCH)), 0)]
+    vectors: NDArray[np.float32] = torch.cat(found).numpy()
+    return vectors
+
+
+def _vectors(x: Tensor) -> Tensor:
+    return x.flatten(2).mean(2) if x.ndim > 3 else x.mean(1) if x.ndim == 3 else x

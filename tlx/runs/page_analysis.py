@@ -1,0 +1,152 @@
+"""`analysis.json`: what a run finds for its page while features and images are at hand, so that it can be written anew.
+
+Nothing is computed that takes long: features are those that the run has cached, facts of images those of its audit.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlx.analysis.audit_data import audit_data
+from tlx.analysis.feature_map import feature_map
+from tlx.analysis.label_errors import label_errors
+from tlx.analysis.weak_segments import weak_segments
+from tlx.runs.output_layout import fact_store
+from tlx.runs.run_files import ANALYSIS
+
+if TYPE_CHECKING:
+    from tlx.features.batches import CachedRows
+    from tlx.features.feature_cache import FeatureCache
+    from tlx.runs.prepare import Job
+    from tlx.runs.run_recorder import Record
+    from tlx.training.metrics import Scores
+
+MISTAKES, NEAREST = 24, 3  # mistakes whose nearest training images are looked for, and so many of each
+POINTS = 1_500  # images on the map
+BYTES = 1 << 30  # of cached features that are read
+FEWEST, MOST = 40, 20_000  # training images for label errors, and images times classes
+ERRORS = 24  # label errors that are kept
+
+Vectors = NDArray[np.float32]
+
+
+class Found(NamedTuple):
+    """Pooled features of images, and the stage in front of which they are."""
+
+    stage: str
+    images: NDArray[np.int64]
+    vectors: Vectors
+
+
+def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Scores") -> None:
+    """Writes `analysis.json` into the run's folder: parts that lack what they need are left out."""
+    labels = job.data.test.labels
+    correct = np.asarray(scores.predictions) == labels
+    found: dict[str, Any] = {}
+    if (test := _features(job, features, "test")) is not None:
+        found["map"] = _map(test, correct)
+    train = _features(job, features, "train", None if test is None else test.stage)
+    if test is not None and train is not None:
+        probabilities = np.asarray(scores.probabilities)
+        found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
+    if train is not None and not record.within_sweep:
+        found["label_errors"] = _label_errors(job, train)
+    if job.config.dataset.audit != "off" and job.config.features.store:  # its facts of images are cached
+        found["segments"] = _segments(job, correct)
+    record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))
+
+
+def _features(job: "Job", features: "FeatureCache", split: str, stage: str | None = None) -> Found | None:
+    """Of the images of a split, or of as many of them as are quick to read; those of the latest stage that are cached.
+
+    `stage`: no other will do.
+    """
+    names = [name for name, _ in job.net.named_children()]
+    for cut in sorted({plan.cut for plan in job.plans.values()}, reverse=True):
+        if not cut or (stage is not None and names[cut] != stage):
+            continue
+        rows = features.cached(job.net, cut, split) or features.cached(job.net, cut, split, training=True)
+        if rows is not None:
+            return Found(names[cut], *_read(rows))
+    return None
+
+
+def _read(rows: "CachedRows") -> tuple[NDArray[np.int64], Vectors]:
+    import torch
+
+    from tlx.features.pooled_rows import pooled
+
+    total = len(rows.y)
+    first, _ = next(iter(rows.batches([torch.zeros(1, dtype=torch.int64)], 0)))
+    number = max(1, min(total, BYTES // max(first.nbytes, 1)))
+    images = torch.linspace(0, total - 1, number).round().long()
+    return images.numpy(), pooled(rows, images)
+
+
+def _map(test: Found, correct: NDArray[np.bool_]) -> dict[str, Any]:
+    """Places of the test images from 0 to 1,000; where there are more than `POINTS`, evenly chosen."""
+    number = min(POINTS, len(test.images))
+    chosen = np.linspace(0, len(test.images) - 1, number).round().astype(np.int64)
+    found = feature_map(test.vectors[chosen])
+    points = np.column_stack([test.images[chosen], (1000 * found.places).round().astype(np.int64)])
+    return {"stage": test.stage, "explained": [round(share, 4) for share in found.explained], "points": points.tolist()}
+
+
+def _neighbours(
+    job: "Job", test: Found, train: Found, correct: NDArray[np.bool_], probabilities: NDArray[np.floating]
+) -> dict[str, Any]:
+    """Of the most confident mistakes the nearest training images: file, class, cosine of the centred features."""
+    data = job.data
+    wrong = np.flatnonzero(~correct[test.images])
+    wrong = wrong[np.argsort(-probabilities[test.images[wrong]], kind="stable")][:MISTAKES]
+    middle = train.vectors.mean(axis=0)
+    here, there = _unit(test.vectors[wrong] - middle), _unit(train.vectors - middle)
+    cosines = here @ there.T
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEAREST]
+    found = {}
+    for row, place in enumerate(wrong.tolist()):
+        found[data.test.files[int(test.images[place])]] = [
+            [data.train.files[i], data.classes[int(data.train.labels[i])], round(float(cosines[row, k]), 3)]
+            for k, i in ((int(k), int(train.images[k])) for k in nearest[row])
+        ]
+    return {"stage": test.stage, "images": len(train.images), "of": found}
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return found
+
+
+def _label_errors(job: "Job", train: Found) -> list[list[Any]]:
+    """Training images whose label is probably wrong: file, label, what it looks like, certainty."""
+    data, labels = job.data, job.data.train.labels[train.images]
+    if not FEWEST <= len(labels) <= MOST // len(data.classes):
+        return []
+    from tlx.analysis.out_of_fold import out_of_fold
+
+    errors = label_errors(out_of_fold(train.vectors, labels, len(data.classes)).logits, labels)
+    rows = zip(errors.rows.tolist(), errors.suggested.tolist(), errors.certainty.tolist(), strict=True)
+    return [
+        [data.train.files[int(train.images[row])], data.classes[labels[row]], data.classes[other], round(certainty, 3)]
+        for row, other, certainty in list(rows)[:ERRORS]
+    ]
+
+
+def _segments(job: "Job", correct: NDArray[np.bool_]) -> dict[str, Any]:
+    """Test images of some brightness, size or shape of which fewer are correct than of the others."""
+    data = audit_data({"test": job.data.test}, job.data.classes, fact_store(job.config))
+    found = weak_segments(_facts(data.facts), correct[list(data.places)])
+    return {"tested": found.tested, "weak": [vars(segment) for segment in found.weak]}
+
+
+def _facts(facts: NDArray[np.void]) -> Mapping[str, NDArray[np.floating]]:
+    width, height = facts["width"].astype(np.float64), facts["height"].astype(np.float64)
+    return {
+        "brightness": facts["mean"].astype(np.float64),
+        "megapixels": width * height / 1e6,
+        "width ÷ height": width / np.maximum(height, 1),
+        "sharpness": facts["sharpness"].astype(np.float64),
+    }

@@ -1,0 +1,85 @@
+"""What `analysis.json` and the calibration say, as a page takes it: neighbours, map, weak segments, reliability."""
+
+from typing import Any
+
+from tlx.core.metric import of_summary
+from tlx.reporting import square_charts
+from tlx.runs.page_entries import Entries, named
+from tlx.runs.run_files import RunFiles
+from tlx.runs.small_pictures import SmallPictures
+
+
+def neighbours(run: RunFiles, pictures: SmallPictures) -> dict[str, list[dict[str, Any]]]:
+    """Of each mistake, by its file, the nearest training images."""
+    of = (run.analysis.get("neighbours") or {}).get("of", {})
+    return {
+        file: [
+            {"picture": pictures.of(near), "lines": [label, f"cosine {cosine:.2f}"], **named(near)}
+            for near, label, cosine in found
+        ]
+        for file, found in of.items()
+    }
+
+
+def label_errors(run: RunFiles, pictures: SmallPictures) -> list[dict[str, Any]] | None:
+    """Training images whose label is probably wrong; None where they were not looked for."""
+    if "label_errors" not in run.analysis:
+        return None
+    return [
+        {
+            "picture": pictures.of(file),
+            "lines": [f"labelled {label}", f"looks like {other}", f"certainty {certainty:.0%}"],
+            **named(file),
+        }
+        for file, label, other, certainty in run.analysis["label_errors"]
+    ]
+
+
+def map_of(run: RunFiles, entries: Entries) -> dict[str, Any] | None:
+    """The map of the test images by their features; None where there is none."""
+    found = run.analysis.get("map")
+    if not found:
+        return None
+    numbers = {name: number for number, name in enumerate(run.classes)}
+    rows = [row for row, _, _ in found["points"]]
+    points = [(numbers[entries.labels[row]], x, y) for row, x, y in found["points"]]
+    titles = [
+        f"{named(entries.files[row])['name']}: {entries.predictions[row]}, is {entries.labels[row]}" for row in rows
+    ]
+    chart = square_charts.point_map(points, [bool(entries.correct[row]) for row in rows], titles, run.classes)
+    return {**chart, "stage": found["stage"], "images": len(rows), "explained": sum(found["explained"])}
+
+
+def segments(run: RunFiles) -> dict[str, Any] | None:
+    """The weak segments as a table; None where they were not looked for."""
+    found = run.analysis.get("segments")
+    if not found:
+        return None
+    rows = [
+        [
+            [f"{one['fact']} {one['low']:.3g} to {one['high']:.3g}"],
+            [f"{one['images']:,}"],
+            [f"{one['correct'] / one['images']:.1%}"],
+            [f"{one['rest_correct'] / one['rest']:.1%}"],
+            [f"{one['corrected']:.2g}"],
+        ]
+        for one in found["weak"]
+    ]
+    return {"tested": found["tested"], "rows": rows}
+
+
+def calibration(run: RunFiles) -> dict[str, Any] | None:
+    """The reliability diagram and what it says in words; None where probabilities were not looked at."""
+    found = run.summary.get("calibration") or {}
+    if "after" not in found or "before" not in found:
+        return None
+    floor = next((one for one in of_summary(run.summary) if one.key == "test_ece_floor"), None)
+    words = f"The temperature is {found['temperature']:.2f}, fitted to {found.get('images', 0):,} validation images. "
+    words += f"Calibration error {found['before']['ece']:.1%} before it, {found['after']['ece']:.1%} after it"
+    if floor is not None:
+        words += f"; a calibrated model would show {floor.value:.1%} with as many images"
+    rows = [
+        [[f"{one['probability']:.1%}"], [f"{one['accuracy']:.1%}"], [f"{one['images']:,}"]]
+        for one in found["after"]["bins"]
+    ]
+    return {"words": f"{words}.", "rows": rows, "chart": square_charts.reliability(found, len(run.classes))}
