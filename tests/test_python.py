@@ -1,16 +1,22 @@
 """tlx from Python: runs, sweeps and comparisons as values, tables and in a notebook."""
 
+import dataclasses
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
 import tlx
 from tests.conftest import ROOT
 from tlx.core.errors import RequestError
+from tlx.runs.run_summary import Summary
 
 TINY: dict[str, Any] = {
     "backbone": "small_cnn",
@@ -42,6 +48,48 @@ def test_a_run_from_values_is_the_one_from_words(tmp_path: Path) -> None:
     assert lines[0] == "tlx model: small_cnn with a linear head"
     assert lines[1].endswith("3: circle, square, triangle")
     assert f"test accuracy {values.test_accuracy:.1%}" in lines[3]
+
+
+def test_runs_are_a_table_also_after_the_package_of_that_name_is_imported(swept: tuple[Path, Any]) -> None:
+    output, _ = swept
+    import tlx.runs.run_summary
+
+    table = tlx.runs("training.lr=0.01", "dataset=shapes", output=output)
+    assert [*table["training.lr"]] == [0.01, 0.01]
+    assert {*table.status} == {"finished"}
+    assert table.test_accuracy.between(table.test_accuracy_low, table.test_accuracy_high).all()
+    assert (table.began.diff().dropna() <= pd.Timedelta(0)).all()
+    assert list(tlx.runs(output=output).folder[:0]) == []
+    with pytest.raises(RequestError, match="did you mean 'dataset'"):
+        tlx.runs("datset=shapes", output=output)
+    compared = tlx.compare(table.folder)
+    assert [*compared.to_frame().runs] == [2]
+    assert repr(compared) == str(compared)
+
+
+def test_predictions_are_a_table_with_errors_in_it(swept: tuple[Path, Any], tmp_path: Path) -> None:
+    model = tlx.load(swept[1].chosen)
+    picture = np.zeros((16, 16, 3), np.uint8)
+    table = model.predict([picture, tmp_path / "missing.png"], as_frame=True)
+    (first, second) = model.predict([picture, tmp_path / "missing.png"])
+    assert [*table.columns] == ["file", "prediction", "probability", "p(circle)", "p(square)", "p(triangle)", "error"]
+    assert (table.prediction[0], table.probability[0]) == (first.prediction, first.probability)
+    assert table.filter(like="p(").loc[0].sum() == pytest.approx(1)
+    assert table.error[1] == second.error
+    assert table.isna().sum(axis=1).tolist() == [1, 5]
+
+
+def test_what_a_notebook_shows_is_escaped_and_small(swept: tuple[Path, Any]) -> None:
+    summary = Summary.of(swept[1].chosen, json.loads((swept[1].chosen / "summary.json").read_text()))
+    assert "test accuracy" in repr(summary)
+    assert len(repr(summary)) < 300
+    bad = dataclasses.replace(summary, command="<script>alert(1)</script>", error="<b>", status="failed")
+    model = tlx.load(swept[1].chosen)
+    model = dataclasses.replace(model, description={**model.description, "classes": ["<i>a", "b", "c"]})
+    for shown in (bad._repr_html_(), model._repr_html_()):
+        assert not re.search("<(script|b|i)>", shown)
+        assert "&lt;" in shown
+        assert len(shown) < 6000
 
 
 def test_a_sweep_is_a_table_with_a_row_a_configuration(swept: tuple[Path, Any]) -> None:

@@ -1,10 +1,10 @@
 """Config-driven transfer learning.
 
-`tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.compare(…)` puts
-runs side by side, `tlx.load(…)` opens a saved model.
+`tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.runs(…)` lists
+runs, `tlx.compare(…)` puts them side by side, `tlx.load(…)` opens a saved model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,13 @@ from tlx.core.errors import without_causes
 from tlx.core.version import __version__
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from tlx.inference.predictor import Model
     from tlx.runs.run_summary import Summary
     from tlx.sweeps.results import Results
 
-__all__ = ["__version__", "compare", "load", "run", "sweep"]
+__all__ = ["__version__", "compare", "load", "run", "runs", "sweep"]
 
 
 @without_causes()
@@ -61,11 +63,11 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | N
 
 
 @without_causes()
-def compare(runs: Sequence[str | Path] | str | Path, output: str = "outputs") -> "Results":
+def compare(runs: "Iterable[str | Path | Summary] | str | Path | Summary", output: str = "outputs") -> "Results":
     """Runs side by side, with paired tests, as `python -m tlx compare` does it.
 
     Args:
-        runs: sweeps' names, sweeps' folders, runs' folders, or folders that hold runs; or one of them.
+        runs: sweeps' names, sweeps' folders, runs' folders, folders that hold runs, or what `run` gave; or one of them.
         output: the folder where sweeps are looked for by name.
 
     Raises:
@@ -74,8 +76,27 @@ def compare(runs: Sequence[str | Path] | str | Path, output: str = "outputs") ->
     from tlx.sweeps.named_runs import runs_named
     from tlx.sweeps.results import Results
 
-    words = [runs] if isinstance(runs, str | Path) else runs
-    return Results(runs_named([str(word) for word in words], output))
+    words = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else runs
+    return Results(runs_named([str(getattr(word, "folder", word)) for word in words], output))
+
+
+@without_causes()
+def runs(*conditions: str, output: str | Path = "outputs") -> "DataFrame":
+    """The runs of an output folder as a table, newest first: `tlx.runs("dataset=shapes", "test_accuracy>0.9")`.
+
+    Args:
+        conditions: as `python -m tlx runs` takes them; keys of the configuration among them become columns.
+        output: the folder of the runs.
+
+    Raises:
+        RequestError: no such folder, a word is no condition, no run has its key, or pandas is not installed.
+    """
+    from tlx.sweeps.run_frame import run_frame
+
+    return run_frame(conditions, Path(output).expanduser())
+
+
+list_of_runs = runs  # importing a module of the package `tlx.runs` puts the package, which calls this, in its place
 
 
 @without_causes()

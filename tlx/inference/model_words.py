@@ -5,6 +5,7 @@ from typing import Any
 
 from tlx.core.errors import printable
 from tlx.core.metric import of_summary
+from tlx.reporting.notebook_card import card
 
 CLASSES = 6  # that are named
 LONGEST = 40  # characters of a class name
@@ -24,6 +25,13 @@ def in_words(description: Mapping[str, Any], device: str) -> Iterator[str]:
     yield f"input:     {view['input_size']} × {view['input_size']} pixels, RGB ({how})"
     yield f"measured:  {_figure(description.get('metrics') or {})}"
     yield f"computes:  {description['precision']} on {device}"
+
+
+def in_html(description: Mapping[str, Any], device: str) -> str:
+    """The same for a notebook."""
+    title, *lines = in_words(description, device)
+    pairs = (line.partition(":") for line in lines)
+    return card(title, [(name, text.strip()) for name, _, text in pairs])
 
 
 def _figure(metrics: Mapping[str, Any]) -> str:

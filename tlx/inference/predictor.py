@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -25,9 +25,13 @@ from tlx.datasets.image_decoding import Pixels, UnreadableImage, decode, pixels_
 from tlx.datasets.pixel_levels import Range
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, as_input, rows_per_pass
-from tlx.inference.model_words import in_words
+from tlx.inference.model_words import in_html, in_words
+from tlx.inference.prediction_frame import prediction_frame
 from tlx.inference.run_folder import model_folder
 from tlx.inference.saved_model import Format, describe, opened, save
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["UNKNOWN", "Format", "Model", "Picture", "Prediction", "describe", "load", "save"]
 
@@ -76,6 +80,9 @@ class Model:
     def __repr__(self) -> str:
         return "\n".join(in_words(self.description, str(self.device)))
 
+    def _repr_html_(self) -> str:
+        return in_html(self.description, str(self.device))
+
     @property
     def precision(self) -> str:
         """The number format: `fp32` or `bf16`."""
@@ -103,7 +110,19 @@ class Model:
         """Where the weights are."""
         return next(self.net.parameters()).device
 
-    def predict(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> list[Prediction]:
+    @overload
+    def predict(
+        self, images: Picture | Iterable[Picture], batch_size: int | None = None, *, as_frame: Literal[False] = False
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, images: Picture | Iterable[Picture], batch_size: int | None = None, *, as_frame: Literal[True]
+    ) -> "DataFrame": ...
+
+    def predict(
+        self, images: Picture | Iterable[Picture], batch_size: int | None = None, *, as_frame: bool = False
+    ) -> "list[Prediction] | DataFrame":
         """A prediction for each image, in order.
 
         Args:
@@ -112,11 +131,13 @@ class Model:
                 images. What is no image gives a prediction with an `error`; it does not end the others. For more than
                 memory holds: `stream`.
             batch_size: as `stream` takes it.
+            as_frame: as a table: `file, prediction, probability`, the probability of each class as `p(class)`, `error`.
 
         Raises:
-            RequestError: `images` is neither an image nor a list of them.
+            RequestError: `images` is neither an image nor a list of them, or pandas is not installed.
         """
-        return list(self.stream(images, batch_size))
+        found = self.stream(images, batch_size)
+        return prediction_frame(found, self.classes) if as_frame else list(found)
 
     def stream(self, images: Picture | Iterable[Picture], batch_size: int | None = None) -> Iterator[Prediction]:
         """As `predict`, as they are computed: images are requested, and decoded in threads, only a little ahead.

@@ -234,7 +234,7 @@ def epoch_line(
 
 def closing(summary: ShownSummary, file: Any = None) -> None:
     """Prints what a finished run found, on stdout: a table on a terminal, aligned text elsewhere."""
-    facts = list(_facts(summary))
+    facts = list(facts_of(summary))
     classes: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
     ranked = sorted(summary.per_class.items(), key=lambda item: item[1]["f1"])
     shown = ranked[:MOST] if len(ranked) > MOST else list(summary.per_class.items())
@@ -253,7 +253,8 @@ def closing(summary: ShownSummary, file: Any = None) -> None:
     print("\n".join(lines), file=file or sys.stdout)
 
 
-def _facts(summary: ShownSummary) -> Iterator[tuple[str, str]]:
+def facts_of(summary: ShownSummary) -> Iterator[tuple[str, str]]:
+    """What a run found, as (name, text)."""
     for metric in of_summary(vars(summary)):
         if metric.split == "test" and metric.name not in TOGETHER:
             yield metric.key.replace("_", " "), metric.shown(summary.images.get(metric.split, 0))

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tlx.core.choose_by import better
 from tlx.core.data_frames import frame
-from tlx.core.metric import MetricValue
+from tlx.core.metric import MetricValue, of_summary
+from tlx.reporting.notebook_card import card
+from tlx.reporting.run_display import facts_of
+from tlx.reporting.text_table import near
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -88,6 +91,16 @@ class Summary:
                 for name, value in found.items()
             ],
         )
+
+    def __repr__(self) -> str:
+        accuracy = next((one for one in of_summary(self.to_dict()) if one.key == "test_accuracy"), None)
+        found = "" if accuracy is None else f", test accuracy {accuracy.shown(self.images.get('test', 0))}"
+        return f"<run {self.status}{found}, {near(self.folder)}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        error = f": {self.error}" if self.error else ""
+        return card(f"tlx run, {self.status}{error}", [*facts_of(self), ("command", self.command)])
 
     def to_frame(self) -> "DataFrame":
         """The figures as a table: `name, split, value, low, high, higher_is_better`, a row each."""

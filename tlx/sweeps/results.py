@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tlx.comparison import text_table
 from tlx.comparison.comparison import Comparison, compared
 from tlx.core.data_frames import frame
+from tlx.core.errors import RequestError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,6 +45,12 @@ class Results:
         """
         columns, *rows = text_table.rows(self.comparison)
         return frame(rows, columns)
+
+    def __repr__(self) -> str:
+        try:
+            return str(self)
+        except RequestError as error:  # nothing of it is finished, or a file is damaged
+            return f"<{len(self.folders)} runs: {error}>"
 
     def __str__(self) -> str:
         return text_table.text(self.comparison)
