@@ -73,12 +73,15 @@ def parquet(root: Path, n: int) -> list[str]:
     columns = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=[f"class{i}" for i in range(CLASSES)])}
     )
-    rows = ({"image": {"bytes": content, "path": None}, "label": label} for _, label, content in pictures(n))
-    datasets.Dataset.from_generator(lambda: rows, features=columns, cache_dir=str(root / "cache")).to_parquet(
-        str(root / "train.parquet")
-    )
+    made = datasets.Dataset.from_generator(_rows, features=columns, cache_dir=str(root / "cache"), gen_kwargs={"n": n})
+    made.to_parquet(str(root / "train.parquet"))
     shutil.rmtree(root / "cache")
-    return ["dataset=huggingface", f"dataset.root={root / 'train.parquet'}"]
+    return ["dataset=huggingface", f"dataset.root={root}"]
+
+
+def _rows(n: int) -> Iterator[dict[str, Any]]:
+    for _, label, content in pictures(n):
+        yield {"image": {"bytes": content, "path": None}, "label": label}
 
 
 SOURCES: dict[str, Callable[[Path, int], list[str]]] = {"folder": folder, "shards": shards, "parquet": parquet}

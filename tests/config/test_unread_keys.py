@@ -70,6 +70,8 @@ VALUES: dict[str, str] = {
     "dataset.splits.val": "b",
     "dataset.splits.test": "c",
     "dataset.range": "[0, 4095]",
+    "dataset.audit": "fail",
+    "dataset.exclude": "left_out.txt",
     "dataset.group": "shapes",
     "dataset.per_class": "2",
     "dataset.folds": "3",
