@@ -111,6 +111,8 @@ VALUES: dict[str, str] = {
     "source.dataset.splits.val": "b",
     "source.dataset.splits.test": "c",
     "source.dataset.range": "[0, 4095]",
+    "dataset.pretraining_overlap": "some of them",
+    "source.dataset.pretraining_overlap": "some of them",
     "source.dataset.audit": "fail",
     "source.dataset.exclude": "left_out.txt",
     "source.dataset.group": "shapes",
