@@ -25,7 +25,7 @@ class FeatureMap:
 
 
 def feature_map(features: NDArray[np.floating]) -> FeatureMap:
-    """The two principal components of features [N, D], by subspace iteration; of fewer than two rows all at one place.
+    """The two principal components of features [N, D], by subspace iteration; without any variance all at one place.
 
     The sign of each is such that the image that is farthest from the middle lies on the positive side.
     """
@@ -33,12 +33,14 @@ def feature_map(features: NDArray[np.floating]) -> FeatureMap:
     whole = float(np.square(centred).sum())
     if len(centred) < 2 or whole <= 0:
         return FeatureMap(np.full((len(centred), 2), 0.5), (0.0, 0.0))
-    width = min(AXES, *centred.shape)
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((centred.shape[1], width)))[0]
+    products = centred @ centred.T  # there are few images: less work than with the directions themselves
+    width = min(AXES, len(centred))
+    basis = np.random.default_rng(0).standard_normal((len(centred), width))
     for _ in range(STEPS):
-        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
-    components, sizes, _ = np.linalg.svd(centred @ basis, full_matrices=False)
-    rows = components * sizes
+        basis = np.linalg.qr(products @ basis)[0]
+    values, turned = np.linalg.eigh(basis.T @ products @ basis)
+    sizes = np.sqrt(np.maximum(values[::-1], 0.0))
+    rows = (basis @ turned[:, ::-1]) * sizes
     places = np.zeros((len(rows), 2))
     places[:, : min(2, width)] = rows[:, :2]
     places *= np.sign(places[np.abs(places).argmax(axis=0), [0, 1]] + 1e-300)

@@ -14,11 +14,12 @@ from tlx.analysis.audit_data import audit_data
 from tlx.analysis.feature_map import feature_map
 from tlx.analysis.label_errors import label_errors
 from tlx.analysis.weak_segments import weak_segments
+from tlx.distributed import process_group
 from tlx.runs.output_layout import fact_store
 from tlx.runs.run_files import ANALYSIS
 
 if TYPE_CHECKING:
-    from tlx.features.batches import CachedRows
+    from tlx.features.batches import Rows
     from tlx.features.feature_cache import FeatureCache
     from tlx.runs.prepare import Job
     from tlx.runs.run_recorder import Record
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MISTAKES, NEAREST = 24, 3  # mistakes whose nearest training images are looked for, and so many of each
 POINTS = 1_500  # images on the map
 BYTES = 1 << 30  # of cached features that are read
+EPOCH = 6  # seconds of one, up to which features of training images that are not cached are computed: a third of that
 FEWEST, MOST = 40, 20_000  # training images for label errors, and images times classes
 ERRORS = 24  # label errors that are kept
 
@@ -46,9 +48,11 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
     labels = job.data.test.labels
     correct = np.asarray(scores.predictions) == labels
     found: dict[str, Any] = {}
-    if (test := _features(job, features, "test")) is not None:
+    if (test := _cached(job, features, "test")) is not None:
         found["map"] = _map(test, correct)
-    train = _features(job, features, "train", None if test is None else test.stage)
+    train = _cached(job, features, "train", None if test is None else test.stage)
+    if train is None and test is not None and _soon(record, job, features):
+        train = Found(test.stage, *_read(features.rows(job.net, _stages(job).index(test.stage), "train")))
     if test is not None and train is not None:
         probabilities = np.asarray(scores.probabilities)
         found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
@@ -59,22 +63,34 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
     record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))
 
 
-def _features(job: "Job", features: "FeatureCache", split: str, stage: str | None = None) -> Found | None:
+def _cached(job: "Job", features: "FeatureCache", split: str, stage: str | None = None) -> Found | None:
     """Of the images of a split, or of as many of them as are quick to read; those of the latest stage that are cached.
 
     `stage`: no other will do.
     """
-    names = [name for name, _ in job.net.named_children()]
     for cut in sorted({plan.cut for plan in job.plans.values()}, reverse=True):
-        if not cut or (stage is not None and names[cut] != stage):
+        if not cut or (stage is not None and _stages(job)[cut] != stage):
             continue
         rows = features.cached(job.net, cut, split) or features.cached(job.net, cut, split, training=True)
-        if rows is not None:
-            return Found(names[cut], *_read(rows))
+        if rows is not None and len(rows.y) == len(getattr(job.data, split)):
+            return Found(_stages(job)[cut], *_read(rows))
     return None
 
 
-def _read(rows: "CachedRows") -> tuple[NDArray[np.int64], Vectors]:
+def _stages(job: "Job") -> list[str]:
+    return [name for name, _ in job.net.named_children()]
+
+
+def _soon(record: "Record", job: "Job", features: "FeatureCache") -> bool:
+    """Whether a pass over the training images takes a few seconds: less than an epoch of the last phase, which began
+    with the same rows."""
+    cut = list(job.plans.values())[-1].cut
+    alone = process_group.count() == 1 and not record.within_sweep
+    known = cut == 0 or features.cached(job.net, cut, "train") is not None
+    return alone and known and len(job.data.train) <= EPOCH * float(record.rows[-1]["images_per_second"])
+
+
+def _read(rows: "Rows") -> tuple[NDArray[np.int64], Vectors]:
     import torch
 
     from tlx.features.pooled_rows import pooled
