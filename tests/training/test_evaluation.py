@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from tlx.core.choose_by import RULES
 from tlx.core.statistics import exact, visible, visible_in_words, wilson
-from tlx.training.evaluation import validation
+from tlx.training.evaluation import temperature, validation
 from tlx.training.metrics import METRICS, scores
 
 
@@ -45,7 +45,7 @@ def test_figures_of_validation_images_are_sklearns() -> None:
     logits[:, 4] -= 9  # and one that is neither label nor prediction
     predicted, true = logits.argmax(1).numpy(), labels.numpy()
     expected = {
-        "val_loss": float(torch.nn.functional.cross_entropy(logits, labels)),
+        "val_loss": float(torch.nn.functional.cross_entropy(logits / temperature(logits, labels), labels)),
         "val_accuracy": metrics.accuracy_score(true, predicted),
         "val_macro_f1": metrics.f1_score(true, predicted, average="macro"),
         "val_balanced_accuracy": metrics.recall_score(true, predicted, average="macro", labels=np.unique(true)),
@@ -54,6 +54,9 @@ def test_figures_of_validation_images_are_sklearns() -> None:
         found = validation(logits, labels, rule)
         assert set(found) == {"val_loss", "val_accuracy", rule}
         assert found == pytest.approx({name: expected[name] for name in found})
+        plain = validation(logits, labels, rule, scaled=False)
+        assert plain == {**found, "val_loss": float(torch.nn.functional.cross_entropy(logits, labels))}
+        assert validation(5 * logits, labels, rule)["val_loss"] < plain["val_loss"] * 1.5
 
 
 def test_figures_are_sklearns() -> None:

@@ -195,7 +195,7 @@ class Evaluation:
     choose_by: str = key(
         "val_loss",
         choices=RULES,
-        help="validation metric that chooses the epoch, the trial of a search and the configuration of a sweep",
+        help="validation metric that chooses epoch, trial and configuration; val_loss is after the temperature",
     )
     after_each_phase: bool = key(False, help="measure the test set after each phase too")
     samples: Any = key(None, help="a data set reader; its test images are predicted, as a picture in the run's folder")

@@ -29,7 +29,18 @@ _SHAPE: dict[str, type] = {
     **dict.fromkeys(("config", "summary", "seconds"), dict),
     "rows": list,
 }
-_PLAIN = ("phase", "within", "waited", "epoch", "epochs", "seconds", "best_epoch", "best_score", "val_accuracy")
+_PLAIN = (
+    "phase",
+    "within",
+    "waited",
+    "epoch",
+    "epochs",
+    "seconds",
+    "best_epoch",
+    "best_score",
+    "val_accuracy",
+    "scaled",
+)
 
 
 class Keeper:
@@ -142,6 +153,7 @@ def load(folder: Path, run: Mapping[str, Any], net: "nn.Module", state: "TrainSt
         known = run["progress"]
         if "best_loss" in known:  # of a version that chose by it alone
             known = {**known, "best_score": -known["best_loss"]}
+        known = {"scaled": False, **known}  # so did versions that have not written it
         for name in _PLAIN:
             setattr(state, name, known[name])
         state.moved = set(run["moved"])

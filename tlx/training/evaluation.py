@@ -44,17 +44,22 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return calibration.temperature(logits.cpu().numpy(), labels.cpu().numpy())
 
 
-def validation(logits: Tensor, labels: Tensor, rule: str) -> dict[str, float]:
+def validation(logits: Tensor, labels: Tensor, rule: str, *, scaled: bool = True) -> dict[str, float]:
     """The validation images' loss (nats) and accuracy, and the figure that `evaluation.choose_by` names (0..1).
+
+    The loss is that of the model as it would be saved, after the temperature that these images give: so an epoch is
+    not chosen for how sure it is, which is corrected later (Berta et al. 2025, "Refine, then calibrate").
 
     Args:
         logits: float `[N, classes]`.
         labels: int64 `[N]`.
         rule: val_macro_f1 and val_balanced_accuracy are the figures that `metrics` has of the test images.
+        scaled: False: the loss is before the temperature.
     """
     predictions = logits.argmax(1)
+    divisor = temperature(logits, labels) if scaled else 1.0
     found = {
-        "val_loss": float(functional.cross_entropy(logits, labels)),
+        "val_loss": float(functional.cross_entropy(logits / divisor, labels)),
         "val_accuracy": float((predictions == labels).float().mean()),
     }
     if rule not in found:

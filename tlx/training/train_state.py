@@ -20,6 +20,7 @@ class TrainState:
 
     Attributes:
         choose_by: the figure of the validation images that chooses the epoch.
+        scaled: whether the validation loss is after the temperature; not in a run that an earlier version has begun.
         phase: the name of the one that has begun; "" before the first.
         within: epochs done in it; `waited`: of these, those since the best.
         epoch: done, over all phases; `epochs`: planned.
@@ -33,6 +34,7 @@ class TrainState:
     """
 
     choose_by: str = DEFAULT
+    scaled: bool = True
     phase: str = ""
     within: int = 0
     waited: int = 0

@@ -117,7 +117,8 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
 def _validated(context: SolverContext, held_out: Rows | None) -> dict[str, float]:
     if held_out is None:
         return {}
-    return validation(logits(context.tail, held_out, context.precision), held_out.y, context.state.choose_by)
+    found, state = logits(context.tail, held_out, context.precision), context.state
+    return validation(found, held_out.y, state.choose_by, scaled=state.scaled)
 
 
 def _diverged(context: SolverContext, trained: Trained, figures: dict[str, float]) -> Diverged:
