@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from bench import __main__ as door
-from bench import forward, plain, runner, synthetic, tables
+from bench import forward, intervals, plain, runner, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
 from tlx.config.compose import compose
@@ -363,3 +363,16 @@ def test_forward_passes_are_compared_network_by_network(
     ratio = figures["tlx"]["images_per_second"] / figures["modules"]["images_per_second"]
     assert row.startswith("| squeezenet1_1 | ")
     assert row.endswith(f"| failed | {ratio:.2f}× |")
+
+
+def test_intervals_hold_the_truth_of_made_populations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "IMAGES", (150,))
+    monkeypatch.setattr(intervals, "DRAWS", 40)
+    logits, labels = intervals.made(4000, 3, 0)
+    found = intervals.coverage(logits, labels, 150, 100, 0)
+    assert all(share >= 0.87 for share in found.values()), found  # 95 %, less what 100 draws scatter
+    before, after, worst = intervals.few_images(logits, labels, 40, 0)
+    assert after < before
+    assert worst < 1.1
+    report = list(intervals.lines({"made": (logits, labels)}, 2, 0))
+    assert len(report) == 5
