@@ -371,7 +371,7 @@ def test_intervals_hold_the_truth_of_made_populations(monkeypatch: pytest.Monkey
     logits, labels = intervals.made(4000, 3, 0)
     found = intervals.coverage(logits, labels, 150, 100, 0)
     assert all(share >= 0.87 for share in found.values()), found  # 95 %, less what 100 draws scatter
-    before, after, worst = intervals.few_images(logits, labels, 40, 0)
+    before, after, worst = intervals.few_images(2 * logits, labels, 40, 0)
     assert after < before
     assert worst < 1.1
     report = list(intervals.lines({"made": (logits, labels)}, 2, 0))
