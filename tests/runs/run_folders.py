@@ -52,6 +52,7 @@ def run_folder(folder: Path, classes: int, images: int, pictures: int, wrong: fl
                 file: [[files[0], names[0], 0.5]] for i, file in enumerate(files[:60]) if labels[i] != predictions[i]
             },
         },
+        "attention": dict.fromkeys(files[60:], "data:image/jpeg;base64,none") | {files[0]: "javascript:alert(1)"},
         "segments": {"tested": 8, "weak": [{**segment, "p": 1e-9, "corrected": 1e-8}]},
         "label_errors": [[files[0], names[0], names[1], 0.9]],
     }

@@ -74,6 +74,7 @@ def test_names_are_escaped(two: Path) -> None:
     text = two.read_text(encoding="utf-8")
     assert "class &lt;0&gt; &amp; &#39;co&#39;" in text
     assert "<alike>" not in text
+    assert "javascript:" not in text  # no picture
 
 
 @pytest.mark.parametrize("name", ["finished", "interrupted", "uninterrupted"])

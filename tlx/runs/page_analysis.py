@@ -16,6 +16,7 @@ from tlx.analysis.label_errors import label_errors
 from tlx.analysis.weak_segments import weak_segments
 from tlx.distributed import process_group
 from tlx.runs.output_layout import fact_store
+from tlx.runs.page_attention import attention
 from tlx.runs.run_files import ANALYSIS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tlx.training.metrics import Scores
 
 MISTAKES, NEAREST = 24, 3  # mistakes whose nearest training images are looked for, and so many of each
+LOOKED = 12  # mistakes of which it is drawn where the network looks
 POINTS = 1_500  # images on the map
 BYTES = 1 << 30  # of cached features that are read
 EPOCH = 6  # seconds of one, up to which features of training images that are not cached are computed: a third of that
@@ -58,6 +60,10 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
         found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
     if train is not None and not record.within_sweep:
         found["label_errors"] = _label_errors(job, train)
+    if not record.within_sweep:
+        wrong = np.flatnonzero(~correct)
+        wrong = wrong[np.argsort(-np.asarray(scores.probabilities)[wrong], kind="stable")][:LOOKED].tolist()
+        found["attention"] = attention(job, wrong, [int(scores.predictions[row]) for row in wrong])
     if job.config.dataset.audit != "off" and job.config.features.store:  # its facts of images are cached
         found["segments"] = _segments(job, correct)
     record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))

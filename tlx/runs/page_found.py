@@ -21,6 +21,12 @@ def neighbours(run: RunFiles, pictures: SmallPictures) -> dict[str, list[dict[st
     }
 
 
+def attention(run: RunFiles) -> dict[str, str]:
+    """Of mistakes, by their files, the picture of where the network looked; what is no picture is left out."""
+    found = run.analysis.get("attention") or {}
+    return {file: str(picture) for file, picture in found.items() if str(picture).startswith("data:image/jpeg;base64,")}
+
+
 def label_errors(run: RunFiles, pictures: SmallPictures) -> list[dict[str, Any]] | None:
     """Training images whose label is probably wrong; None where they were not looked for."""
     if "label_errors" not in run.analysis:

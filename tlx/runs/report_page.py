@@ -73,6 +73,7 @@ def page(run: RunFiles, read: Read) -> str:
         per_class=_per_class(run),
         shown=CLASSES,
         galleries=galleries,
+        attention=page_found.attention(run),
         stage=(run.analysis.get("neighbours") or {}).get("stage", ""),
         label_errors=errors,
         map=None if entries is None else page_found.map_of(run, entries),
