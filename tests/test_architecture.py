@@ -21,7 +21,7 @@ PACKAGE = ROOT / "tlx"
 HEAVY = {"matplotlib", "mlflow", "timm", "torch", "torchvision"}
 # Packages and modules that compute; all others import nothing heavy.
 MAY_BE_HEAVY = (
-    *(f"tlx.analysis.{name}" for name in ("alignment", "audit_features", "near_duplicates", "neighbours")),
+    *(f"tlx.analysis.{name}" for name in ("alignment", "attention", "audit_features", "near_duplicates", "neighbours")),
     "tlx.augmentations",
     "tlx.analysis.out_of_fold",
     *(f"tlx.backbones.{name}" for name in ("factories", "heads", "stage_discovery", "staged_network", "state_dicts")),
