@@ -46,6 +46,15 @@ def test_features_belong_to_their_images_and_are_computed_once(root: Path, caplo
         same = first.features[number == one]
         assert np.allclose(same, same[0], atol=1e-4)
         assert np.abs(first.features[number != one] - same[0]).max(1).min() > 0.01
+    assert first.finer is not None
+    assert again.finer is not None
+    larger = first.finer.of(np.arange(12))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "tlx"):
+        some = again.finer.of(np.array([7, 0, 11]))
+    assert caplog.text.count("from an earlier run") == caplog.text.count("features: ") > 0
+    assert np.array_equal(some, larger[[7, 0, 11]])
+    assert not np.allclose(larger, first.features, atol=0.1)
 
 
 def test_random_weights_give_no_features(root: Path) -> None:

@@ -9,6 +9,7 @@ from tests.analysis.test_out_of_fold import clusters
 from tlx.analysis.audit_data import AuditData
 from tlx.analysis.finding import Finding
 from tlx.analysis.image_facts import RECORD
+from tlx.analysis.label_checks import check as labels_check
 from tlx.analysis.prediction_checks import check
 
 
@@ -28,7 +29,7 @@ def data(n: int = 240, test: int = 120, seed: int = 0, **changes: object) -> Aud
 
 
 def kinds(found: AuditData) -> dict[str, Finding]:
-    return {finding.kind: finding for finding in check(found)}
+    return {finding.kind: finding for finding in (*labels_check(found), *check(found))}
 
 
 @pytest.mark.parametrize("seed", range(10))

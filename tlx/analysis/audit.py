@@ -8,6 +8,7 @@ from tlx.analysis import (
     crop_check,
     duplicate_check,
     file_checks,
+    label_checks,
     pixel_checks,
     prediction_checks,
     pretraining_check,
@@ -22,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     class_checks.check,
     pixel_checks.check,
     crop_check.check,
+    label_checks.check,
     prediction_checks.check,
     pretraining_check.check,
 )

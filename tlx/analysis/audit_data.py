@@ -29,6 +29,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class Finer:
+    """Features at the network's full input size, computed of the images that a check requests.
+
+    Attributes:
+        name: differs where the features are others, of one network.
+        of: features of rows, float32 [len(rows), D].
+    """
+
+    name: str
+    of: Callable[[Labels], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class AuditData:
     """The readable images of a data set, of all splits together, sorted by name: the order depends on no seed.
 
@@ -48,6 +61,7 @@ class AuditData:
         memory: the folder of `remembered`, or None.
         faults: (kind, path, message) of what the reader would have refused.
         overlap: which images the network's pretrained weights have seen, in words; empty where none is known.
+        finer: larger features than `features`; None where there are none.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +81,7 @@ class AuditData:
     memory: Path | None = None
     faults: tuple[tuple[str, str, str], ...] = ()
     overlap: str = ""
+    finer: Finer | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,6 +116,7 @@ class AuditData:
         groups: Iterable[Sequence[int] | int],
         *,
         certainty: Sequence[float] = (),
+        suggested: Sequence[str] = (),
         remedy: str = "",
     ) -> Finding:
         """A finding of images: rows that stand for themselves, or groups of rows that belong together."""
@@ -114,6 +130,7 @@ class AuditData:
             splits=tuple(tuple(str(self.splits[row]) for row in group) for group in members),
             labels=tuple(tuple(self.classes[self.labels[row]] for row in group) for group in members),
             certainty=tuple(certainty),
+            suggested=tuple(suggested),
             remedy=remedy,
         )
 

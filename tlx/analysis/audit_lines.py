@@ -57,7 +57,8 @@ def _files(finding: Finding, root: Path | None, most: int) -> Iterator[str]:
     for number, group in enumerate(finding.files[:most]):
         certain = f"  ({finding.certainty[number]:.0%})" if finding.certainty else ""
         more = f" and {len(group) - MEMBERS} more" if len(group) > MEMBERS else ""
-        yield " = ".join(printable(relative(file, root)) for file in group[:MEMBERS]) + more + certain
+        like = f"  looks like '{printable(finding.suggested[number])}'" if finding.suggested else ""
+        yield " = ".join(printable(relative(file, root)) for file in group[:MEMBERS]) + more + like + certain
     if len(finding.files) > most:
         yield f"and {len(finding.files) - most:,} more"
 

@@ -62,7 +62,8 @@ def _finding(finding: Finding, root: Path | None, pictures: "_SmallPictures") ->
 def _entry(finding: Finding, number: int, place: int, root: Path | None, pictures: "_SmallPictures") -> dict[str, Any]:
     file = finding.files[number][place]
     lines = [of[number][place] for of in (finding.labels, finding.splits) if of]
-    return {"picture": pictures.of(file), "lines": [", ".join(lines)] if lines else [], "file": file,
+    like = [f"looks like {finding.suggested[number]}"] if finding.suggested else []
+    return {"picture": pictures.of(file), "lines": ([", ".join(lines)] if lines else []) + like, "file": file,
             "name": relative(file, root)}  # fmt: skip
 
 

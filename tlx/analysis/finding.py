@@ -26,6 +26,7 @@ class Finding:
         splits: the split of each file, in the shape of `files`; empty where it does not matter.
         labels: the class of each file, in the same shape, or empty.
         certainty: of each group, 0..1; empty where there is no doubt.
+        suggested: the class that each group looks like; empty where labels are not in doubt.
         remedy: what to type, or to do; may be empty.
     """
 
@@ -37,6 +38,7 @@ class Finding:
     splits: tuple[tuple[str, ...], ...] = ()
     labels: tuple[tuple[str, ...], ...] = ()
     certainty: tuple[float, ...] = ()
+    suggested: tuple[str, ...] = ()
     remedy: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,4 +50,6 @@ class Finding:
                 found[name] = [list(group) for group in getattr(self, name)]
         if self.certainty:
             found["certainty"] = [round(value, 4) for value in self.certainty]
+        if self.suggested:
+            found["suggested"] = list(self.suggested)
         return found | ({"remedy": self.remedy} if self.remedy else {})

@@ -29,7 +29,7 @@ class LabelErrors:
         rows: int64 [M]: positions of the images.
         suggested: int64 [M]: the most probable other class.
         certainty: float64 [M], 0..1: the probability that the given label is wrong.
-        noise: the share of wrong labels in all, as estimated.
+        noise: the share of wrong labels in all, as estimated or assumed.
     """
 
     rows: Labels
@@ -41,20 +41,30 @@ class LabelErrors:
         return len(self.rows)
 
 
-def label_errors(logits: NDArray[np.floating], labels: Labels, least: float = 0.5) -> LabelErrors:
+def label_errors(
+    logits: NDArray[np.floating],
+    labels: Labels,
+    least: float = 0.5,
+    *,
+    weights: Reals | None = None,
+    assumed: float = 0.0,
+) -> LabelErrors:
     """The labels that are wrong with a probability of at least `least`; with 0 all images, ranked.
 
     Args:
         logits: [N, classes], out of fold; two classes at least.
         labels: int64 [N].
         least: certainty, 0..1.
+        weights: float64 [N], how many images each stands for; None: itself.
+        assumed: share of wrong labels for which certainties hold where a smaller one, or none, is estimated.
     """
-    fitted = mixture(logits, labels)
+    fitted = mixture(logits, labels, weights)
+    noise = max(fitted.noise, assumed)
     probabilities = softmax(logits, fitted.temperature)
-    certainty, own = wrong(probabilities, labels, fitted.noise), _own(probabilities, labels)
+    certainty, own = wrong(probabilities, labels, noise), _own(probabilities, labels)
     order = np.lexsort((np.arange(len(labels)), own, -certainty))
     found = order[certainty[order] >= least]
-    return LabelErrors(found, other(logits, labels)[found], certainty[found], fitted.noise)
+    return LabelErrors(found, other(logits, labels)[found], certainty[found], noise)
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> Reals:
@@ -88,21 +98,26 @@ class Mixture:
     evidence: float
 
 
-def mixture(logits: NDArray[np.floating], labels: Labels) -> Mixture:
-    """The mixture in which the labels are most likely."""
+def mixture(logits: NDArray[np.floating], labels: Labels, weights: Reals | None = None) -> Mixture:
+    """The mixture in which the labels are most likely; `weights`: how many images each stands for.
+
+    Where an image stands for several, chance weighs as much more, and so much more evidence is needed.
+    """
+    count = np.ones(len(labels)) if weights is None else weights
+    needed = EVIDENCE * max(1.0, float(count.max()))
     blind = 1 / logits.shape[1]
     best, chosen, without = -np.inf, (0.0, 1.0), -np.inf
     for temperature in TEMPERATURES.tolist():
         own = np.maximum(_own(softmax(logits, temperature), labels), 1e-300)
         share = SHARE
         for _ in range(STEPS):
-            share = float((share * blind / (share * blind + (1 - share) * own)).mean())
-        likelihood = float(np.log(share * blind + (1 - share) * own).sum())
-        without = max(without, float(np.log(own).sum()))
+            share = float(np.average(share * blind / (share * blind + (1 - share) * own), weights=count))
+        likelihood = float(count @ np.log(share * blind + (1 - share) * own))
+        without = max(without, float(count @ np.log(own)))
         if likelihood > best:
             best, chosen = likelihood, (share, temperature)
     share, temperature = chosen
-    noise = share * (1 - blind) if best > without + EVIDENCE else 0.0
+    noise = share * (1 - blind) if best > without + needed else 0.0
     return Mixture(noise, temperature, best - without)
 
 

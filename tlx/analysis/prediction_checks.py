@@ -1,4 +1,4 @@
-"""Findings of small classifiers: wrong labels, facts that give the label away, splits that differ.
+"""Findings of small classifiers: facts that give the label away, splits that differ.
 
 torch is imported where a probe is trained only.
 """
@@ -11,21 +11,19 @@ from numpy.typing import NDArray
 
 from tlx.analysis import distribution_shift as shift
 from tlx.analysis.audit_data import AuditData
-from tlx.analysis.finding import Finding, number_of
+from tlx.analysis.finding import Finding
 from tlx.analysis.known_facts import known_facts
-from tlx.analysis.label_errors import label_errors
+from tlx.analysis.label_checks import fingerprint, same_pixels
 from tlx.analysis.shortcuts import Predictor, predictors
 from tlx.core import activity
 from tlx.core.errors import printable
 
-FEWEST = 40  # images that a probe needs to say something of labels
 EXAMPLES = 12  # files that are named of a shift
 
 
 def check(data: AuditData) -> Iterator[Finding]:
-    """Label errors, shortcuts, and how the splits differ."""
+    """Shortcuts, and how the splits differ."""
     if len(np.unique(data.labels)) >= 2:
-        yield from _label_errors(data)
         yield from _shortcuts(data)
     if len(train := data.rows("train")):
         for split in ("val", "test"):
@@ -34,49 +32,8 @@ def check(data: AuditData) -> Iterator[Finding]:
                 yield from _class_shares(data, split, train, rows)
 
 
-def _label_errors(data: AuditData) -> Iterator[Finding]:
-    if data.features is None or len(data) < FEWEST:
-        return
-    features, classes = data.features, len(data.classes)
-
-    def logits() -> dict[str, NDArray[np.generic]]:
-        from tlx.analysis.out_of_fold import out_of_fold
-
-        with activity.doing("looking for wrong labels"):
-            return {"logits": out_of_fold(features, data.labels, classes, _same_pixels(data)).logits}
-
-    scores = data.remembered("out_of_fold", logits, _fingerprint(features), labels=True)["logits"]
-    found = label_errors(scores.astype(np.float32), data.labels)
-    if not len(found):
-        return
-    first, suggested = int(found.rows[0]), printable(data.classes[int(found.suggested[0])])
-    given = printable(data.classes[int(data.labels[first])])
-    yield data.finding(
-        "label_errors",
-        "warning",
-        f"{number_of(len(found), 'image is', 'images are')} probably labelled wrongly; the most certain: "
-        f"{printable(data.files[first])}, labelled '{given}', looks like '{suggested}'; about "
-        f"{found.noise:.1%} of all labels may be wrong",
-        found.rows.tolist(),
-        certainty=found.certainty.tolist(),
-        remedy="look at them; move what is wrong to its class, or leave it out of training (dataset.exclude=FILE)",
-    )
-
-
-def _fingerprint(features: NDArray[np.float32]) -> str:
-    """Of another network's features it is another one; a sample of the rows says so."""
-    sample = np.ascontiguousarray(features[:: max(1, len(features) // 100)])
-    return sha256(f"{features.shape}".encode() + sample.tobytes()).hexdigest()
-
-
-def _same_pixels(data: AuditData) -> NDArray[np.int64]:
-    """A number for each picture: copies of one have the same, and so are in one fold."""
-    found: NDArray[np.int64] = np.unique(data.facts["pixels"], axis=0, return_inverse=True)[1].reshape(-1)
-    return found
-
-
 def _shortcuts(data: AuditData) -> Iterator[Finding]:
-    for one in predictors(known_facts(data), data.labels, _same_pixels(data)):
+    for one in predictors(known_facts(data), data.labels, same_pixels(data)):
         if one.of_all or one.of_class:
             yield data.finding(
                 "shortcut",
@@ -142,10 +99,10 @@ def _scores_of_split(
         from tlx.analysis.out_of_fold import out_of_fold
 
         with activity.doing(f"comparing train and {split}"):
-            return {"logits": out_of_fold(features[rows], side, 2, _same_pixels(data)[rows]).logits}
+            return {"logits": out_of_fold(features[rows], side, 2, same_pixels(data)[rows]).logits}
 
     about = sha256(rows.tobytes() + side.tobytes()).hexdigest()
-    found = data.remembered("split_scores", logits, about, _fingerprint(features))["logits"].astype(np.float32)
+    found = data.remembered("split_scores", logits, about, fingerprint(features))["logits"].astype(np.float32)
     scores: NDArray[np.float32] = found[:, 1] - found[:, 0]
     return scores
 
