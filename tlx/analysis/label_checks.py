@@ -27,7 +27,7 @@ REMEDY = "look at them; move what is wrong to its class, or leave it out of trai
 Logits = NDArray[np.float32]
 
 
-class Scores(NamedTuple):
+class Judged(NamedTuple):
     """Logits of images that did not train the probe, and how many images of the data set each stands for."""
 
     rows: Labels
@@ -87,17 +87,17 @@ def _finding(data: AuditData, kind: str, what: str, share: str, rows: Labels, fo
     )
 
 
-def _scores(data: AuditData, small: Logits) -> Scores:
+def _scores(data: AuditData, small: Logits) -> Judged:
     """On features at full size of all images where these are few, else of those that are looked at again."""
     everything, finer, ones = np.arange(len(data)), data.finer, np.ones(len(data))
     if finer is not None and len(data) <= ALL:
-        return Scores(
+        return Judged(
             everything, _out_of_fold(data, lambda: finer.of(everything), fingerprint(small), finer.name), ones
         )
     logits = _out_of_fold(data, lambda: small, fingerprint(small))
     again = None if finer is None else chosen(logits, data.labels, data.splits, same_pixels(data))
     if finer is None or again is None:
-        return Scores(everything, logits, ones)
+        return Judged(everything, logits, ones)
     rows = again.rows
 
     def second() -> dict[str, NDArray[np.generic]]:
@@ -107,7 +107,7 @@ def _scores(data: AuditData, small: Logits) -> Scores:
 
     about = (fingerprint(small), finer.name, sha256(rows.tobytes()).hexdigest())
     known = data.remembered("second_look", second, *about, labels=True)["logits"]
-    return Scores(rows, known.astype(np.float32), again.weights(data.labels))
+    return Judged(rows, known.astype(np.float32), again.weights(data.labels))
 
 
 def _out_of_fold(data: AuditData, features: Callable[[], Logits], *about: str) -> Logits:
