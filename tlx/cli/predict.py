@@ -38,11 +38,8 @@ if TYPE_CHECKING:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     """Adds its arguments."""
-    run_argument(parser, _no_image)
-    parser.add_argument(
-        "paths", metavar="PATH", nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
-    )  # fmt: skip
+    run_argument(parser, no_image("predict"))
+    images_option(parser)
     parser.add_argument("--csv", nargs="?", const="-", metavar="FILE", help="write CSV to FILE.csv, or to stdout")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON lines to FILE.json, or to stdout"
@@ -64,10 +61,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _no_image(run: str) -> str:
-    """What was typed as RUN, unless it is an image: then RUN was forgotten."""
-    if Path(run).suffix.lower() in NAMES:
-        raise RequestError(f"{run}: an image, no run; RUN comes first: python -m tlx predict latest {shlex.quote(run)}")
+def images_option(parser: argparse.ArgumentParser) -> None:
+    """Adds PATH…: which images."""
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+",
+        help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
+    )  # fmt: skip
+
+
+def no_image(subcommand: str) -> Callable[[str], str]:
+    """What takes the word that was typed as RUN, unless it is an image: then RUN was forgotten."""
+
+    def run(word: str) -> str:
+        if Path(word).suffix.lower() in NAMES:
+            first = f"python -m tlx {subcommand} latest {shlex.quote(word)}"
+            raise RequestError(f"{word}: an image, no run; RUN comes first: {first}")
+        return word
+
     return run
 
 

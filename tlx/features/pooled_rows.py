@@ -15,10 +15,11 @@ def pooled(rows: Rows, images: Tensor) -> NDArray[np.float32]:
 
     `images`: int64 [N], their places.
     """
-    found = [_vectors(x.float()).cpu() for x, _ in rows.batches(list(torch.split(images, BATCH)), 0)]
-    vectors: NDArray[np.float32] = torch.cat(found).numpy()
-    return vectors
+    found = [vectors(x.float()).cpu() for x, _ in rows.batches(list(torch.split(images, BATCH)), 0)]
+    whole: NDArray[np.float32] = torch.cat(found).numpy()
+    return whole
 
 
-def _vectors(x: Tensor) -> Tensor:
+def vectors(x: Tensor) -> Tensor:
+    """One vector a row, [N, D]: maps `[N, D, H, W]` averaged over places, tokens `[N, T, D]` over tokens."""
     return x.flatten(2).mean(2) if x.ndim > 3 else x.mean(1) if x.ndim == 3 else x
