@@ -80,6 +80,6 @@ def embed(run: str, paths: Sequence[str], out: Path, batch_size: int | None = No
         print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
     rate = done / (time.perf_counter() - began)
     unread = f", {failed} could not be read" if failed else ""
-    print(f"{done - failed} images, {width} features each, {rate:.0f} images/s{unread}", file=sys.stderr)
-    print(f"written: {out}", file=sys.stderr)
+    print(f"{done} images, {rate:.0f} images/s{unread}", file=sys.stderr)
+    print(f"written: {out}: {done - failed} rows of {width} features")
     return 1 if failed else 0
