@@ -133,3 +133,13 @@ def test_a_run_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert main([*words, "training.epochs=1", "tracking=none"]) == 0
     (predictions,) = Path("outputs").glob("2*/*-pets-*/predictions.csv")
     assert "test/7" in predictions.read_text()
+
+
+def test_a_name_that_is_a_folder_here_is_not_read_in_place_of_the_hubs_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(4).save_to_disk(str(tmp_path / "beans"))
+    monkeypatch.chdir(tmp_path)
+    assert refused(None, name="beans", offline=True) == (
+        "dataset.name=beans: is a folder or file here; dataset.root=beans reads it"
+    )

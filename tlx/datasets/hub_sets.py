@@ -129,6 +129,8 @@ def _of_hub(library: Any, name: str, config: str | None, revision: str | None, o
     """The tables of a set of the hub, downloaded once into the library's own folder (HF_HOME)."""
     from huggingface_hub import constants
 
+    if Path(name).exists():  # which the library would read, whatever the hub has
+        raise RequestError(f"dataset.name={name}: is a folder or file here; dataset.root={name} reads it")
     modules: list[Any] = [library.config, constants]
     before = [(one, one.HF_HUB_OFFLINE) for one in modules]
     # Where nobody answers the library would ask for half a minute; what it has fetched before it finds without.
