@@ -1,7 +1,7 @@
 """The frozen part as it runs: the same function as its modules, row by row, however it is recorded and folded."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -648,6 +648,16 @@ class Watched(fx.Interpreter):
         return found
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As passes run on a CPU: threads that share one may sum in another order from time to time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_recorded_of_a_tensor_is_what_it_is(name: str) -> None:
     """Nothing was computed, and yet its shape, format and layout are known; and all of it is what the modules do."""
