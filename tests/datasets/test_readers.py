@@ -1,5 +1,6 @@
 """The data sets: what is found in a folder, what is wrong with it in one line, and the official files and no others."""
 
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -30,8 +31,10 @@ YAMLS = sorted(file.stem for file in (CONF / "dataset").glob("*.yaml"))
 
 
 def node(name: str) -> dict[str, Any]:
+    """The keys of a data set's reader, without those that every data set has."""
     loaded: dict[str, Any] = yaml.safe_load((CONF / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return loaded
+    common = {field.name for field in dataclasses.fields(DatasetConfig)}
+    return {key: value for key, value in loaded.items() if key not in common}
 
 
 def read(name: str, **changes: Any) -> Parts:

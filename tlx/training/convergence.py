@@ -34,6 +34,8 @@ def not_converged(
     """
     name, phase = list(phases.items())[-1]
     last = [row for row in rows if row["phase"] == name]
+    if not last:  # it diverged in its first epoch
+        return ""
     before, now = min((row["val_loss"] for row in last[:-1]), default=math.inf), last[-1]["val_loss"]
     guessing, lowest = math.log(classes), _entropy(smoothing, classes)
     learned = guessing if guessed is None else guessed

@@ -1,6 +1,7 @@
 """The loss of a batch as the configuration says it: which one, smoothed labels, and the weights of the classes."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
         RequestError: it takes no smoothed labels, which `training` requests.
     """
     weight = class_weights(y, training.class_weights)
-    shares = torch.bincount(y).float() / len(y)
-    each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=shares)
-    known = getattr(each, "keywords", {})
+    each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=None)
+    known = each.keywords
+    if "priors" in known:  # counted only where they are needed: a GPU is waited for
+        each = partial(each, priors=torch.bincount(y).float() / len(y))
     if training.label_smoothing and "smoothing" not in known:
         raise RequestError(
             f"training.label_smoothing={training.label_smoothing}: {node['_target_']} takes no smoothed labels; leave "
