@@ -22,7 +22,7 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
     """
     weight = class_weights(y, training.class_weights)
     each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=None)
-    known = each.keywords
+    known = getattr(each, "keywords", {})
     if "priors" in known:  # counted only where they are needed: a GPU is waited for
         each = partial(each, priors=torch.bincount(y).float() / len(y))
     if training.label_smoothing and "smoothing" not in known:
