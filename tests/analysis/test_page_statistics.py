@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tlx.analysis.feature_map import feature_map
-from tlx.analysis.weak_segments import at_most, weak_segments
+from tlx.analysis.weak_segments import weak_segments
+from tlx.core.statistics import at_most
 
 
 @pytest.mark.parametrize(

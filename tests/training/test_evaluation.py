@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 from sklearn import metrics
 
 from tlx.core.choose_by import RULES
@@ -25,15 +25,20 @@ def test_the_interval_is_wilsons(correct: int, n: int) -> None:
     assert high - low > 0
 
 
-def test_differences_that_are_not_visible_are_those_of_intervals_and_of_exact_tests() -> None:
-    unpaired, paired = visible(144, 153)
-    low, high = wilson(144, 153)
-    assert unpaired == pytest.approx((high - low) / 2**0.5)
-    assert paired == 6 / 153
+@pytest.mark.parametrize(("correct", "n"), [(144, 153), (60, 60), (9, 153), (75, 153), (470, 500)])
+def test_differences_that_are_not_visible_are_those_of_exact_tests(correct: int, n: int) -> None:
+    unpaired, paired = visible(correct, n)
+    better = max(correct, n - correct)
+    p = [fisher_exact([[better, n - better], [better - k, n - better + k]]).pvalue for k in range(better + 1)]
+    assert unpaired == next(k for k, value in enumerate(p) if value <= 0.05) / n
+    assert unpaired >= paired == 6 / n
+
+
+def test_what_is_not_visible_is_said_in_words() -> None:
     assert exact(0, 6) < 0.05 < exact(0, 5)
     assert visible(3, 4)[1] == 1.0
     assert visible_in_words(144, 153) == (
-        "with 153 images, accuracy differences under 5.4 points are not visible between models measured on different "
+        "with 153 images, accuracy differences under 7.2 points are not visible between models measured on different "
         "images, nor under 3.9 points on the same images"
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tlx.core.statistics import holm
+from tlx.core.statistics import at_most, holm
 
 PIECES = 4  # segments of each fact, with about as many images each
 FEWEST = 10  # images of a segment, and of the others
@@ -77,17 +77,3 @@ def _segments(fact: str, values: NDArray[np.floating], correct: NDArray[np.bool_
         low, high = float(values[inside].min()), float(values[inside].max())
         found.append(Segment(fact, low, high, images, right, rest, others, p, 1.0))
     return found
-
-
-def at_most(found: int, drawn: int, marked: int, of: int) -> float:
-    """The probability that at most `found` of `drawn` images are marked, drawn from `of` of which `marked` are."""
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, of + 1)))])
-    least = max(0, drawn - (of - marked))
-    counts = np.arange(least, found + 1)
-
-    def choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
-        chosen: NDArray[np.float64] = logs[n] - logs[k] - logs[n - k]
-        return chosen
-
-    terms = choose(marked, counts) + choose(of - marked, drawn - counts) - choose(of, np.array([drawn]))
-    return float(min(1.0, np.exp(terms).sum()))

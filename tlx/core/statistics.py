@@ -1,6 +1,7 @@
 """Intervals of an accuracy: how far the share of all such images may be from that of the test images."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -20,13 +21,35 @@ def wilson(correct: float, n: float, confidence: float = CONFIDENCE) -> tuple[fl
 def visible(correct: float, n: int) -> tuple[float, float]:
     """The smallest differences of two accuracies that n test images can show at the 5 % level: unpaired, and paired.
 
-    Unpaired: two models as good as this one, each measured on n images of its own; √2 times half of Wilson's interval.
-    Paired: on the same images. By McNemar's exact test, fewer images that one model alone has right are no difference
-    even where the other has none.
+    Unpaired: against a model that is measured on n other images, by Fisher's exact test. Paired: on the same images. By
+    McNemar's exact test, fewer images that one model alone has right are no difference even where the other has none.
+    1: no difference can be shown.
     """
-    low, high = wilson(correct, n)
-    fewest = next(k for k in range(1, 1000) if exact(0, k) <= 1 - CONFIDENCE)
-    return math.sqrt(2) * (high - low) / 2, min(1.0, fewest / n)
+    level, better = (
+        1 - CONFIDENCE,
+        max(round(correct), n - round(correct)),
+    )  # the test is the same for the shares of wrong images
+    apart = bisect_left(
+        range(better + 1), True, key=lambda k: 2 * at_most(better - k, n, 2 * better - k, 2 * n) <= level
+    )
+    fewest = next(k for k in range(1, 1000) if exact(0, k) <= level)
+    return (apart / n if apart <= better else 1.0), min(1.0, fewest / n)
+
+
+def at_most(found: int, drawn: int, marked: int, of: int) -> float:
+    """The probability that at most `found` of `drawn` images are marked, drawn from `of` of which `marked` are.
+
+    Of two samples it is the one-sided p-value of Fisher's exact test.
+    """
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, of + 1)))])
+    least = max(0, drawn - (of - marked))
+    counts = np.arange(least, found + 1)
+
+    def choose(n: int, k: Any) -> Any:
+        return logs[n] - logs[k] - logs[n - k]
+
+    terms = choose(marked, counts) + choose(of - marked, drawn - counts) - choose(of, np.array([drawn]))
+    return float(min(1.0, np.exp(terms).sum()))
 
 
 def visible_in_words(correct: float, n: int) -> str:
