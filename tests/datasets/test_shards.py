@@ -81,6 +81,14 @@ def test_labels_are_where_they_are_said_to_be(tmp_path: Path) -> None:
     assert "where are the labels? Sample t.tar/1 has png, txt" in refused(tmp_path / "t.tar")
 
 
+def test_a_json_that_is_damaged_or_no_object_is_a_line(tmp_path: Path) -> None:
+    damaged = tarred(tmp_path / "d.tar", {"1.png": png(1), "1.json": b'{"label": "ca'})
+    for label in (None, "json.label"):
+        assert refused(damaged, label=label) == f"{damaged}/1.json: is no JSON"
+    number = tarred(tmp_path / "n.tar", {"1.png": png(1), "1.json": b"5"})
+    assert "where are the labels? Sample n.tar/1 has png, json; dataset.label=" in refused(number)
+
+
 def test_splits_are_named_or_found_by_the_names_of_shards(tmp_path: Path) -> None:
     folder = shards(tmp_path / "s", {"train-00.tar": 8, "train-01.tar": 4, "val-00.tar": 4, "test-00.tar": 4})
     parts = webdataset(str(folder))

@@ -58,13 +58,18 @@ class Sample:
             return None
         if not key:
             return self.text(ending) or None
-        try:
-            content = json.loads(self.text(ending))
-        except ValueError as error:
-            raise RequestError(f"{printable(self.shard.paths[self.files[ending]])}: is no JSON") from error
+        content = self.content(ending)
         for name in key.split("."):
             content = content.get(name) if isinstance(content, dict) else None
         return content
+
+    def content(self, ending: str) -> Any:
+        """What a JSON file holds. Raises `RequestError` where it is none."""
+        text = self.text(ending)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise RequestError(f"{printable(self.shard.paths[self.files[ending]])}: is no JSON") from error
 
 
 def webdataset(
@@ -227,10 +232,11 @@ def _label_place(sample: Sample, key: str) -> str:
     """Where the labels are, by what the first sample has."""
     if "cls" in sample.files:
         return "cls"
-    content = json.loads(sample.text("json")) if "json" in sample.files else {}
-    found = [name for name in content if name.lower() in (*NAMES["label"], "cls")] if isinstance(content, dict) else []
+    content = sample.content("json") if "json" in sample.files else None
+    keys = list(content) if isinstance(content, dict) else []
+    found = [name for name in keys if name.lower() in (*NAMES["label"], "cls")]
     if len(found) != 1:
-        inside_json = f"; its JSON has {', '.join(map(printable, content))}" if content else ""
+        inside_json = f"; its JSON has {', '.join(map(printable, keys))}" if keys else ""
         raise RequestError(
             f"{key}: where are the labels? Sample {printable(sample.name)} has {', '.join(sample.files)}{inside_json}; "
             "dataset.label=json.KEY (or the ending of a file) says it"
