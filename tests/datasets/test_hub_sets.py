@@ -92,6 +92,10 @@ def test_columns_are_found_or_said(tmp_path: Path) -> None:
     plain.save_to_disk(str(tmp_path / "plain"))
     assert "which column holds the labels: label or class?" in refused(tmp_path / "plain")
     assert huggingface(str(tmp_path / "plain"), columns={"label": "class"}).classes == ("x", "y")
+    several = library.Dataset.from_dict({"image": [png(0), png(1)], "label": [["a", "b"], ["a"]]})
+    several.save_to_disk(str(tmp_path / "several"))
+    said = refused(tmp_path / "several", columns={"label": "label"})
+    assert "train/0: column 'label': holds several values" in said
     plain.remove_columns(["image"]).save_to_disk(str(tmp_path / "none"))
     assert "no column of images (label, class)" in refused(tmp_path / "none")
 

@@ -76,7 +76,7 @@ def test_labels_are_where_they_are_said_to_be(tmp_path: Path) -> None:
     assert webdataset(str(folder), label="json.label").classes == ("cat", "dog")
     assert webdataset(str(shards(tmp_path / "j", {"0.tar": 8}, label="json"))).classes == ("cat", "dog")
     assert "names 1 labels, from 0; sample 0.tar/0001 has label 1" in refused(folder, classes=["cat"])
-    assert "json.camera holds several values" in refused(folder, label="json.camera")
+    assert "0.tar/0000: json.camera: holds several values" in refused(folder, label="json.camera")
     tarred(tmp_path / "t.tar", {"1.png": png(1), "1.txt": b"a cat"})
     assert "where are the labels? Sample t.tar/1 has png, txt" in refused(tmp_path / "t.tar")
 

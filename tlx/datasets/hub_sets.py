@@ -11,7 +11,7 @@ from tlx.core.errors import RequestError, nearest, precomposed, printable, reaso
 from tlx.core.http_download import probe
 from tlx.datasets.folder_layout import existing, listed, walk
 from tlx.datasets.image_decoding import UnreadableImage
-from tlx.datasets.labelled_rows import LabelledRow, parts_of
+from tlx.datasets.labelled_rows import LabelledRow, label_text, parts_of
 from tlx.datasets.split_names import named
 from tlx.datasets.splits import Parts
 from tlx.datasets.table_columns import NAMES, cell_text
@@ -228,6 +228,4 @@ def _class(value: Any, order: Sequence[str], where: str) -> str:
     """What a label is called."""
     if value is None or (order and isinstance(value, int) and value < 0):
         raise RequestError(f"{where}: has no label; a split without labels is left out by naming those that have them")
-    if isinstance(value, list | dict):
-        raise RequestError(f"{where}: holds several values; an image has one label (multi-label is not trained here)")
-    return order[value] if order and isinstance(value, int) else precomposed(cell_text(value))
+    return order[value] if order and isinstance(value, int) else label_text(value, where)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tlx.core.errors import RequestError, nearest, printable
+from tlx.core.errors import RequestError, nearest, precomposed, printable
 from tlx.datasets.image_sources import Joined, Read
 from tlx.datasets.images import Images
 from tlx.datasets.split_folders import SPLITS
 from tlx.datasets.splits import Parts
+from tlx.datasets.table_columns import cell_text
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class LabelledRow:
     group: str
     read: Read
     number: int
+
+
+def label_text(value: Any, where: str) -> str:
+    """A label as text. Raises `RequestError`, with `where` before it, for several values."""
+    if isinstance(value, list | dict):
+        raise RequestError(f"{where}: holds several values; an image has one label (multi-label is not trained here)")
+    return precomposed(cell_text(value))
 
 
 def parts_of(

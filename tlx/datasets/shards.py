@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tlx.config.dataset_schema import data_name
-from tlx.core.errors import RequestError, nearest, precomposed, printable, reason
+from tlx.core.errors import RequestError, nearest, printable, reason
 from tlx.core.safe_archive import Refused
 from tlx.datasets.archive_index import inside
 from tlx.datasets.file_kinds import NAMES as ENDINGS
 from tlx.datasets.folder_layout import existing, files_in, listed
 from tlx.datasets.image_decoding import UnreadableImage
 from tlx.datasets.image_sources import ArchiveBytes, files_bytes
-from tlx.datasets.labelled_rows import LabelledRow, parts_of
+from tlx.datasets.labelled_rows import LabelledRow, label_text, parts_of
 from tlx.datasets.split_folders import SPLITS
 from tlx.datasets.split_names import named
 from tlx.datasets.splits import Parts
@@ -246,12 +246,7 @@ def _label_place(sample: Sample, key: str) -> str:
 
 def _class(sample: Sample, place: str, value: Any, classes: Sequence[str] | None, key: str) -> str:
     """What a label is called."""
-    if isinstance(value, list | dict):
-        raise RequestError(
-            f"{key}: sample {printable(sample.name)}: {place} holds several values; an image has one label "
-            "(multi-label is not trained here)"
-        )
-    text = precomposed(cell_text(value))
+    text = label_text(value, f"{key}: sample {printable(sample.name)}: {place}")
     if classes is None:
         return text
     if not re.fullmatch(r"[0-9]+", text) or int(text) >= len(classes):
