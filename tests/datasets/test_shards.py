@@ -99,6 +99,21 @@ def test_splits_are_named_or_found_by_the_names_of_shards(tmp_path: Path) -> Non
     assert "train-00.tar is train and test" in refused(folder, splits={"train": "train-*", "test": "train-00*"})
 
 
+def test_a_shard_of_no_split_is_left_out_and_said_where_train_has_a_pattern(tmp_path: Path) -> None:
+    names = [*(f"{one}.tar" for one in "abcdef"), "val-0.tar"]
+    folder = shards(tmp_path / "s", dict.fromkeys(names, 4))
+    parts = webdataset(str(folder), splits={"train": "a.tar", "test": "{c,d,e}.tar"})
+    assert parts.folders == {"train": "a.tar", "test": "3 shards, c.tar … e.tar", "val": "val-0.tar"}
+    assert [len(images or ()) for images in (parts.train, parts.val, parts.test)] == [4, 4, 12]
+    assert parts.notes[0].startswith("shards: 5; ")
+    assert parts.notes[1:] == ("shards not used: b.tar, f.tar; dataset.splits.train=PATTERN takes them",)
+    parts = webdataset(str(folder), splits={"test": "c.tar"})
+    assert (len(parts.train), len(parts.notes)) == (20, 1)
+    shards(tmp_path / "s" / "test", {"a.tar": 4})
+    parts = webdataset(str(folder / "{a,test/a}.tar"))
+    assert parts.folders == {"train": "a.tar", "test": "test/a.tar"}
+
+
 def test_groups_are_on_one_side(tmp_path: Path) -> None:
     folder = shards(tmp_path / "s", {"0.tar": 24, "1.tar": 24})
     parts = webdataset(str(folder), group="json.camera.id")

@@ -89,8 +89,9 @@ def webdataset(
     `root`: a file, a folder of them, or a pattern as `shards/{00..99}.tar` or `shards/*.tar`. `image`: the ending of
     the images; None: that of an image's format. `label`: where the label is, as `cls` or `json.label`; None: `cls`, or
     the one key of the JSON that is called so. `classes`: names of labels that are numbers from 0. `group`: as `label`,
-    or an expression that `split` reads. `splits`: which shards are which split, as a pattern of their names; None: as
-    their names say, else all train. `on_error`: `skip` leaves out samples without an image or a label.
+    or an expression that `split` reads. `splits`: which shards are which split, as a pattern of their names; the
+    others are what their names say, and those whose names say nothing are train, or unused where train has a pattern.
+    `on_error`: `skip` leaves out samples without an image or a label.
 
     Raises `RequestError` where a shard is missing or cannot be read in place, or a sample is not as it should be.
     """
@@ -98,8 +99,8 @@ def webdataset(
         raise RequestError("dataset.root: which shards? As in dataset.root='shards/{00..99}.tar'")
     key = f"dataset.root={root}"
     shards = _shards(root, key)
-    split_of = _splits(shards, splits or {})
-    samples = [(split_of[shard], sample) for shard in shards for sample in _samples(shard, key)]
+    split_of, unused = _splits(shards, splits or {})
+    samples = [(split, sample) for shard, split in split_of.items() for sample in _samples(shard, key)]
     if not samples:
         raise RequestError(f"{key}: holds no file; a shard holds the files of samples, as 0001.jpg and 0001.cls")
     first = samples[0][1]
@@ -124,10 +125,15 @@ def webdataset(
         path, why = left_out[0]
         more = f"; and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         raise RequestError(f"{printable(path)}: {why}{more}; dataset.on_error=skip leaves such samples out")
-    note = f"shards: {len(shards):,}; labels from {place}{f', groups from {group}' if grouped else ''}"
+    note = f"shards: {len(split_of):,}; labels from {place}{f', groups from {group}' if grouped else ''}"
+    notes = [f"{note}; dataset.label changes it"]
+    if unused:
+        notes.append(f"shards not used: {listed(_called(unused, shards))}; dataset.splits.train=PATTERN takes them")
+    used = {split: [shard for shard in split_of if split_of[shard] == split] for split in SPLITS}
     return parts_of(
         rows, key, fewest, order=classes or (), grouped=grouped, name=data_name(name, webdataset.__name__, root),
-        skipped=tuple(left_out), source=root, notes=(f"{note}; dataset.label changes it",),
+        skipped=tuple(left_out), source=root, notes=tuple(notes),
+        folders={split: _range(_called(those, shards)) for split, those in used.items() if those},
     )  # fmt: skip
 
 
@@ -170,8 +176,11 @@ def _shards(root: str, key: str) -> list[str]:
     return sorted(dict.fromkeys(found))
 
 
-def _splits(shards: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str, str]:
-    """The split of each shard: as the user says by a pattern of names, or as its name or its folder's says."""
+def _splits(shards: Sequence[str], chosen: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
+    """The split of each shard, as the user says by a pattern or as its name or its folder's says, and the unused ones.
+
+    A shard of which neither says anything is train where train has no pattern.
+    """
     found = dict[str, str]()
     for split, pattern in chosen.items():
         if pattern is None:
@@ -191,9 +200,21 @@ def _splits(shards: Sequence[str], chosen: Mapping[str, str | None]) -> dict[str
                 raise RequestError(f"dataset.splits: {os.path.basename(shard)} is {found[shard]} and {split}")
     for shard in shards:
         spoken = named(Path(shard).stem) or named(Path(shard).parent.name)
-        split = spoken.split if spoken else "train"
-        found.setdefault(shard, "test" if split not in SPLITS else split)
-    return found
+        if spoken:
+            found.setdefault(shard, "test" if spoken.split == "eval" else spoken.split)
+        elif chosen.get("train") is None:
+            found.setdefault(shard, "train")
+    return {shard: found[shard] for shard in shards if shard in found}, [one for one in shards if one not in found]
+
+
+def _called(some: Sequence[str], shards: Sequence[str]) -> list[str]:
+    """The paths of some of the shards below the folder that all are in."""
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(shard)) for shard in shards])
+    return [printable(os.path.relpath(shard, folder)) for shard in some]
+
+
+def _range(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 3 else f"{len(names):,} shards, {names[0]} … {names[-1]}"
 
 
 def _samples(shard: str, key: str) -> Iterator[Sample]:
