@@ -325,6 +325,9 @@ def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("# nothing\n")
     with pytest.raises(RequestError, match="names no image"):
         without_listed({"train": parts.train}, str(tmp_path / "none.txt"))
+    (tmp_path / "all.txt").write_text("\n".join(parts.test.names))
+    with pytest.raises(RequestError, match=r"^dataset\.exclude=.*all\.txt: leaves no val image$"):
+        without_listed({"train": parts.train, "val": parts.test}, str(tmp_path / "all.txt"))
 
 
 def test_an_overlap_with_the_pretraining_images_is_a_note_where_the_weights_are_of_them(tmp_path: Path) -> None:

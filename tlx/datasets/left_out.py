@@ -17,7 +17,7 @@ def without_listed(sets: Mapping[str, Images], file: str) -> tuple[dict[str, Ima
     """The sets without the images of a list, and what is said of it.
 
     `file`: a path a line, as below the data set's folder or absolute; a line in double quotes is JSON; `#` begins a
-    comment. Raises `RequestError` where it cannot be read, or names no image.
+    comment. Raises `RequestError` where it cannot be read, names no image, or all of a split.
     """
     key = f"dataset.exclude={file}"
     wanted = dict.fromkeys(_paths(file, key))
@@ -30,6 +30,8 @@ def without_listed(sets: Mapping[str, Images], file: str) -> tuple[dict[str, Ima
         found.update(name for row in rows for name in _names(images, row))
         listed = set(rows if split != "test" else ())
         result[split] = images.subset(row for row in range(len(images)) if row not in listed) if listed else images
+        if len(images) and not len(result[split]):
+            raise RequestError(f"{key}: leaves no {split} image")
     out = ", ".join(f"{counts[split]:,} {split}" for split in sets if split != "test")
     line = f"exclude: {out} images are left out, as {printable(os.path.basename(file))} says"
     if counts.get("test"):
