@@ -21,11 +21,11 @@ class Limit:
 
 @dataclass
 class Splits:
-    """Which folder, below the data set's own, each split is read from; null: recognised by its name."""
+    """Which folder, shards or split of the data set each split is read from; null: recognised by its name."""
 
-    train: str | None = key(None, help="folder of the training images; null: recognised by its name")
-    val: str | None = key(None, help="folder of the validation images; null: recognised by its name")
-    test: str | None = key(None, help="folder of the test images; null: recognised by its name")
+    train: str | None = key(None, help="folder, shards or split of the training images; null: recognised by its name")
+    val: str | None = key(None, help="folder, shards or split of the validation images; null: recognised by its name")
+    test: str | None = key(None, help="folder, shards or split of the test images; null: recognised by its name")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class DatasetConfig:
     test_fraction: float = key(
         0.2, above=0, maximum=0.9, help="share of all images used for testing, if the data set has no test split"
     )
-    splits: Splits = key(factory=Splits, help="which folder is which split")
+    splits: Splits = key(factory=Splits, help="which part of the data set is which split")
     limit: Limit = key(factory=Limit, help="maximum number of images of a split, stratified, chosen by seed")
     per_class: int | None = key(None, minimum=1, help="few-shot: number of training images per class; null: all")
     folds: int | None = key(None, minimum=2, help="cross-validation: number of folds; null: no cross-validation")
