@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tlx
 from tlx.cli.main import main
@@ -57,8 +58,9 @@ def test_a_saved_model_predicts_as_it_did(left: Path) -> None:
     model = tlx.load(left / "finished")
     found = model.predict([left / "images" / name for name in said])
     assert [one.prediction for one in found] == [known["prediction"] for known in said.values()]
-    # Processors round differently; torch 2.8 rounds a sixth of the resized pixels to the next level.
-    assert [one.probability for one in found] == pytest.approx([k["probability"] for k in said.values()], abs=1e-3)
+    # Processors round differently; torch before 2.9 rounds a sixth of the resized pixels to the next level.
+    near = 1e-3 if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9) else 1e-5
+    assert [one.probability for one in found] == pytest.approx([k["probability"] for k in said.values()], abs=near)
 
 
 def test_an_interrupted_run_becomes_what_it_would_have_been(left: Path) -> None:
