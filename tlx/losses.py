@@ -3,7 +3,8 @@
 Each takes `logits` (float `[N, classes]`) and `y` (int64 `[N]`) and gives the images' losses in nats, `[N]`. What it
 has a parameter for it gets besides: `smoothing` (the share of a label that is spread evenly over all classes),
 `priors` (float `[classes]`: each class's share of the training images), `weight` (`[classes]` or None; one that takes
-it weights by itself, and may give the sum). Validation and test losses are plain cross-entropy whatever is chosen here.
+it weights by itself, and may give the sum). Whatever is chosen here, the validation loss is cross-entropy after the
+temperature, the test loss before it.
 """
 
 from torch import Tensor
