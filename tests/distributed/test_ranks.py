@@ -67,7 +67,14 @@ RUNS = {
         "optimizer=sgd",
         *HARD,
     ],
-    "views": [*SMALL, "strategy=gradual", "training.epochs=1", "augmentation=crop_flip", "features.views=2"],
+    "views": [
+        *SMALL,
+        "strategy=gradual",
+        "training.epochs=1",
+        "augmentation=crop_flip",
+        "features.views=2",
+        "loss=logit_adjusted",
+    ],
     "live": [
         *SMALL,
         "strategy=finetune",
@@ -76,7 +83,6 @@ RUNS = {
         "features.mode=live",
         "training.clip_norm=0.1",
         "training.sampler=balanced",
-        "loss=logit_adjusted",
     ],
     "files": [*SMALL, "strategy=feature_extraction", "training.epochs=1", "features.budget=0"],
 }

@@ -84,6 +84,7 @@ WRONG = {
     "tests.runs.test_components.late failed: "
     "LookupError: no rate",
     f"++strategy.phases.probe.schedule={{{OWN}.late, gives: nan}}": "schedule of phase probe: ",
+    "loss=logit_adjusted training.sampler=balanced": "loss=logit_adjusted training.sampler=balanced: take one of ",
     "dataset._target_=math.pi": "dataset._target_=math.pi: is no function or class, but float",
 }
 

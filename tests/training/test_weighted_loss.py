@@ -36,8 +36,17 @@ def formula(name: str, z: Tensor, label: int) -> Tensor:
     return -((1 - p) ** 1.5 if name == "focal" else 1) * torch.log(p)
 
 
-@pytest.mark.parametrize("weights", [None, "balanced"])
-@pytest.mark.parametrize("name", NODES)
+# (loss, class weights, sampler) that correct imbalanced classes at most once
+CASES = [
+    (name, weights, sampler)
+    for name in NODES
+    for weights in (None, "balanced")
+    for sampler in (None, "balanced")
+    if (name == "logit_adjusted") + (weights is not None) + (sampler is not None) < 2
+]
+
+
+@pytest.mark.parametrize(("name", "weights"), [(name, weights) for name, weights, sampler in CASES if sampler is None])
 def test_a_batchs_gradient_is_that_of_the_formula(name: str, weights: str | None) -> None:
     torch.manual_seed(0)
     net, x = nn.Linear(4, 3), torch.randn(20, 4)
@@ -80,8 +89,23 @@ def test_smoothed_labels_are_refused_by_a_loss_that_takes_none() -> None:
         loss_for(NODES["focal"], Training(label_smoothing=0.1), Y)
 
 
+@pytest.mark.parametrize("name", NODES)
+def test_imbalance_is_corrected_once(name: str) -> None:
+    for weights, sampler in ((w, s) for w in (None, "balanced") for s in (None, "balanced")):
+        training = Training(class_weights=weights, sampler=sampler)
+        if (name, weights, sampler) in CASES:
+            loss_for(NODES[name], training, Y)
+        else:
+            with pytest.raises(RequestError, match=": take one of loss=logit_adjusted, ") as caught:
+                loss_for(NODES[name], training, Y)
+            given = str(caught.value).partition(": ")[0]
+            assert ("loss=logit_adjusted" in given) == (name == "logit_adjusted")
+            assert ("training.sampler=balanced" in given) == (sampler is not None)
+            assert ("training.class_weights=balanced" in given) == (weights is not None)
+
+
 def test_the_loss_of_guessing_is_that_of_equal_logits_over_an_epoch() -> None:
-    for name, weights, sampler in ((n, w, s) for n in NODES for w in (None, "balanced") for s in (None, "balanced")):
+    for name, weights, sampler in CASES:
         training = Training(class_weights=weights, sampler=sampler)
         drawn = Y if sampler is None else torch.arange(3).repeat(5)
         weight = class_weights(Y, weights)

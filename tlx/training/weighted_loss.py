@@ -18,11 +18,12 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
     """The loss that a YAML names by `_target_`, for training labels `y`: int64 `[N]`, with every class in it.
 
     Raises:
-        RequestError: it takes no smoothed labels, which `training` requests.
+        RequestError: it takes no smoothed labels, which `training` requests; or imbalance would be corrected twice.
     """
     weight = class_weights(y, training.class_weights)
     each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=None)
     known = getattr(each, "keywords", {})
+    _once(node, training, adjusted="priors" in known)
     if "priors" in known:  # counted only where they are needed: a GPU is waited for
         each = partial(each, priors=torch.bincount(y).float() / len(y))
     if training.label_smoothing and "smoothing" not in known:
@@ -33,6 +34,21 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
     if weight is None or "weight" in known:
         return lambda logits, labels: each(logits, labels).sum()
     return lambda logits, labels: (each(logits, labels) * weight[labels]).sum()
+
+
+def _once(node: Mapping[str, Any], training: Training, *, adjusted: bool) -> None:
+    """Refuses two corrections of imbalanced classes. `adjusted`: the loss is one, as it takes their shares."""
+    chosen = {
+        f"loss={node['_target_'].rpartition('.')[2]}": adjusted,
+        f"training.sampler={training.sampler}": training.sampler is not None,
+        f"training.class_weights={training.class_weights}": training.class_weights is not None,
+    }
+    given = [words for words, is_chosen in chosen.items() if is_chosen]
+    if len(given) > 1:
+        raise RequestError(
+            f"{' '.join(given)}: take one of loss=logit_adjusted, training.sampler=balanced and "
+            "training.class_weights=balanced, which correct the same"
+        )
 
 
 def guessing(node: Mapping[str, Any], training: Training, y: Tensor) -> float:
