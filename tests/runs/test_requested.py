@@ -8,6 +8,8 @@ import pytest
 import tlx
 from tlx.cli.main import main
 from tlx.runs.run_reader import read
+from tlx.sweeps.run_conditions import condition, wanted
+from tlx.sweeps.run_list import listed
 from tlx.training import checkpoint
 
 TYPED = [
@@ -20,7 +22,7 @@ TYPED = [
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run, whose weights others begin with."""
     monkeypatch.chdir(tmp_path)
-    return tlx.run([*TYPED, "strategy=scratch"]).folder
+    return tlx.run([*TYPED, "strategy=scratch", "loss=focal"]).folder
 
 
 def test_what_was_typed_and_what_was_read_is_in_the_summary(source: Path) -> None:
@@ -35,6 +37,10 @@ def test_what_was_typed_and_what_was_read_is_in_the_summary(source: Path) -> Non
     assert read(again.folder).reused == 1.0
     assert read(again.folder).requested["training.lr"] == "0.02"
     assert "seed" not in read(again.folder).requested
+    losses = [run.choices["loss"] for run in listed(Path("outputs"))]
+    assert losses == ["cross_entropy", "cross_entropy", "focal"]
+    found = wanted(listed(Path("outputs")), [condition("loss=focal")])
+    assert [run.folder.resolve() for run in found] == [Path(source).resolve()]
 
 
 def test_a_run_that_goes_on_has_both_of_its_processes_in_the_count(

@@ -29,7 +29,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def four(made: Make) -> Path:
     """Two runs as earlier versions left them, a job of a sweep, and a newer run with its choices."""
     made("outputs/2026-01-02/10-00-00-resnet18-shapes-finetune", [1, 1, 1, 0], overrides=["strategy=finetune"])
-    made("outputs/2026-01-01/10-00-00-resnet50-my_pets-scratch-2", [1, 0, 0, 0], seed=3, status="failed")
+    made(
+        "outputs/2026-01-01/10-00-00-resnet50-my_pets-scratch-2",
+        [1, 0, 0, 0],
+        seed=3,
+        status="failed",
+        overrides=["loss=focal"],
+    )
     made("outputs/sweeps/heads/resnet18-shapes-finetune-0a1b2c3d", [1, 1, 0, 0], began=1.0)
     Path("outputs/sweeps/heads/sweep.json").write_text("{}")
     choices = {"backbone": "small_cnn", "dataset": "shapes", "strategy": "scratch", "optimizer": "sgd"}
@@ -69,6 +75,8 @@ def test_runs_are_listed_newest_first_whatever_version_wrote_them(four: Path) ->
         (["training.lr!=1e-3"], []),
         (["began<2026-01-02"], [FAILED, JOB]),
         (["optimizer=sgd"], [NEW]),
+        (["loss=focal"], [FAILED]),
+        (["loss=cross_entropy"], [NEW, TUNED, JOB]),
     ],
 )
 def test_a_condition_leaves_the_runs_of_which_it_holds(four: Path, words: list[str], left: list[str]) -> None:

@@ -9,7 +9,7 @@ from tlx.config.dataset_schema import data_name
 
 LONGEST = 40  # characters of a data set's name in that of a run's folder
 NAMED = ("backbone", "strategy", "head", "augmentation", "dataset")  # groups by which people tell runs apart
-GROUPS = (*NAMED, "optimizer", "schedule")  # whose choices a run keeps
+GROUPS = (*NAMED, "optimizer", "schedule", "loss")  # whose choices a run keeps
 
 
 def register() -> None:

@@ -32,6 +32,7 @@ NAME = re.compile(
 )
 DAY, TIME = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"(\d\d)-(\d\d)-(\d\d)(-|$)")
 DAMAGED = "damaged"
+LOSS = "cross_entropy"
 # What every run has, by the names of the columns; figures and keys of the configuration come beside them.
 COLUMNS = ("folder", "status", "began", "sweep", *GROUPS, "seed", "seconds", "epochs", "best_epoch", "device")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
@@ -69,11 +70,13 @@ class ListedRun:
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """What is chosen of each group."""
+        """What is chosen of each group; earlier versions did not write the loss, which is `LOSS` unless typed."""
+        loss = {} if self.status == DAMAGED else {"loss": self.requested.get("loss", LOSS)}
         if known := self.summary.get("choices") or self._mlflow.get("choices"):
-            return {str(group): str(choice) for group, choice in known.items()}
+            return {**loss, **{str(group): str(choice) for group, choice in known.items()}}
         found = NAME.fullmatch(self.folder.name)
-        return {**(found.groupdict() if found else {}), **{k: v for k, v in self.requested.items() if k in GROUPS}}
+        typed_ones = {key: value for key, value in self.requested.items() if key in GROUPS}
+        return {**loss, **(found.groupdict() if found else {}), **typed_ones}
 
     @property
     def requested(self) -> dict[str, str]:
