@@ -39,7 +39,7 @@ def four(made: Make) -> Path:
     made("outputs/sweeps/heads/resnet18-shapes-finetune-0a1b2c3d", [1, 1, 0, 0], began=1.0)
     Path("outputs/sweeps/heads/sweep.json").write_text("{}")
     choices = {"backbone": "small_cnn", "dataset": "shapes", "strategy": "scratch", "optimizer": "sgd"}
-    made("outputs/2025-01-01/10-00-00-x", [1, 1, 1, 1], choices=choices, began=2e9, val_loss=0.5)
+    made("outputs/2025-01-01/10-00-00-x", [1, 1, 1, 1], choices=choices, began=2e9, val_loss=0.5, test_loss=0.3)
     return Path("outputs")
 
 
@@ -75,6 +75,7 @@ def test_runs_are_listed_newest_first_whatever_version_wrote_them(four: Path) ->
         (["training.lr!=1e-3"], []),
         (["began<2026-01-02"], [FAILED, JOB]),
         (["optimizer=sgd"], [NEW]),
+        (["test_loss<0.5"], [NEW]),
         (["loss=focal"], [FAILED]),
         (["loss=cross_entropy"], [NEW, TUNED, JOB]),
     ],
@@ -96,6 +97,9 @@ def test_what_is_and_what_is_not_equal_are_all_runs(four: Path) -> None:
         ("training.rl=1", "did you mean 'training.lr'?"),
         ("test_accuracy>good", "'good' is no number"),
         ("test_accuracy>", "has no value"),
+        ("status>0.5", "status is no number (finished)"),
+        ("loss<0.5", "test_loss is one"),
+        ("output<1", "output is no number"),
         ("0.9", "no condition"),
     ],
 )

@@ -11,6 +11,7 @@ from tlx.sweeps.run_list import COLUMNS, ListedRun
 
 __all__ = ["Condition", "condition", "wanted"]
 _FORM = re.compile(r"(?P<key>[\w./-]+?) *(?P<operator>!=|>=|<=|==?|>|<) *(?P<value>.*)", re.DOTALL)
+BEGAN = "began"
 EXAMPLE = "give KEY=VALUE, KEY!=VALUE, KEY>NUMBER or KEY<NUMBER, as in dataset=shapes 'test_accuracy>0.9'"
 
 
@@ -28,15 +29,22 @@ class Condition:
     value: str
 
     def holds(self, of: Any) -> bool:
-        """Whether it does of a run's value; of a run that has none only `!=` and `=null` do."""
-        if self.operator in ("=", "!="):
+        """Whether it does of a run's value; of a run that has none only `!=` and `=null` do.
+
+        Numbers have an order, and the moments when runs began, which are texts; no other text has one.
+        """
+        if not self.orders:
             return any(_equal(of, one) for one in self.value.split(",")) == (self.operator == "=")
-        if of is None:
+        pair: tuple[Any, Any] = (of, self.value) if self.key == BEGAN else (_number(of), _number(self.value))
+        one, other = pair
+        if one is None or other is None:
             return False
-        number, limit = _number(of), _number(self.value)
-        one, other = (str(of), self.value) if number is None or limit is None else (number, limit)
-        less, same = one < other, one == other  # type: ignore[operator]
-        return (same and "=" in self.operator) or (less if "<" in self.operator else not less and not same)
+        return (one == other and "=" in self.operator) or (one < other if "<" in self.operator else one > other)
+
+    @property
+    def orders(self) -> bool:
+        """Whether it is one of order: `<`, `<=`, `>` or `>=`."""
+        return self.operator not in ("=", "!=")
 
 
 def condition(word: str) -> Condition:
@@ -51,18 +59,18 @@ def condition(word: str) -> Condition:
     key, operator, value = found["key"], found["operator"].replace("==", "="), found["value"].strip()
     if not value:
         raise RequestError(f"{word}: has no value; {EXAMPLE} (a shell needs the quotes around < and >)")
-    if operator in ("=", "!=") or key == "began":
-        return Condition(key, operator, value)
-    if _number(value) is None:
+    typed = Condition(key, operator, value)
+    if typed.orders and key != BEGAN and _number(value) is None:
         raise RequestError(f"{word}: '{value}' is no number; {EXAMPLE}")
-    return Condition(key, operator, value)
+    return typed
 
 
 def wanted(runs: Sequence[ListedRun], conditions: Sequence[Condition]) -> list[ListedRun]:
     """The runs of which all conditions hold, in their order; the keys of configurations are looked at last.
 
     Raises:
-        RequestError: no run has a key; the message names the nearest one that some run has.
+        RequestError: no run has a key; the message names the nearest one that some run has. Or a condition has `<` or
+            `>`, and the runs' values are no numbers.
     """
     quick = {name for run in runs for name in run.row} if conditions else set[str]()
     names = {key: _name(key, quick) for key in {one.key for one in conditions}}
@@ -71,6 +79,8 @@ def wanted(runs: Sequence[ListedRun], conditions: Sequence[Condition]) -> list[L
         name = names[one.key]
         if name not in quick and name != "seed" and not any(name in run.configuration for run in found):
             _known(one.key, runs, quick)
+        if one.orders and one.key != BEGAN:
+            _ordered(one, name, runs if name in quick else found, quick)
         found = [run for run in found if one.holds(run.value(name))]
     return found
 
@@ -89,6 +99,15 @@ def _known(key: str, runs: Sequence[ListedRun], quick: set[str]) -> None:
             f"{key}: no run has such a key{near}; there are {', '.join(COLUMNS)}, figures (test_accuracy, val_loss, …) "
             "and the keys of the configuration"
         )
+
+
+def _ordered(one: Condition, name: str, runs: Sequence[ListedRun], quick: set[str]) -> None:
+    """Whether any run's value is a number; of other values no condition of order holds."""
+    values = [value for run in runs if (value := run.value(name)) is not None]
+    if values and all(_number(value) is None for value in values):
+        figure = f", test_{name} is one" if f"test_{name}" in quick else ""
+        word = f"{one.key}{one.operator}{one.value}"
+        raise RequestError(f"{word}: {name} is no number ({values[0]}){figure}; < and > take numbers and {BEGAN}")
 
 
 def _equal(of: Any, value: str) -> bool:
