@@ -1,7 +1,9 @@
 """`runs remove` and `runs gc`: what is gone, what stays, and what is refused."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -134,3 +136,20 @@ def test_what_mlflow_has_goes_too_and_only_that(here: Path) -> None:
 
     assert [run.info.run_id for run in store.search_runs([experiment], "", ViewType.ALL)] == ids[2:]
     assert store.get_metric_history(ids[2], "val_loss")
+
+
+@pytest.mark.parametrize("by", ["run", "model", ""])
+def test_a_deleted_model_that_a_version_points_to_stays(here: Path, by: str) -> None:
+    """`by`: what the version names, the model's run or the model itself; or the version is deleted as well."""
+    database, files = here / "mlflow.db", here / "model"
+    files.mkdir()
+    (files / "weights").write_bytes(bytes(100))
+    version = ("one" if by == "run" else None, "models:/m-1" if by == "model" else str(files))
+    with contextlib.closing(sqlite3.connect(database)) as store, store:
+        store.execute("CREATE TABLE model_versions (run_id, source, current_stage)")
+        store.execute("CREATE TABLE logged_models (model_id, artifact_location, lifecycle_stage, source_run_id)")
+        store.execute("INSERT INTO logged_models VALUES ('m-1', ?, 'deleted', 'one')", (str(files),))
+        store.execute("INSERT INTO logged_models VALUES ('m-2', '', 'deleted', NULL)")
+        store.execute("INSERT INTO model_versions VALUES (?, ?, ?)", (*version, "None" if by else "Deleted_Internal"))
+    assert deleted(database).models == (("m-2",) if by else ("m-1", "m-2"))
+    assert deleted(database).bytes == (0 if by else 100)

@@ -9,13 +9,22 @@ from urllib.parse import unquote, urlsplit
 from tlx.core.disk_size import bytes_of
 
 __all__ = ["Deleted", "deleted"]
+RUNS = """
+SELECT run_uuid, artifact_uri FROM runs WHERE lifecycle_stage = 'deleted' AND NOT EXISTS (
+    SELECT 1 FROM model_versions WHERE current_stage IS NOT 'Deleted_Internal' AND run_id = run_uuid)
+"""
+MODELS = """
+SELECT model_id, artifact_location FROM logged_models WHERE lifecycle_stage = 'deleted' AND NOT EXISTS (
+    SELECT 1 FROM model_versions WHERE current_stage IS NOT 'Deleted_Internal'
+    AND (run_id = source_run_id OR source = 'models:/' || model_id))
+"""
 
 
 @dataclass(frozen=True)
 class Deleted:
     """Runs and logged models that are deleted, by their ids, and the bytes of their artifacts.
 
-    A run whose model is in the registry is not among them.
+    A run or a logged model that a version in the registry points to is not among them: the version needs its files.
     """
 
     runs: tuple[str, ...] = ()
@@ -31,13 +40,8 @@ def deleted(database: Path) -> Deleted:
     if not database.is_file():
         return Deleted()
     with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as store:
-        runs = _rows(
-            store,
-            "SELECT run_uuid, artifact_uri FROM runs WHERE lifecycle_stage = 'deleted' AND run_uuid NOT IN "
-            "(SELECT run_id FROM model_versions WHERE run_id IS NOT NULL AND current_stage <> 'Deleted_Internal')",
-        )
-        models = _rows(store, "SELECT model_id, artifact_location FROM logged_models WHERE lifecycle_stage = 'deleted'")
-    places = [Path(unquote(urlsplit(address).path)) for address in {**runs, **models}.values()]
+        runs, models = _rows(store, RUNS), _rows(store, MODELS)
+    places = [Path(unquote(urlsplit(address).path)) for address in {**runs, **models}.values() if address]
     return Deleted(tuple(runs), tuple(models), sum(bytes_of(place) for place in places if place.is_dir()))
 
 
