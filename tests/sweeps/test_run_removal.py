@@ -85,6 +85,19 @@ def test_what_must_not_be_removed_is_refused_as_a_whole(made: Make, capsys: pyte
     assert free.exists()
 
 
+@pytest.mark.parametrize("damage", ["tracking: [", "", "tracking: server"])
+def test_a_run_whose_store_is_unknown_stays(here: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    """Its configuration is damaged; one with tracking=none has nothing in MLflow, though a key of its own."""
+    run, untracked = begun(here / "outputs/day/run"), begun(here / "outputs/day/untracked")
+    (run / "config.yaml").write_text(damage)
+    (untracked / "config.yaml").write_text("tracking: {enabled: false}")
+    assert main(["runs", "remove", str(run), str(untracked), "--yes"]) == 1
+    assert "config.yaml: cannot be read" in capsys.readouterr().err
+    assert [run.exists(), untracked.exists()] == [True, False]
+    assert main(["runs", "remove", str(run), "--yes", "--files-only"]) == 0
+    assert not run.exists()
+
+
 def test_leftovers_are_what_came_to_nothing(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
     made("outputs/day/finished", [1])
     made("outputs/sweeps/heads/job", [1], status="failed")

@@ -21,7 +21,7 @@ from tlx.sweeps.run_folders import is_sweep, jobs
 from tlx.sweeps.run_list import DAY, ListedRun, listed, listed_run
 from tlx.sweeps.sweep_manifest import FILE
 from tlx.tracking import run_facts, tracker
-from tlx.tracking.run_store import settings_of, store_beside
+from tlx.tracking.run_store import UntrackedError, settings_of, store_beside
 
 __all__ = ["Removal", "begun_with", "end", "removals", "remove"]
 _WEIGHTS = re.compile(r"^\s+weights: *(\S*)", re.MULTILINE)
@@ -111,7 +111,8 @@ def end(folder: Path) -> tuple[str, ...]:
 def remove(one: Removal, output: str, *, forced: bool = False, files_only: bool = False) -> str:
     """Removes a run or a sweep; why that failed, "" where it is gone.
 
-    What MLflow has goes first: where it cannot be removed, the folder stays. `forced`: also what is in MLflow's
+    What MLflow has goes first: where it cannot be removed, or a configuration cannot be read that says where it is, the
+    folder stays. `forced`: also what is in MLflow's
     registry. `files_only`: what MLflow has stays.
 
     Raises:
@@ -140,9 +141,13 @@ def _from_mlflow(one: Removal, output: Path, *, forced: bool) -> str:
     known = [(folder, ids) for folder in every if (ids := _ids(folder))]
     stores: dict[tuple[str, str], tuple[Tracking, list[tuple[str, str]]]] = {}
     for folder, ids in known:
-        with contextlib.suppress(RequestError):  # of a run with tracking=none
+        try:
             settings = settings_of(folder, {})
-            stores.setdefault((settings.uri or "", settings.experiment or ""), (settings, []))[1].append(ids)
+        except UntrackedError:
+            continue
+        except RequestError as error:
+            return f"where MLflow has it is unknown: {error}"
+        stores.setdefault((settings.uri or "", settings.experiment or ""), (settings, []))[1].append(ids)
     for settings, some in stores.values():
         opened = tracker.open(settings, store_beside(one.place, output.absolute()))
         if why := opened.remove(some, forced=forced):

@@ -9,8 +9,12 @@ import yaml
 from tlx.config.schema import Tracking
 from tlx.core.errors import RequestError
 
-__all__ = ["KEYS", "settings_of", "store_beside", "typed_places"]
+__all__ = ["KEYS", "UntrackedError", "settings_of", "store_beside", "typed_places"]
 KEYS = ("tracking.uri", "tracking.experiment")
+
+
+class UntrackedError(RequestError):
+    """A run was made with `tracking=none`, and no store is typed."""
 
 
 def typed_places(words: Sequence[str], subcommand: str) -> dict[str, str]:
@@ -27,10 +31,14 @@ def settings_of(folder: Path, typed: Mapping[str, str], *, default: bool = False
     `default`: one that was made with `tracking=none` goes to the store of its output folder.
 
     Raises:
-        RequestError: it was made with `tracking=none`, and no store is typed.
+        UntrackedError: it was made with `tracking=none`, and no store is typed.
+        RequestError: its configuration cannot be read.
     """
     configs = [folder / "config.yaml", *sorted(folder.glob("*/config.yaml"))]
-    tree = _tree(next((file for file in configs if file.is_file()), configs[0])).get("tracking") or {}
+    file = next((file for file in configs if file.is_file()), configs[0])
+    tree = _tree(file).get("tracking") or {}
+    if not isinstance(tree, dict):
+        raise RequestError(f"{file}: cannot be read: tracking is {tree!r}, and must be a mapping of its keys")
     known = {name: tree[name] for name in ("enabled", "uri", "experiment", "model", "register") if name in tree}
     settings = Tracking(**known, system_metrics=False)
     if "tracking.uri" in typed:
@@ -39,7 +47,7 @@ def settings_of(folder: Path, typed: Mapping[str, str], *, default: bool = False
         settings.experiment = typed["tracking.experiment"]
     settings.enabled = settings.enabled or default
     if not settings.enabled:
-        raise RequestError(f"{folder}: was made with tracking=none; say where to send it: tracking.uri=…")
+        raise UntrackedError(f"{folder}: was made with tracking=none; say where to send it: tracking.uri=…")
     return settings
 
 
@@ -60,4 +68,6 @@ def _tree(file: Path) -> dict[str, Any]:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RequestError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return tree if isinstance(tree, dict) else {}
+    if not isinstance(tree, dict):
+        raise RequestError(f"{file}: cannot be read: it holds no keys")
+    return tree
