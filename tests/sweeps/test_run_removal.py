@@ -104,17 +104,27 @@ def test_leftovers_are_what_came_to_nothing(made: Make, capsys: pytest.CaptureFi
     Path("outputs/sweeps/heads/sweep.json").write_text("{}")
     new = Path("outputs/day/finished/.new.file.abcdefgh")
     new.mkdir()
+    past = time.time() - 1e5
+    for own, file in ((".idea.download", "a"), (".my.settings", "my.txt"), (".a.notes_12", "a")):  # not tlx's
+        Path("outputs", own).mkdir()
+        for name in (file, "b"):
+            Path("outputs", own, name).touch()
+            os.utime(Path("outputs", own, name), (past, past))
+        os.utime(Path("outputs", own), (past, past))
+    Path("outputs/.file.abcdefgh").touch()
+    os.utime("outputs/.file.abcdefgh", (past, past))
     before = files()
     made("outputs/day/failed", [1], status="failed")
     made("outputs/day/killed", [1], status="running")
     old = Path("outputs/day/finished/.summary.json.a1b2c3d4")
     old.mkdir()
     (old / "summary.json").write_bytes(bytes(5000))
-    past = time.time() - 1e5
     for path in (old / "summary.json", old):
         os.utime(path, (past, past))
     assert main(["runs", "gc", "temporary", "--yes"]) == 0
-    assert "1 temporary, 5.0 kB" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(old) in said
+    assert "1 temporary, 5.0 kB" in said
     assert Path("outputs/day/failed").exists()
     assert main(["runs", "gc", "--yes"]) == 0
     assert files() == before

@@ -70,6 +70,8 @@ def gc(kinds: Sequence[str], output: str, *, yes: bool) -> int:
     print("\n".join(aligned([("kind", "count", "size", "what"), *rows], left=1)))
     for one in (one for kind in some for one in found.runs.get(kind, ())):
         print(f"  {one.what}")
+    for path in found.temporary if "temporary" in some else ():
+        print(f"  {near(path)}")
     if not _agreed(f"remove {'all of it' if len(some) > 1 else 'them'}", yes=yes, needed=False):
         return 0
     with doing("removing leftovers"):

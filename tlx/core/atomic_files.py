@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What the system says of a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the folders that `atomic` makes
+TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # the names of the folders that `atomic` makes, with the file's own
 
 PLACE = "output=…"  # what says where a run's files are
 
@@ -50,8 +50,18 @@ def atomic(path: Path, place: str = PLACE) -> Iterator[Path]:
 def tidy(folder: Path) -> None:
     """Removes what `atomic` has left in `folder` for processes that were killed; nobody may be writing there."""
     for temporary in folder.glob(".*.????????"):
-        if temporary.is_dir():
+        if is_temporary(temporary):
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_temporary(folder: Path) -> bool:
+    """Whether `atomic` has made a folder: by its name, and by its content, which is nothing or what it is to write."""
+    named = TEMPORARY.fullmatch(folder.name)
+    if named is None or folder.is_symlink() or not folder.is_dir():
+        return False
+    with contextlib.suppress(OSError):  # it cannot be read, or has vanished
+        return {entry.name for entry in folder.iterdir()} <= {named[1]}
+    return False
 
 
 def unwritable(path: Path, error: OSError, place: str = PLACE) -> RequestError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlx.config.schema import Tracking
-from tlx.core.atomic_files import TEMPORARY
+from tlx.core.atomic_files import is_temporary
 from tlx.core.disk_size import bytes_of
 from tlx.core.folder_lock import held
 from tlx.sweeps.run_list import ListedRun, listed
@@ -88,7 +88,7 @@ def _temporary(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
             if not entry.is_dir(follow_symlinks=False):
                 continue
             path = Path(entry)
-            if TEMPORARY.fullmatch(entry.name):
+            if is_temporary(path):
                 if _newest(path) < time.time() - OLD:
                     yield path
             elif depth and entry.name not in WITHOUT:
