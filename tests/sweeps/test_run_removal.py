@@ -16,6 +16,7 @@ from tests.tracking.test_tracking import client
 from tlx.cli.main import main
 from tlx.config.schema import Tracking
 from tlx.core import folder_lock
+from tlx.sweeps.leftovers import leftovers
 from tlx.tracking import tracker as tracking
 from tlx.tracking.deleted_rows import deleted
 
@@ -131,6 +132,23 @@ def test_leftovers_are_what_came_to_nothing(made: Make, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["runs", "gc"]) == 0
     assert "nothing is left over in outputs" in capsys.readouterr().out
+
+
+def test_what_is_no_leftover_any_more_stays(made: Make) -> None:
+    """Between the question and the answer a run has finished, one is going on, one has a user; the last is removed."""
+    runs = {name: made(f"outputs/day/{name}", [1], status="failed") for name in ("done", "works", "used", "goes")}
+    found = leftovers(Path("outputs"))
+    assert len(found.runs["failed"]) == len(runs)
+    says(runs["done"], status="finished")
+    made("outputs/day/user", [1], source=str(runs["used"] / "model"))
+    with folder_lock.alone(runs["works"]):
+        attempts = {one.why.partition(": ")[0]: one.why for one in found.removed(["failed"])}
+    assert [name for name, run in runs.items() if run.exists()] == ["done", "works", "used"]
+    near = {name: f"outputs/day/{name}" for name in runs}
+    assert attempts[near["done"]].endswith("not removed: it is finished now")
+    assert "another process is working" in attempts[near["works"]]
+    assert "outputs/day/user begins with its weights" in attempts[near["used"]]
+    assert len(attempts) == len(runs)
 
 
 def test_what_mlflow_has_goes_too_and_only_that(here: Path) -> None:

@@ -68,18 +68,21 @@ def gc(kinds: Sequence[str], output: str, *, yes: bool) -> int:
         return 0
     rows = [(kind, f"{count:,}", size(total), SAID[kind]) for kind, (count, total) in some.items()]
     print("\n".join(aligned([("kind", "count", "size", "what"), *rows], left=1)))
-    for one in (one for kind in some for one in found.runs.get(kind, ())):
-        print(f"  {one.what}")
+    for run in (run for kind in some for run in found.runs.get(kind, ())):
+        print(f"  {run.what}")
     for path in found.temporary if "temporary" in some else ():
         print(f"  {near(path)}")
     if not _agreed(f"remove {'all of it' if len(some) > 1 else 'them'}", yes=yes, needed=False):
         return 0
     with doing("removing leftovers"):
-        left = list(found.removed(list(some)))
-    for line in left:
-        print(line, file=sys.stderr)
-    freed = sum(total for _, total in some.values())
-    print(f"removed: {', '.join(f'{count:,} {kind}' for kind, (count, _) in some.items())}, {size(freed)}")
+        attempts = list(found.removed(list(some)))
+    left, gone = [one for one in attempts if one.why], [one for one in attempts if not one.why]
+    for one in left:
+        print(one.why, file=sys.stderr)
+    if gone:
+        counts = {kind: sum(one.count for one in gone if one.kind == kind) for kind in some}
+        words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+        print(f"removed: {words}, {size(sum(one.bytes for one in gone))}")
     return 1 if left else 0
 
 

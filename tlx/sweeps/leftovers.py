@@ -11,17 +11,35 @@ from pathlib import Path
 from tlx.config.schema import Tracking
 from tlx.core.atomic_files import is_temporary
 from tlx.core.disk_size import bytes_of
+from tlx.core.errors import RequestError
 from tlx.core.folder_lock import held
-from tlx.sweeps.run_list import ListedRun, listed
+from tlx.reporting.text_table import near
+from tlx.sweeps.run_list import ListedRun, listed, listed_run
 from tlx.sweeps.run_removal import Removal, begun_with, end, remove
 from tlx.tracking import tracker
 from tlx.tracking.deleted_rows import Deleted, deleted
 
-__all__ = ["KINDS", "Leftovers", "leftovers"]
+__all__ = ["KINDS", "Attempt", "Leftovers", "leftovers"]
 KINDS = ("interrupted", "failed", "temporary", "mlflow")
 DEPTH = 4  # folders below the output folder in which temporary files are looked for: sweeps/<name>/<job>/model
 OLD = 3600.0  # seconds since which nobody has written into a temporary folder: no process does
 WITHOUT = ("mlartifacts",)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of the attempt to remove a leftover.
+
+    Attributes:
+        count: how many things it is: all that is deleted in MLflow is removed at once.
+        bytes: that they took.
+        why: a line that says why it stays; "" where it is gone.
+    """
+
+    kind: str
+    count: int
+    bytes: int
+    why: str
 
 
 @dataclass(frozen=True)
@@ -46,21 +64,26 @@ class Leftovers:
         temporary = len(self.temporary), sum(map(bytes_of, self.temporary))
         return {**runs, "temporary": temporary, "mlflow": (len(self.rows), self.rows.bytes)}
 
-    def removed(self, kinds: Sequence[str]) -> Iterator[str]:
-        """Removes what is left over of some kinds; yields a line for each thing that could not be removed."""
-        for kind in kinds:
-            for one in self.runs.get(kind, ()):
-                if why := remove(one, str(self.output)):
-                    yield f"{one.what}: not removed: {why}"
-        if "temporary" in kinds:
-            for path in self.temporary:
+    def removed(self, kinds: Sequence[str]) -> Iterator[Attempt]:
+        """Removes what is left over of some kinds, and yields what became of each thing.
+
+        A user may have taken long to agree: what is no leftover any more stays.
+        """
+        some = [(kind, one) for kind in kinds for one in self.runs.get(kind, ())]
+        users = begun_with(listed(self.output)) if some else {}
+        for kind, one in some:
+            taken = one.bytes
+            why = _run_removed(one, kind, users.get(end(one.place), ()), self.output)
+            yield Attempt(kind, 1, taken, f"{one.what}: not removed: {why}" if why else "")
+        for path in self.temporary if "temporary" in kinds else ():
+            taken = bytes_of(path)
+            if _forgotten(path):
                 shutil.rmtree(path, ignore_errors=True)
-                if path.exists():
-                    yield f"{path}: cannot be removed"
+            yield Attempt("temporary", 1, taken, f"{near(path)}: not removed" if path.exists() else "")
         if "mlflow" in kinds and self.rows:
             store = tracker.open(Tracking(system_metrics=False), self.output)
-            if why := store.remove([("", run) for run in self.rows.runs], self.rows.models):
-                yield f"MLflow ({store.uri}): {why}"
+            why = store.remove([("", run) for run in self.rows.runs], self.rows.models)
+            yield Attempt("mlflow", len(self.rows), self.rows.bytes, f"MLflow ({store.uri}): {why}" if why else "")
 
 
 def leftovers(output: Path) -> Leftovers:
@@ -81,6 +104,18 @@ def _ended(status: str, every: Sequence[ListedRun]) -> Iterator[ListedRun]:
     yield from (run for run in some if end(run.folder) not in users)
 
 
+def _run_removed(one: Removal, status: str, users: Sequence[Path], output: Path) -> str:
+    """Removes a run that still has its status and that no other begins with; why it stays, "" where it is gone."""
+    try:
+        if (now := listed_run(one.place).status) != status:
+            return f"it is {now} now"
+        if users:
+            return f"{near(users[0])} begins with its weights"
+        return remove(one, str(output))
+    except RequestError as error:
+        return str(error)
+
+
 def _temporary(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """What `atomic_files` makes beside a file that it writes, where nobody writes any more."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -89,10 +124,15 @@ def _temporary(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
                 continue
             path = Path(entry)
             if is_temporary(path):
-                if _newest(path) < time.time() - OLD:
+                if _forgotten(path):
                     yield path
             elif depth and entry.name not in WITHOUT:
                 yield from _temporary(path, depth - 1)
+
+
+def _forgotten(folder: Path) -> bool:
+    """Whether nobody writes into a temporary folder any more."""
+    return is_temporary(folder) and _newest(folder) < time.time() - OLD
 
 
 def _newest(folder: Path) -> float:
