@@ -19,9 +19,12 @@ MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID
 for name in MLFLOW:
     os.environ.pop(name, None)
 
-# Ctrl-C is sent to processes; a shell that starts the tests in the background would have them ignore it.
+# Ctrl-C and a closed terminal are sent to processes; a shell that starts the tests in the background, or `nohup`, would
+# have them ignore these.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 Tlx = Callable[..., "subprocess.CompletedProcess[str]"]
