@@ -58,6 +58,28 @@ def test_without_a_terminal_nothing_is_removed_unless_yes_is_typed(
     assert files() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("show outputs/day/failed --json", "runs show: takes no --json; its options are --output"),
+        ("remove outputs/day/failed --yes --csv", "runs remove: takes no --csv; its options are --output, --yes"),
+        ("gc --files-only --yes", "runs gc: takes no --files-only; its options are --output, --yes"),
+        ("gc --force --last 0", "runs gc: takes no --last, --force; its options are --output, --yes"),
+        ("--yes status=failed --files-only", "runs: takes no --yes, --files-only; its options are --output, --last"),
+    ],
+)
+def test_an_option_of_another_action_is_refused(
+    made: Make, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    made("outputs/day/failed", [1], status="failed")
+    before = files()
+    assert main(["runs", *words.split()]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert files() == before
+
+
 def test_what_must_not_be_removed_is_refused_as_a_whole(made: Make, capsys: pytest.CaptureFixture[str]) -> None:
     free = made("outputs/day/free", [1])
     first = made("outputs/day/first", [1])

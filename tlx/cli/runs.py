@@ -22,6 +22,12 @@ from tlx.sweeps.run_list import listed, listed_run
 from tlx.sweeps.run_page import about
 
 ACTIONS = ("show", "remove", "gc")
+OPTIONS = {  # by action, beside --output
+    "": ("--last", "--csv", "--json"),
+    "show": (),
+    "remove": ("--yes", "--force", "--files-only"),
+    "gc": ("--yes",),
+}
 NEWEST = 30  # runs that a terminal shows, where nothing else is said
 
 
@@ -53,6 +59,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _main(given: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     action, *words = given.words or [""]
+    _check(action if action in ACTIONS else "", given)
     if action == "show":
         if len(words) != 1:
             raise RequestError(f"runs show: takes one RUN, not {len(words)}: its folder, latest, or its id in MLflow")
@@ -65,6 +72,20 @@ def _main(given: argparse.Namespace) -> int:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them")
     form = "csv" if given.csv else "json" if given.json else ""
     return runs(given.words, given.output, form, given.last)
+
+
+def _check(action: str, given: argparse.Namespace) -> None:
+    """Refuses the options that the action does not have."""
+    every = (option for options in OPTIONS.values() for option in options if option not in OPTIONS[action])
+    wrong = [option for option in dict.fromkeys(every) if _typed(option, given)]
+    if wrong:
+        what, has = f"runs {action}".strip(), ", ".join(("--output", *OPTIONS[action]))
+        raise RequestError(f"{what}: takes no {', '.join(wrong)}; its options are {has}")
+
+
+def _typed(option: str, given: argparse.Namespace) -> bool:
+    value = getattr(given, option.removeprefix("--").replace("-", "_"))
+    return value is not None and value is not False  # --last 0 is typed
 
 
 SUBCOMMAND = Subcommand("runs", "list runs, newest first; show one in full; remove runs and leftovers", _options, _main)
