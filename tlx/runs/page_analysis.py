@@ -59,7 +59,7 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
         probabilities = np.asarray(scores.probabilities)
         found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
     if train is not None and not record.within_sweep:
-        found["label_errors"] = _label_errors(job, train)
+        found |= _label_errors(job, train)
     if not record.within_sweep:
         wrong = np.flatnonzero(~correct)
         wrong = wrong[np.argsort(-np.asarray(scores.probabilities)[wrong], kind="stable")][:LOOKED].tolist()
@@ -142,19 +142,21 @@ def _unit(vectors: Vectors) -> Vectors:
     return found
 
 
-def _label_errors(job: "Job", train: Found) -> list[list[Any]]:
-    """Training images whose label is probably wrong: file, label, what it looks like, certainty."""
+def _label_errors(job: "Job", train: Found) -> dict[str, Any]:
+    """Training images whose label is probably wrong: file, label, what it looks like, certainty; and among how many
+    images they were looked for. Nothing where there are too few or too many."""
     data, labels = job.data, job.data.train.labels[train.images]
     if not FEWEST <= len(labels) <= MOST // len(data.classes):
-        return []
+        return {}
     from tlx.analysis.out_of_fold import out_of_fold
 
     errors = label_errors(out_of_fold(train.vectors, labels, len(data.classes)).logits, labels)
     rows = zip(errors.rows.tolist(), errors.suggested.tolist(), errors.certainty.tolist(), strict=True)
-    return [
+    found = [
         [data.train.files[int(train.images[row])], data.classes[labels[row]], data.classes[other], round(certainty, 3)]
         for row, other, certainty in list(rows)[:ERRORS]
     ]
+    return {"label_errors": found, "label_errors_among": len(labels)}
 
 
 def _segments(job: "Job", correct: NDArray[np.bool_]) -> dict[str, Any]:

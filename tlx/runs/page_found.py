@@ -27,18 +27,23 @@ def attention(run: RunFiles) -> dict[str, str]:
     return {file: str(picture) for file, picture in found.items() if str(picture).startswith("data:image/jpeg;base64,")}
 
 
-def label_errors(run: RunFiles, pictures: SmallPictures) -> list[dict[str, Any]] | None:
-    """Training images whose label is probably wrong; None where they were not looked for."""
-    if "label_errors" not in run.analysis:
+def label_errors(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
+    """Training images whose label is probably wrong, and among how many; None where they were not looked for.
+
+    Earlier versions did not say how many: what they left empty may not have been looked for.
+    """
+    found, among = run.analysis.get("label_errors"), run.analysis.get("label_errors_among")
+    if not found and not among:
         return None
-    return [
+    entries = [
         {
             "picture": pictures.of(file),
             "lines": [f"labelled {label}", f"looks like {other}", f"certainty {certainty:.0%}"],
             **named(file),
         }
-        for file, label, other, certainty in run.analysis["label_errors"]
+        for file, label, other, certainty in found or ()
     ]
+    return {"entries": entries, "among": among}
 
 
 def map_of(run: RunFiles, entries: Entries) -> dict[str, Any] | None:
