@@ -5,6 +5,7 @@ Nothing is computed that takes long: features are those that the run has cached,
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tlx.analysis.weak_segments import weak_segments
 from tlx.distributed import process_group
 from tlx.runs.output_layout import fact_store
 from tlx.runs.page_attention import attention
+from tlx.runs.report_page import spared
 from tlx.runs.run_files import ANALYSIS
 
 if TYPE_CHECKING:
@@ -46,27 +48,46 @@ class Found(NamedTuple):
 
 
 def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Scores") -> None:
-    """Writes `analysis.json` into the run's folder: parts that lack what they need are left out."""
-    labels = job.data.test.labels
-    correct = np.asarray(scores.predictions) == labels
+    """Writes `analysis.json` into the run's folder: parts that lack what they need, or that fail, are left out."""
+    correct, probabilities = np.asarray(scores.predictions) == job.data.test.labels, np.asarray(scores.probabilities)
     found: dict[str, Any] = {}
-    if (test := _cached(job, features, "test")) is not None:
-        found["map"] = _map(test, correct)
+    test: Found | None = None
+    train: Found | None = None
+    with _part("features of test images"):
+        test = _cached(job, features, "test")
+    with _part("features of training images"):
+        train = _training(record, job, features, test)
+    if test is not None:
+        with _part("map"):
+            found["map"] = _map(test, correct)
+    if test is not None and train is not None:
+        with _part("neighbours"):
+            found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
+    if train is not None and not record.within_sweep:
+        with _part("label_errors"):
+            found |= _label_errors(job, train)
+    if not record.within_sweep:
+        with _part("attention"):
+            wrong = np.flatnonzero(~correct)
+            wrong = wrong[np.argsort(-probabilities[wrong], kind="stable")][:LOOKED].tolist()
+            found["attention"] = attention(job, wrong, [int(scores.predictions[row]) for row in wrong])
+    if job.config.dataset.audit != "off" and job.config.features.store:  # its facts of images are cached
+        with _part("segments"):
+            found["segments"] = _segments(job, correct)
+    record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))
+
+
+def _part(name: str) -> AbstractContextManager[None]:
+    """What fails in it is one warning, and all other parts are written."""
+    return spared(f"{ANALYSIS}: {name}")
+
+
+def _training(record: "Record", job: "Job", features: "FeatureCache", test: Found | None) -> Found | None:
+    """Of training images, in front of the same stage as those of test images: cached, or quick to compute."""
     train = _cached(job, features, "train", None if test is None else test.stage)
     if train is None and test is not None and _soon(record, job, features):
         train = Found(test.stage, *_read(features.rows(job.net, _stages(job).index(test.stage), "train")))
-    if test is not None and train is not None:
-        probabilities = np.asarray(scores.probabilities)
-        found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
-    if train is not None and not record.within_sweep:
-        found |= _label_errors(job, train)
-    if not record.within_sweep:
-        wrong = np.flatnonzero(~correct)
-        wrong = wrong[np.argsort(-np.asarray(scores.probabilities)[wrong], kind="stable")][:LOOKED].tolist()
-        found["attention"] = attention(job, wrong, [int(scores.predictions[row]) for row in wrong])
-    if job.config.dataset.audit != "off" and job.config.features.store:  # its facts of images are cached
-        found["segments"] = _segments(job, correct)
-    record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))
+    return train
 
 
 def _cached(job: "Job", features: "FeatureCache", split: str, stage: str | None = None) -> Found | None:

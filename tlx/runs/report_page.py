@@ -30,7 +30,7 @@ log = logging.getLogger("tlx")
 
 @contextmanager
 def spared(name: str) -> Iterator[None]:
-    """That a file of the page cannot be written is one warning, and no reason for a run to fail."""
+    """That a file of the page, or a part of it, cannot be written is one warning, and no reason for a run to fail."""
     try:
         yield
     except Exception as error:  # whatever it is: the run is through, and its other files are whole
