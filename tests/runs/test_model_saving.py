@@ -295,6 +295,24 @@ def test_an_interrupted_run_says_what_its_folder_has(
     assert summary_of(here / "stopped")["status"] == "finished"
 
 
+@pytest.mark.parametrize("where", ["page_analysis:analyse", "report_page:page"])
+def test_a_run_that_is_interrupted_while_its_page_is_written_has_finished(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt(patched, f"tlx.runs.{where}")
+        assert main([*SMALL, "hydra.run.dir=done"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    again = f"python -m tlx report {here}/done"
+    assert said == f"tlx: interrupted: {here}/done has all of the run but its page: {again} makes it"
+    found = summary_of(here / "done")
+    assert (found["status"], found["error"]) == ("finished", "")
+    assert not (here / "done/report.html").exists()
+    assert not (here / "done/checkpoint.safetensors").exists()
+    assert main(["report", "done"]) == 0
+    assert (here / "done/report.html").is_file()
+
+
 def test_an_interrupt_after_everything_is_written_says_that(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
 from tlx.reporting.screen import live
-from tlx.runs import audit_before_run, model_saving, page_analysis, refit, report_page, run_state
+from tlx.runs import audit_before_run, final_page, model_saving, refit, run_state
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
@@ -40,7 +40,6 @@ from tlx.runs.run_name import run_name
 from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
-from tlx.runs.small_pictures import of_sets
 from tlx.runs.started_run import StartedRun
 from tlx.runs.train_phases import train_phases
 from tlx.tracking import tracker as tracking
@@ -84,7 +83,8 @@ def run(
 
     Raises:
         RequestError: the request cannot be run; nothing is left behind.
-        KeyboardInterrupt: what was done until then is kept, and named in the message.
+        KeyboardInterrupt: what was done until then is kept, and named in the message; all but the page, if that was
+            being written.
     """
     clock, part, writes = Clock(whole=within is None), within or Within(), launch.writes()
     tracker = tracking.open(config.tracking, output(config)) if writes else tracking.Tracker()
@@ -118,11 +118,13 @@ def run(
                     look(record, job, started.features, "before", clock)
                 learned, lost = train_phases(started)
                 model, scores = _save_and_measure(started, learned, lost)
-            _close(started, learned, model, scores, lost)
+            missing = _close(started, learned, model, scores, lost)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(model_saving.interrupted(record, job, started.state)) from error
         if lost is not None:
             raise Diverged(model_saving.diverged(record, lost, started.state)) from lost
+    if missing:  # the run has finished, but who waits for it has to stop: a sweep, a script
+        raise KeyboardInterrupt(missing)
     return record.summary
 
 
@@ -209,8 +211,9 @@ def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> t
     return model, scores
 
 
-def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost: Diverged | None) -> None:
-    """Writes what is left of the run's folder: pictures, the summary, the page."""
+def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost: Diverged | None) -> str:
+    """Writes what is left of the run's folder: pictures, the summary, the page. What is missing of the page, in words,
+    if the user has interrupted it."""
     import torch
 
     from tlx.training.weighted_loss import guessing
@@ -224,12 +227,7 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
     with run.clock.part("pictures"), doing("drawing and predicting samples"):
         draw_samples(record, learned, model)
     record.close(scores, data.test, run.state, "finished" if lost is None else "diverged")
-    if record.writes:
-        with run.clock.part("pictures"), doing("writing the page"):
-            with report_page.spared("analysis.json"):
-                page_analysis.analyse(record, learned, run.features, scores)
-            with report_page.spared("report.html"):
-                report_page.write(record.folder, of_sets([data.test, data.train, data.val]))
+    return final_page.write(record, learned, run.features, scores) if record.writes else ""
 
 
 def _advice(record: Record, command: str) -> str:
