@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlx.cli.predict import images_option, no_image
 from tlx.cli.run_argument import run_argument, run_folder
@@ -16,7 +17,9 @@ from tlx.core.errors import RequestError, printable, unicode
 from tlx.core.statistics import wilson
 from tlx.datasets.image_paths import find
 from tlx.reporting.text_table import aligned
-from tlx.runs.new_images import Compared, compared
+
+if TYPE_CHECKING:
+    from tlx.runs.new_images import Compared
 
 __all__ = ["SUBCOMMAND", "drift"]
 SHOWN = 10  # images and classes
@@ -51,6 +54,8 @@ def drift(run: str, paths: Sequence[str], *, top: int = SHOWN, as_json: bool = F
     Raises:
         RequestError: no such path, no model in the run, its test images are not at hand, too few images.
     """
+    from tlx.runs.new_images import compared
+
     if top < 0:
         raise RequestError(f"--top {top}: must be 0 or more")
     form, words = DEVICES
@@ -68,7 +73,7 @@ def drift(run: str, paths: Sequence[str], *, top: int = SHOWN, as_json: bool = F
     return 1 if found.unread else 0
 
 
-def _lines(found: Compared, top: int) -> Iterator[str]:
+def _lines(found: "Compared", top: int) -> Iterator[str]:
     new, of = len(found.images), found.drift
     kind = of.apart is not None and of.apart.found
     what = [*(["of another kind"] if kind else []), *(["of other classes"] if of.shares.differ else [])]
@@ -89,7 +94,7 @@ def _lines(found: Compared, top: int) -> Iterator[str]:
         yield from (f"{line}  {file}" for line, file in zip(aligned(rows, left=0), files, strict=True))
 
 
-def _facts(found: Compared) -> Iterator[tuple[str, str]]:
+def _facts(found: "Compared") -> Iterator[tuple[str, str]]:
     of, new = found.drift, len(found.images)
     if of.apart is None:
         yield "separated", f"cannot be said: only {of.matched} images of either set have the same predicted class"
@@ -113,7 +118,7 @@ def _facts(found: Compared) -> Iterator[tuple[str, str]]:
     yield "classes", f"{of.shares.distance:.1%} would have to be of another class for equal shares (p {p})"
 
 
-def _shares(found: Compared) -> Iterator[str]:
+def _shares(found: "Compared") -> Iterator[str]:
     """The classes whose shares differ most."""
     counts = found.drift.counts
     shares = counts / counts.sum(axis=1, keepdims=True)

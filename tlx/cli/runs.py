@@ -7,19 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlx.cli.run_argument import output_option
-from tlx.cli.runs_remove import gc, remove
 from tlx.cli.subcommand import Subcommand
 from tlx.core.activity import doing
 from tlx.core.errors import RequestError, nearest
 from tlx.reporting.line_width import width
-from tlx.reporting.run_display import closing
 from tlx.reporting.text_table import near
-from tlx.runs.run_summary import Summary
-from tlx.sweeps import run_table
-from tlx.sweeps.named_runs import begun
-from tlx.sweeps.run_conditions import condition, wanted
-from tlx.sweeps.run_list import listed, listed_run
-from tlx.sweeps.run_page import about
 
 ACTIONS = ("show", "remove", "gc")
 OPTIONS = {  # by action, beside --output
@@ -65,8 +57,12 @@ def _main(given: argparse.Namespace) -> int:
             raise RequestError(f"runs show: takes one RUN, not {len(words)}: its folder, latest, or its id in MLflow")
         return show(words[0], given.output)
     if action == "remove":
+        from tlx.cli.runs_remove import remove
+
         return remove(words, given.output, yes=given.yes, forced=given.force, files_only=given.files_only)
     if action == "gc":
+        from tlx.cli.runs_remove import gc
+
         return gc(words, given.output, yes=given.yes)
     if given.csv and given.json:
         raise RequestError("--csv --json: both to stdout cannot be separated; give one of them")
@@ -99,6 +95,10 @@ def runs(conditions: Sequence[str], output: str, form: str = "", last: int | Non
     Raises:
         RequestError: no such folder, a word is no condition, no run has its key.
     """
+    from tlx.sweeps import run_table
+    from tlx.sweeps.run_conditions import condition, wanted
+    from tlx.sweeps.run_list import listed
+
     if last is not None and last < 0:
         raise RequestError(f"--last {last}: must be 0 (all) or more")
     for word in conditions:
@@ -132,6 +132,12 @@ def show(run: str, output: str) -> int:
     Raises:
         RequestError: no such run.
     """
+    from tlx.reporting.run_display import closing
+    from tlx.runs.run_summary import Summary
+    from tlx.sweeps.named_runs import begun
+    from tlx.sweeps.run_list import listed_run
+    from tlx.sweeps.run_page import about
+
     named = begun(run, output)
     if named.why:
         print(named.why, file=sys.stderr)
