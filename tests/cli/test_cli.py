@@ -148,6 +148,7 @@ WRONG = {
     "predict empty bad --batch-size -1": "--batch-size -1: must be at least 1",
     "predict empty bad --batch-size few": "--batch-size: invalid int value: 'few'",
     "predict empty bad --device banana": "--device banana: must be auto, cpu, cuda, cuda:<number> or mps",
+    "embed empty bad --out x.npz --device banana": "--device banana: must be auto, cpu, cuda, cuda:<number> or mps",
     "--cfg nothing": "-c/--cfg: invalid choice: 'nothing'",
     "--cfg job -p backbon": "--package backbon: no such part",
     "-p backbone": "--package: needs --cfg",
@@ -179,7 +180,7 @@ def laid_out(person: Person) -> Person:
 def test_a_wrong_request_is_one_line_and_leaves_nothing(laid_out: Person, line: str) -> None:
     if "damaged.pth" in line:
         (laid_out.folder / "empty/damaged.pth").write_text("not weights")
-    defaults = [] if line.startswith(("-sc", "predict", "predct")) else SMALL
+    defaults = [] if line.startswith(("-sc", "predict", "predct", "embed")) else SMALL
     groups = {word.partition("=")[0] for word in line.split()}
     kept = [word for word in defaults if word.partition("=")[0] not in groups and "dataset=" not in line]
     if "dataset=" in line:

@@ -2,16 +2,14 @@
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlx.cli.predict import images_option, no_image
+from tlx.cli.images_argument import check_device, images_option, no_image
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
-from tlx.config.schema import DEVICES
 from tlx.core.activity import doing
 from tlx.core.errors import RequestError, printable, unicode
 from tlx.core.statistics import wilson
@@ -58,9 +56,7 @@ def drift(run: str, paths: Sequence[str], *, top: int = SHOWN, as_json: bool = F
 
     if top < 0:
         raise RequestError(f"--top {top}: must be 0 or more")
-    form, words = DEVICES
-    if not re.fullmatch(form, device):
-        raise RequestError(f"--device {device}: must be {words}")
+    check_device(device)
     with doing("looking for images"):
         files = list(find(paths))
     found = compared(Path(run), files, device)

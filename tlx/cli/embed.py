@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlx.cli.predict import images_option, no_image
+from tlx.cli.images_argument import images_option, no_image, opened
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
-from tlx.core.activity import State, doing, importing
+from tlx.core.activity import State, doing
 from tlx.core.errors import RequestError, printable
-from tlx.datasets.image_paths import find, none_of_them
 from tlx.inference.feature_files import SUFFIXES, feature_file
 
 __all__ = ["SUBCOMMAND", "embed"]
@@ -52,14 +51,9 @@ def embed(run: str, paths: Sequence[str], out: Path, batch_size: int | None = No
         raise RequestError(f"--out {out}: the file's name must end in {' or '.join(SUFFIXES)}")
     if batch_size is not None and batch_size < 1:
         raise RequestError(f"--batch-size {batch_size}: must be at least 1")
-    left_out: list[Path] = []
-    with doing("looking for images"):
-        files = list(find(paths, left_out))
-    with importing("torch"):
-        from tlx.inference.embedding import embedded
-        from tlx.inference.predictor import load
-    with doing("opening the model"):
-        model = load(run, device)
+    model, files, left_out = opened(run, paths, device)
+    from tlx.inference.embedding import embedded
+
     began, done, failed, width = time.perf_counter(), 0, 0, 0
 
     def now() -> State:
@@ -77,7 +71,7 @@ def embed(run: str, paths: Sequence[str], out: Path, batch_size: int | None = No
         if failed == done:
             raise RequestError(f"{out}: not written: none of the {done} images could be read")
     if left_out:
-        print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
+        print(left_out, file=sys.stderr)
     rate = done / (time.perf_counter() - began)
     unread = f", {failed} could not be read" if failed else ""
     print(f"{done} images, {rate:.0f} images/s{unread}", file=sys.stderr)

@@ -4,26 +4,23 @@ import argparse
 import contextlib
 import json
 import os
-import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tlx.cli.images_argument import images_option, no_image, opened
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
-from tlx.config.schema import DEVICES
-from tlx.core.activity import State, doing, importing
+from tlx.core.activity import State, doing
 from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated
 from tlx.core.errors import RequestError, nearest, printable, unicode
 from tlx.core.output_streams import shows_all
-from tlx.datasets.file_kinds import NAMES
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
-from tlx.datasets.image_paths import SHOWN, find, none_of_them
+from tlx.datasets.image_paths import SHOWN
 from tlx.inference.prediction_gallery import FIRST, ORDERS, check, gallery
 from tlx.reporting.text_table import duration
 
@@ -61,26 +58,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def images_option(parser: argparse.ArgumentParser) -> None:
-    """Adds PATH…: which images."""
-    parser.add_argument(
-        "paths", metavar="PATH", nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
-    )  # fmt: skip
-
-
-def no_image(subcommand: str) -> Callable[[str], str]:
-    """What takes the word that was typed as RUN, unless it is an image: then RUN was forgotten."""
-
-    def run(word: str) -> str:
-        if Path(word).suffix.lower() in NAMES:
-            first = f"python -m tlx {subcommand} latest {shlex.quote(word)}"
-            raise RequestError(f"{word}: an image, no run; RUN comes first: {first}")
-        return word
-
-    return run
-
-
 def _main(given: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     if given.max_pixels is not None:
@@ -116,14 +93,8 @@ def predict(
         RequestError: no such path, no image in a folder, no model in the run, a value out of range.
     """
     requested = {form: target for form, target in (targets or {}).items() if target is not None}
-    _check(requested, top, batch_size, device, sort)
-    left_out: list[Path] = []
-    with doing("looking for images"):
-        files = list(find(paths, left_out))
-    with importing("torch"):
-        from tlx.inference.predictor import load
-    with doing("opening the model"):
-        model = load(run, device)
+    _check(requested, top, batch_size, sort)
+    model, files, left_out = opened(run, paths, device)
     if emulated(model.precision, model.device):
         slow = f"the model computes in bf16, as it was measured: {EMULATED}; tlx export writes it in fp32"
         print(f"warning: {slow}", file=sys.stderr)
@@ -153,7 +124,7 @@ def predict(
     took = time.perf_counter() - began
     unread = f", {failed} could not be read" if failed else ""
     if left_out:
-        print(f"left out: {printable(none_of_them(left_out))}", file=sys.stderr)
+        print(left_out, file=sys.stderr)
     print(f"{done} images, {done / took:.0f} images/s{unread}", file=sys.stderr)
     for target in requested.values():
         if target != "-":
@@ -161,13 +132,10 @@ def predict(
     return 1 if failed else 0
 
 
-def _check(requested: dict[str, str], top: int | None, batch_size: int | None, device: str, sort: str | None) -> None:
+def _check(requested: dict[str, str], top: int | None, batch_size: int | None, sort: str | None) -> None:
     for name, value in (("batch-size", batch_size), ("top", top)):
         if value is not None and value < 1:
             raise RequestError(f"--{name} {value}: must be at least 1")
-    form, words = DEVICES
-    if not re.fullmatch(form, device):
-        raise RequestError(f"--device {device}: must be {words}")
     for option, target in requested.items():
         if (target != "-" or option == "html") and not target.endswith(f".{option}"):
             raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
