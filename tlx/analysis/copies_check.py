@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tlx.analysis.audit_data import AuditData, grouped
-from tlx.analysis.finding import Finding, number_of
+from tlx.analysis.finding import Finding, Severity, number_of
 
 DROP = "dataset.drop_duplicates=true leaves copies out of train"
 
@@ -26,27 +26,11 @@ def check(data: AuditData) -> Iterator[Finding]:
     tested = [
         rows for rows in rest if len({split[row] for row in rows}) > 1 and any(split[row] == "test" for row in rows)
     ]
-    if tested:
-        copies = sum(split[row] == "test" for rows in tested for row in rows)
-        yield data.finding(
-            "test_copies",
-            "error",
-            f"{copies:,} of {number_of(len(data.rows('test')), 'test image')} {_are(copies)} also in train or val: the "
-            "test accuracy is too optimistic",
-            tested,
-            remedy=DROP,
-        )
     chosen = [rows for rows in rest if {split[row] for row in rows} == {"train", "val"}]
+    if tested:
+        yield _across(data, tested, "test", "error", "train or val: the test accuracy")
     if chosen:
-        copies = sum(split[row] == "val" for rows in chosen for row in rows)
-        yield data.finding(
-            "val_copies",
-            "warning",
-            f"{copies:,} of {number_of(len(data.rows('val')), 'val image')} {_are(copies)} also in train: validation "
-            "is too optimistic",
-            chosen,
-            remedy=DROP,
-        )
+        yield _across(data, chosen, "val", "warning", "train: validation")
     within = [rows for rows in rest if len({split[row] for row in rows}) == 1]
     if within:
         copies = sum(len(rows) - 1 for rows in within)
@@ -61,5 +45,9 @@ def check(data: AuditData) -> Iterator[Finding]:
         )
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _across(data: AuditData, groups: list[list[int]], split: str, severity: Severity, where: str) -> Finding:
+    """Images of a split that are in another, too. `where`: in which, and what is too optimistic by that."""
+    copies = sum(bool(data.splits[row] == split) for rows in groups for row in rows)
+    images = number_of(len(data.rows(split)), f"{split} image")
+    message = f"{copies:,} of {images} {'is' if copies == 1 else 'are'} also in {where} is too optimistic"
+    return data.finding(f"{split}_copies", severity, message, groups, remedy=DROP)
