@@ -50,6 +50,25 @@ def test_findings_are_said_in_five_lines_at_most_and_kept(
     assert (again.folder / "audit.json").is_file()
 
 
+@pytest.mark.parametrize("anew", [0, 2])
+def test_copies_are_said_again_only_where_some_are_no_equal_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], anew: int
+) -> None:
+    root = clean(tmp_path / "data")
+    for kind, (of, to) in {"test": ("cat", "cat"), "train": ("cat", "dog")}.items():
+        number = 0 if kind == "test" else 3
+        shutil.copy(root / f"train/{of}/train-{of}-{number}.png", root / f"{kind}/{to}/equal.png")
+        for i in range(1, 1 + anew):
+            Image.open(root / f"train/{of}/train-{of}-{number + i}.png").save(root / f"{kind}/{to}/anew-{i}.bmp")
+    run_overrides(words(root, tmp_path / "out"))
+    said = capsys.readouterr().err
+    assert "copies: 1 of " in said
+    assert "copies: 2 images are also there under another label" in said
+    audited = [line for line in said.splitlines() if line.startswith("audit: ")]
+    assert len(audited) == (2 if anew else 0)
+    assert not anew or any(f"{1 + anew} of {7 + anew} test images are also in train or val" in line for line in audited)
+
+
 def test_clean_data_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = run_overrides(words(clean(tmp_path / "data"), tmp_path / "out"))
     assert "audit" not in capsys.readouterr().err

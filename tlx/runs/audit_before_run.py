@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tlx.runs.run_recorder import Record
 
 FILE = "audit.json"
+COPIES = ("test_copies", "val_copies", "contradictory_copies")  # kinds that `datasets.exact_copies` says, too
 MOST = 5  # lines of doubts about the data, in all
 log = logging.getLogger("tlx")
 _said = set[tuple[str, ...]]()  # by this process: the jobs of a sweep have the same data
@@ -36,7 +37,7 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
 
         findings = audit_of_job(job)
     record.write(FILE, json.dumps([finding.to_dict() for finding in findings], indent=1, ensure_ascii=False))
-    lines = tuple(brief(_not_said(findings, record), MOST - len(record.summary.copies.get("lines", ()))))
+    lines = tuple(brief(_not_said(findings, job), MOST - len(record.summary.copies.get("lines", ()))))
     if alone or lines not in _said:
         _said.add(lines)
         for line in lines:
@@ -47,12 +48,21 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
         raise FaultyData(f"dataset.audit=fail: {errors[0].message}{more}; {record.folder / FILE} has all findings")
 
 
-def _not_said(findings: "list[Finding]", record: "Record") -> "list[Finding]":
-    """Without those that the opening of a run says in its own lines (`run_display.doubts`)."""
-    copies = record.summary.copies
-    said = {"class_names"}
-    across = copies.get("across", {})
-    said |= {"test_copies"} if any(words.startswith("test in") for words in across) else set()
-    said |= {"val_copies"} if "val in train" in across else set()
-    said |= {"contradictory_copies"} if copies.get("labels") else set()
-    return [finding for finding in findings if finding.kind not in said]
+def _not_said(findings: "list[Finding]", job: "Job") -> "list[Finding]":
+    """Without those that the opening of a run says in its own lines (`run_display.doubts`): these count equal files."""
+    sets = {"train": job.data.train, "val": job.data.val, "test": job.data.test}
+    content = {
+        (split, file): digest
+        for split, images in sets.items()
+        for file, digest in zip(images.files, images.digests(), strict=True)
+    }
+
+    def equal_files(finding: "Finding") -> bool:
+        groups = zip(finding.splits, finding.files, strict=True)
+        return all(len({content[member] for member in zip(*group, strict=True)}) == 1 for group in groups)
+
+    return [
+        finding
+        for finding in findings
+        if finding.kind != "class_names" and not (finding.kind in COPIES and equal_files(finding))
+    ]
