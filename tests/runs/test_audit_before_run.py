@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.analysis.test_audit import clean, pixels, save
+from tests.config.test_compose import config_of
 from tlx.cli.main import main
 from tlx.runs.request import run_overrides
+from tlx.runs.run import run
 
 FAST = ["backbone=small_cnn", "strategy=scratch", "backbone.input_size=32", "tracking=none", "training.epochs=1"]
 
@@ -86,6 +90,20 @@ def test_with_fail_an_error_ends_the_run_before_it_trains(
     assert not (folder / "metrics.jsonl").exists()
     assert main(words(faulty, tmp_path / "out", "dataset.audit=off")) == 0
     assert "audit:" not in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_is_not_audited_again(faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(row: Mapping[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    typed, folder = words(faulty, tmp_path, "training.epochs=2", "dataset.audit=fail"), tmp_path / "run"
+    with monkeypatch.context() as patched:  # as if an earlier version had not found it
+        patched.setattr("tlx.runs.data_audit.audit", lambda _: [])
+        with pytest.raises(KeyboardInterrupt):
+            run(config_of(*typed), folder, command="", watch=stop)
+    assert main(["resume", str(folder)]) == 0
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads((folder / "audit.json").read_text()) == []
 
 
 def test_copies_are_left_out_of_train_alone_and_the_test_set_stays(faulty: Path, tmp_path: Path) -> None:

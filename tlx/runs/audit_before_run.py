@@ -22,13 +22,14 @@ _said = set[tuple[str, ...]]()  # by this process: the jobs of a sweep have the 
 def look(record: "Record", job: "Job", *, alone: bool) -> None:
     """Audits the data, unless that is not requested; what was read for it before is not read again.
 
+    A run that goes on after an epoch is not audited again: what it has learned is kept, whatever would be found now.
     `alone`: the run is no part of a sweep, whose jobs say once what is the same for all.
 
     Raises:
         FaultyData: there is an error, and `dataset.audit` is `fail`.
     """
     how = job.config.dataset.audit
-    if how == "off" or not record.writes:
+    if how == "off" or not record.writes or record.rows:
         return
     with record.clock.part("data"), doing("auditing the data"):
         from tlx.analysis.audit_lines import brief
