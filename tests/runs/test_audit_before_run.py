@@ -106,6 +106,23 @@ def test_a_run_that_goes_on_is_not_audited_again(faulty: Path, tmp_path: Path, m
     assert json.loads((folder / "audit.json").read_text()) == []
 
 
+def test_a_check_that_fails_ends_a_run_only_with_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_: object) -> None:
+        raise ValueError("a picture of 0 pixels")
+
+    monkeypatch.setattr("tlx.runs.data_audit.audit", check)
+    root = clean(tmp_path / "data")
+    summary = run_overrides(words(root, tmp_path / "out"))
+    assert summary.status == "finished"
+    assert not (summary.folder / "audit.json").exists()
+    said = capsys.readouterr().err
+    assert said.count("warning: the audit was not made: ValueError: a picture of 0 pixels") == 1
+    with pytest.raises(ValueError, match="0 pixels"):
+        run_overrides(words(root, tmp_path / "out", "dataset.audit=fail"))
+
+
 def test_copies_are_left_out_of_train_alone_and_the_test_set_stays(faulty: Path, tmp_path: Path) -> None:
     plain = run_overrides(words(faulty, tmp_path / "out", "dataset.audit=off"))
     dropped = run_overrides(words(faulty, tmp_path / "out", "dataset.audit=fail", "dataset.drop_duplicates=true"))

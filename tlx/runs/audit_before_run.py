@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from tlx.core.activity import doing
-from tlx.core.errors import FaultyData
+from tlx.core.errors import FaultyData, said
 
 if TYPE_CHECKING:
     from tlx.analysis.finding import Finding
@@ -23,6 +23,7 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
     """Audits the data, unless that is not requested; what was read for it before is not read again.
 
     A run that goes on after an epoch is not audited again: what it has learned is kept, whatever would be found now.
+    Where a check fails itself, that is a warning, unless `dataset.audit` is `fail`.
     `alone`: the run is no part of a sweep, whose jobs say once what is the same for all.
 
     Raises:
@@ -36,7 +37,13 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
         from tlx.analysis.finding import number_of
         from tlx.runs.data_audit import audit_of_job
 
-        findings = audit_of_job(job)
+        try:
+            findings = audit_of_job(job)
+        except Exception as error:  # whatever it is: the training needs no audit
+            if how == "fail":
+                raise
+            log.warning("the audit was not made: %s", said(error))
+            return
     record.write(FILE, json.dumps([finding.to_dict() for finding in findings], indent=1, ensure_ascii=False))
     lines = tuple(brief(_not_said(findings, job), MOST - len(record.summary.copies.get("lines", ()))))
     if alone or lines not in _said:
