@@ -1,6 +1,7 @@
 """What an audit says of near duplicates and placeholders in folders, and which groups names suggest."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.analysis.test_near_duplicates import jpeg, scene
+from tlx.analysis.audit_data import AuditData
 from tlx.analysis.duplicate_check import check
 from tlx.analysis.duplicate_groups import Duplicates
 from tlx.analysis.finding import Finding
@@ -95,3 +97,21 @@ def test_names_that_do_not_go_with_near_duplicates_suggest_none() -> None:
     duplicates = [Duplicates((int(a), int(b)), 0.9) for a, b in rng.permutation(60)[:40].reshape(20, 2)]
     assert proposals(files, duplicates) is None
     assert proposals(files, []) is None
+
+
+def test_drawings_are_decoded_once_and_no_more_of_them_than_tell_that_all_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(40):
+        drawing = Image.new("RGB", (80, 80), "white")
+        ImageDraw.Draw(drawing).rectangle((10, 10, 12 + index, 30), fill="black")
+        save(tmp_path / "photos" / "train" / "ab"[index % 2] / f"{index}.png", drawing)
+    words = ["dataset=image_folder", f"dataset.root={tmp_path / 'photos'}", f"output={tmp_path / 'out'}"]
+    data, _ = audit_of_data(checked(without_hydra(compose(words))))
+    decoded, decode = list[int](), AuditData.decode
+    monkeypatch.setattr(AuditData, "decode", lambda self, row: decoded.append(row) or decode(self, row))
+    forgetful = replace(data, memory=tmp_path / "other")
+    assert "placeholder" not in {finding.kind for finding in check(forgetful)}
+    assert len(decoded) == 5  # a tenth of 40, and one
+    assert "placeholder" not in {finding.kind for finding in check(forgetful)}
+    assert len(decoded) == 5

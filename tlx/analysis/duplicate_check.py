@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlx.analysis.audit_data import AuditData, grouped
 from tlx.analysis.duplicate_groups import STRONG, Duplicates, Pairs, groups, with_equal
@@ -12,6 +14,7 @@ from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.group_proposals import proposals
 from tlx.datasets.image_decoding import UnreadableImage
 
+DRAWINGS = "drawings-1"  # another number where other pictures would be drawn
 METHOD = "near-duplicates-1"  # another number where pairs would be others
 MUCH = 0.01  # share of the test images that are surely in train from which the accuracy is surely wrong
 LEVELS, FEW_COLOURS, ONE_COLOUR = 16, 24, 0.6  # of a channel; colours of a thumbnail; share that the first of them has
@@ -93,8 +96,7 @@ def _contradictory(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Fin
 
 def _placeholders(data: AuditData, same: Sequence[Sequence[int]]) -> Iterator[Finding]:
     """Pictures that stand for a missing one: drawn in few colours, or many times there under several labels."""
-    drawn = [row for row in range(len(data)) if _plain(data, row)]
-    drawn = drawn if len(drawn) <= max(SELDOM * len(data), 1) else []
+    drawn = data.remembered(DRAWINGS, lambda: {"rows": _drawn(data)})["rows"].tolist()
     often = [rows for rows in same if len(rows) >= OFTEN and len({int(data.labels[row]) for row in rows}) > 1]
     together = {row for rows in often for row in rows}
     left = {row for row in drawn if row not in together}
@@ -110,6 +112,13 @@ def _placeholders(data: AuditData, same: Sequence[Sequence[int]]) -> Iterator[Fi
             all_of_them,
             remedy="remove them",
         )
+
+
+def _drawn(data: AuditData) -> NDArray[np.int64]:
+    """The rows of drawn pictures; none where the data set consists of them, which no more are looked at to know."""
+    most = int(max(SELDOM * len(data), 1))
+    rows = list(islice((row for row in range(len(data)) if _plain(data, row)), most + 1))
+    return np.array(rows if len(rows) <= most else [], dtype=np.int64)
 
 
 def _plain(data: AuditData, row: int) -> bool:

@@ -22,8 +22,10 @@ def check(data: AuditData) -> Iterator[Finding]:
     short = np.minimum(facts["width"], facts["height"])
     usual = float(np.median(short)) if len(short) else 0.0
     contrast = facts["high"] - facts["low"]
-    span = np.ptp(facts["thumbnail"].reshape(len(facts), -1, 3), axis=1).max(axis=1) if len(facts) else short
-    constant = (contrast <= FLAT) & (span <= FLAT)
+    constant = contrast <= FLAT
+    if constant.any():
+        colours = facts["thumbnail"][constant].reshape(int(constant.sum()), -1, 3)
+        constant[constant] = np.ptp(colours, axis=1).max(axis=1) <= FLAT
     dark = ~constant & (facts["high"] < DARK)
     bright = ~constant & (facts["low"] > BRIGHT)
     kinds = {
