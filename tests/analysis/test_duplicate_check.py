@@ -106,7 +106,12 @@ def test_drawings_are_decoded_once_and_no_more_of_them_than_tell_that_all_are_dr
         drawing = Image.new("RGB", (80, 80), "white")
         ImageDraw.Draw(drawing).rectangle((10, 10, 12 + index, 30), fill="black")
         save(tmp_path / "photos" / "train" / "ab"[index % 2] / f"{index}.png", drawing)
-    words = ["dataset=image_folder", f"dataset.root={tmp_path / 'photos'}", f"output={tmp_path / 'out'}"]
+    words = [
+        "dataset=image_folder",
+        f"dataset.root={tmp_path / 'photos'}",
+        f"output={tmp_path / 'out'}",
+        "backbone=small_cnn",
+    ]
     data, _ = audit_of_data(checked(without_hydra(compose(words))))
     decoded, decode = list[int](), AuditData.decode
     monkeypatch.setattr(AuditData, "decode", lambda self, row: decoded.append(row) or decode(self, row))

@@ -1,5 +1,6 @@
 """The audit of a run's data: said before training in few lines, kept in the run's folder, paid for once."""
 
+import html
 import json
 import shutil
 from collections.abc import Mapping
@@ -45,9 +46,11 @@ def test_findings_are_said_in_five_lines_at_most_and_kept(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audit: ")]
     assert 1 < len(lines) <= 5
     assert "1 of 7 test images is also in train" in lines[0]
-    assert "more findings are in audit.json" in lines[-1]
+    assert lines[-1].endswith(" more findings are in audit.json, and in report.html when the run has ended")
+    page = html.unescape((summary.folder / "report.html").read_text())
     kept = json.loads((summary.folder / "audit.json").read_text())
     assert next(finding["kind"] for finding in kept) == "test_copies"
+    assert all(finding["message"] in page for finding in kept)
     assert {"constant", "very_dark", "tiny", "hidden_folder"} <= {finding["kind"] for finding in kept}
     monkeypatch.setattr("tlx.analysis.fact_reading.facts_of", lambda *_: pytest.fail("a picture is looked at again"))
     again = run_overrides(words(faulty, tmp_path / "out", "seed=1"))

@@ -80,4 +80,5 @@ def brief(findings: Sequence[Finding], most: int) -> Iterator[str]:
         more = ", …" if finding.count > 1 else ""
         yield f"audit: {printable(finding.message)}{f' ({first}{more})' if first else ''}"
     if len(worth) > len(shown):
-        yield f"audit: {len(worth) - len(shown)} more findings are in audit.json; python -m tlx audit shows all"
+        others = len(worth) - len(shown)
+        yield f"audit: {others} more findings are in audit.json, and in report.html when the run has ended"
