@@ -280,6 +280,28 @@ def test_a_wrong_request_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "dataset: which data?" in capsys.readouterr().err
 
 
+def test_what_is_left_out_of_a_run_is_left_out_and_other_keys_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = clean(tmp_path / "data")
+    save(root / "train/cat/grey.png", Image.new("RGB", SIZE, (90, 90, 90)))
+    for kind in ("train", "test"):
+        _copy(root / kind / "dog/again.png", "train/dog/train-dog-0.png")
+    (tmp_path / "list").write_text("train/cat/grey.png\n")
+    more = ["backbone=small_cnn", f"dataset.exclude={tmp_path / 'list'}", "dataset.drop_duplicates=true"]
+    assert {"constant", "test_copies"} <= audit(root, tmp_path / "out", more[0]).keys()
+    assert capsys.readouterr().err == ""
+    assert audit(root, tmp_path / "out", *more, "training.epochs=3", "strategy=finetune", "dataset.limit.train=4") == {}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": has no effect: ")[0] for line in said[:3]] == [
+        f"warning: {word}" for word in ("training.epochs=3", "strategy=finetune", "dataset.limit.train=4")
+    ]
+    assert [line.partition(": ")[0] for line in said[3:]] == ["exclude", "drop_duplicates"]
+    words = ["audit", "dataset=image_folder", f"dataset.root={root}", f"dataset.exclude={tmp_path / 'nowhere'}"]
+    assert main(words) == 2
+    assert "nowhere: cannot be read" in capsys.readouterr().err
+
+
 def test_tables_with_bom_semicolons_quotes_and_windows_paths_are_audited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

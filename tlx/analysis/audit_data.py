@@ -61,6 +61,7 @@ class AuditData:
         memory: the folder of `remembered`, or None.
         faults: (kind, path, message) of what the reader would have refused.
         overlap: which images the network's pretrained weights have seen, in words; empty where none is known.
+        notes: what is said of images that were left out on request.
         finer: larger features than `features`; None where there are none.
     """
 
@@ -81,6 +82,7 @@ class AuditData:
     memory: Path | None = None
     faults: tuple[tuple[str, str, str], ...] = ()
     overlap: str = ""
+    notes: tuple[str, ...] = ()
     finer: Finer | None = None
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from tlx.core.errors import RequestError, unicode
 
 if TYPE_CHECKING:
     from tlx.config.schema import Config
+
+log = logging.getLogger("tlx")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +38,10 @@ def _main(given: argparse.Namespace) -> int:
     from tlx.analysis import audit_lines
     from tlx.analysis.audit_page import page
     from tlx.config.compose import compose, without_hydra
+    from tlx.config.unread_keys import Typed
     from tlx.config.validation import checked
     from tlx.reporting.log_lines import lines
-    from tlx.runs.data_audit import audit_of_data
+    from tlx.runs.data_audit import audit_of_data, unread
 
     if not any(word.startswith(("dataset=", "+dataset=", "experiment=")) for word in given.overrides):
         raise RequestError("dataset: which data? as in dataset=image_folder dataset.root=~/photos")
@@ -48,6 +52,8 @@ def _main(given: argparse.Namespace) -> int:
             )
     config = checked(without_hydra(compose(given.overrides, given.config_dir)))
     with lines(quiet=True):
+        for line in Typed(given.overrides, unread()).warnings():
+            log.warning("%s", line)
         data, findings = audit_of_data(config)
         if given.html is not None:
             with doing("writing the page"), atomic(Path(os.path.expanduser(given.html)), "--html FILE") as path:
@@ -55,6 +61,8 @@ def _main(given: argparse.Namespace) -> int:
     if given.list is not None:
         with atomic(Path(os.path.expanduser(given.list)), "--list FILE") as path:
             path.write_text(audit_lines.exclusions(data, findings), encoding="utf-8", errors="surrogateescape")
+    for line in data.notes:
+        print(unicode(line), file=sys.stderr)
     if given.json:
         print(unicode(json.dumps([finding.to_dict() for finding in findings], indent=1, ensure_ascii=False)))
     else:

@@ -4,13 +4,29 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlx.core.errors import RequestError, precomposed, printable, reason
 from tlx.datasets.images import Images
 
+if TYPE_CHECKING:
+    from tlx.config.dataset_schema import DatasetConfig
+
 Keys = Callable[[Images], Sequence[Any]]  # of each image; equal for copies
 SHOWN = 3  # names in a line
+
+
+def without_requested(
+    sets: Mapping[str, Images], common: "DatasetConfig", keys: Keys
+) -> tuple[dict[str, Images], list[str]]:
+    """The sets without what `exclude` and `drop_duplicates` leave out, and what is said of that."""
+    result, said = dict(sets), list[str]()
+    if common.exclude is not None:
+        result, said = without_listed(result, common.exclude)
+    if common.drop_duplicates:
+        result, more = without_copies(result, keys)
+        said += more
+    return result, said
 
 
 def without_listed(sets: Mapping[str, Images], file: str) -> tuple[dict[str, Images], list[str]]:

@@ -138,7 +138,7 @@ def split(
     if train.groups is not None:
         _complete(train, parts.classes, "dataset.group")
     notes = (*parts.notes, *group_splits.described({"train": train, "val": val, "test": test}, parts.classes))
-    sets, said = _left_out({"train": train, "val": val, "test": test}, common, keys)
+    sets, said = left_out.without_requested({"train": train, "val": val, "test": test}, common, keys)
     train, val, test, notes = sets["train"], sets["val"], sets["test"], (*notes, *said)
     _complete(train, parts.classes, "dataset.exclude, dataset.drop_duplicates")
     if common.per_class is not None:
@@ -170,19 +170,6 @@ def split(
         origins=origins,
         notes=notes,
     )
-
-
-def _left_out(
-    sets: dict[str, Images], common: "DatasetConfig", keys: left_out.Keys
-) -> tuple[dict[str, Images], list[str]]:
-    """The sets without what is to be left out of train and val, and what is said of that."""
-    said = list[str]()
-    if common.exclude is not None:
-        sets, said = left_out.without_listed(sets, common.exclude)
-    if common.drop_duplicates:
-        sets, more = left_out.without_copies(sets, keys)
-        said += more
-    return sets, said
 
 
 def _in_groups(parts: Parts, group: str | None) -> Parts:

@@ -6,22 +6,28 @@ from pathlib import Path
 
 from tlx.analysis.audit import audit
 from tlx.analysis.audit_data import AuditData, View, audit_data
+from tlx.analysis.fact_reading import pixel_keys
 from tlx.analysis.finding import Finding
 from tlx.backbones import pretrained_weights
-from tlx.config.schema import Backbone, Config
+from tlx.config.schema import Backbone, Config, Features
 from tlx.core.device import device_of, precision_of, use_threads
 from tlx.core.errors import RequestError
 from tlx.datasets.folder_layout import Faults
 from tlx.datasets.image_decoding import allow
+from tlx.datasets.left_out import without_requested
 from tlx.datasets.splits import Parts
 from tlx.runs.output_layout import fact_store, output
 from tlx.runs.prepare import Job, found
 
+READ = ("dataset", "backbone", "head", "features", "runtime", "output")  # parts of a configuration
+CUTS = ("limit", "per_class", "folds", "fold", "val_fraction", "test_fraction")  # keys of a data set
 log = logging.getLogger("tlx")
 
 
 def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
     """What is found in the data set of a configuration, in the parts that it comes in; nothing is split by seed.
+
+    What the configuration leaves out of train and val is left out here, too.
 
     Raises:
         RequestError: there is no such data set, or it cannot be read at all.
@@ -32,6 +38,15 @@ def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
     data = _with_features(_of_parts(parts, config), config)
     data = dataclasses.replace(data, faults=tuple(faults), overlap=_overlap(config))
     return data, audit(data)
+
+
+def unread() -> dict[str, str]:
+    """The keys that `audit_of_data` does not read, each with the reason."""
+    alone = "an audit looks at the images alone, and trains nothing"
+    found = {field.name: alone for field in dataclasses.fields(Config) if field.name not in READ}
+    found |= {f"features.{field.name}": alone for field in dataclasses.fields(Features) if field.name != "store"}
+    found |= {f"dataset.{name}": "an audit looks at all images, in the parts that they come in" for name in CUTS}
+    return found | {"dataset.on_error": "an audit lists what cannot be read, and goes on"}
 
 
 def audit_of_job(job: Job) -> list[Finding]:
@@ -80,16 +95,20 @@ def _of_parts(parts: Parts, config: Config) -> AuditData:
     if test is None and val is not None and config.dataset.splits.val is None:
         val, test = None, val  # as a run takes it
     sets = {"train": parts.train, "val": val, "test": test}
-    return audit_data(
-        {split: images for split, images in sets.items() if images is not None},
+    there = {split: images for split, images in sets.items() if images is not None}
+    store = fact_store(config)
+    left, notes = without_requested(there, config.dataset, pixel_keys(store))
+    data = audit_data(
+        left,
         parts.classes,
-        fact_store(config),
+        store,
         skipped=parts.skipped,
         root=_folder(parts.source),
         created=[split for split, images in sets.items() if images is None],
         view=view_of(config.backbone),
         memory=_memory(config),
     )
+    return dataclasses.replace(data, notes=tuple(notes))
 
 
 def view_of(backbone: Backbone) -> View | None:
