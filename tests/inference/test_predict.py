@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -133,6 +134,59 @@ def test_a_listed_name_need_not_be_unicode_and_a_pipe_is_a_row(
     first, pipe, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["file"], pipe) == (str(odd), {"file": str(tmp_path / "pipe.png"), "error": "not a file"})
     assert first["probabilities"] == last["probabilities"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("below", ["", "photos", "photos/inner"])
+def test_an_archive_is_read_in_place_and_gives_the_rows_of_the_folder(
+    opened: Model, photos: Path, tmp_path: Path, kind: str, below: str
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "some é"), kind, tmp_path, "photos"))
+    before = sorted(tmp_path.rglob("*"))
+    left_out: list[Path] = []
+    files = list(find([str(archive / below)], left_out))
+    of_folder = list(find([str(tmp_path / below if below else photos)]))
+    assert [file.relative_to(archive) for file in files] == [file.relative_to(tmp_path) for file in of_folder]
+    assert [file.name for file in left_out] == ([] if below == "photos/inner" else ["notes.txt"])
+    inside, outside = opened.predict(files), opened.predict(of_folder)
+    assert [one.probabilities for one in inside] == [one.probabilities for one in outside]
+    assert [one.file for one in inside] == list(map(str, files))
+    assert list(find([str(files[0])])) == files[:1]  # one file of it
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_an_archive_cannot_give_is_said(folder: Path, opened: Model, photos: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path, "photos"))
+    packed = Path(shutil.make_archive(str(tmp_path / "a"), "gztar", tmp_path, "photos"))
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(whole.read_bytes()[:-40])
+    none = Path(shutil.make_archive(str(tmp_path / "none"), "zip", tmp_path, "empty"))
+    for path, line in (
+        (packed, "a.tar.gz: a compressed tar cannot be read in place"),
+        (broken, "broken.zip: it is damaged"),
+        (none, "none.zip: holds no image (no file)"),
+        (whole / "photos/none", "none: no such file or folder"),
+        (whole / "photos/2.png/3.png", "3.png: no such file or folder"),
+    ):
+        with pytest.raises(RequestError, match=re.escape(line)):
+            names(path)
+    content = bytearray(whole.read_bytes())
+    entry = zipfile.ZipFile(whole).getinfo("photos/2.png")
+    content[entry.header_offset + 200] ^= 1
+    whole.write_bytes(content)
+    found = opened.predict([whole / "photos/2.png", whole / "photos/4.png", whole / "gone.png", broken / "2.png"])
+    assert [bool(one.error) for one in found] == [True, False, True, True]
+    assert "checksum" in found[0].error or "damaged" in found[0].error
+    assert run_predict(folder, whole, "--csv", tmp_path / "rows.csv") == 1
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 11
+
+
+def test_a_picture_with_an_archive_in_its_end_is_a_picture(photos: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path, "photos"))
+    both = tmp_path / "both.png"
+    both.write_bytes((photos / "2.png").read_bytes() + archive.read_bytes())
+    assert list(find([str(both)])) == [both]
 
 
 def test_what_cannot_be_found_is_said(photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

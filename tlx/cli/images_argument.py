@@ -21,7 +21,8 @@ def images_option(parser: argparse.ArgumentParser) -> None:
     """Adds PATH…: which images."""
     parser.add_argument(
         "paths", metavar="PATH", nargs="+",
-        help="image files, folders of them, patterns ('photos/**/*.jpg'), or - for a list on stdin, one path per line",
+        help="image files, folders and archives (zip, tar) of them, patterns ('photos/**/*.jpg'), or - for a list on "
+        "stdin, one path per line",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The image files among files, folders, patterns and a list on stdin."""
+"""The image files among files, folders, archives, patterns and a list on stdin."""
 
 import codecs
 import glob
@@ -7,14 +7,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tlx.core.errors import RequestError
-from tlx.datasets.file_kinds import only_images
-from tlx.datasets.folder_layout import listed, local, walk
-
-if TYPE_CHECKING:
-    pass
+from tlx.datasets.archive_index import is_archive
+from tlx.datasets.file_kinds import is_image, only_images
+from tlx.datasets.folder_layout import is_folder, listed, local, walk
 
 SHOWN = 3  # classes below a picture of the page, where --top does not say how many
 
@@ -22,24 +19,25 @@ SHOWN = 3  # classes below a picture of the page, where --top does not say how m
 def find(paths: Iterable[str], left_out: list[Path] | None = None) -> Iterator[Path]:
     """The image files among files, folders (searched at any depth), patterns and the list on stdin (`-`).
 
-    What is an image shows in its content (`kinds.is_image`); other files of a folder or a pattern are added to
-    `left_out`. Sorted within a folder and a pattern. A file of the list that is not there is no error here: it will be
-    one row's.
+    An archive, and a folder in one (`photos.zip/ants`), is searched as a folder is, and not unpacked. What is an image
+    shows in its content (`file_kinds.is_image`); other files of a folder or a pattern are added to `left_out`. Sorted
+    within a folder and a pattern. A file of the list that is not there is no error here: it will be one row's.
 
     Raises:
-        RequestError: a path does not exist, a folder or pattern holds no image, a URL, an empty list.
+        RequestError: a path does not exist, a folder or pattern holds no image, an archive cannot be read in place, a
+            URL, an empty list.
     """
     for given in paths:
         path = local(given)
         if given == "-":
             yield from _listed(sys.stdin)
-        elif path.is_dir():
+        elif _is_searched(path):
             inside, others = only_images(sorted(map(Path, walk(str(path)))))
             if not inside:
                 raise RequestError(f"{given}: holds no image ({none_of_them(others)})")
             (left_out if left_out is not None else []).extend(others)
             yield from inside
-        elif path.is_file():
+        elif path.is_file() or is_image(path):
             yield path
         elif glob.has_magic(given):
             found = sorted(glob.glob(str(path), recursive=True))
@@ -50,6 +48,13 @@ def find(paths: Iterable[str], left_out: list[Path] | None = None) -> Iterator[P
             yield from inside
         else:
             raise RequestError(f"{given}: no such file or folder")
+
+
+def _is_searched(path: Path) -> bool:
+    """Whether it is a folder or an archive. What is an image is none, though an archive may be hidden in its end."""
+    if path.is_file() and (is_image(path) or not is_archive(path)):
+        return False
+    return is_folder(path)
 
 
 def none_of_them(files: Sequence[Path]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlx.core.errors import reason
 from tlx.core.safe_archive import Refused
 from tlx.datasets.archive_index import ArchiveEntry, ArchiveIndex, inside
 from tlx.datasets.content_digests import Seen, State
@@ -68,6 +69,22 @@ def files_bytes(folder: Path, paths: Sequence[str]) -> FileBytes | ArchiveBytes:
     index, _ = found
     names = [os.path.relpath(path, index.path).replace(os.sep, "/") for path in paths]
     return ArchiveBytes(tuple(paths), index.path, index.zipped, tuple(index.files[name] for name in names))
+
+
+def content_of(path: Path) -> Path | bytes:
+    """The bytes of a file that lies in an archive (`photos.zip/ants/1.jpg`); the path of any other, as it is.
+
+    Raises:
+        UnreadableImage: the archive or the file in it cannot be read; the message says why.
+    """
+    if os.path.lexists(path):
+        return path
+    try:
+        found = inside(path)
+        entry = None if found is None else found[0].files.get(found[1])
+        return path if found is None or entry is None else found[0].read(entry, MAX_BYTES)
+    except (Refused, OSError) as error:
+        raise UnreadableImage(str(error) if isinstance(error, Refused) else reason(error).lower()) from error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, nearest
 from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.datasets.image_paths import find
+from tlx.datasets.image_sources import content_of
 from tlx.datasets.pixel_levels import words
 from tlx.datasets.synthetic_shapes import SHAPES, draw, generator
 from tlx.inference.run_folder import run_folder
@@ -108,7 +109,7 @@ def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) 
 
     def view(file: Path) -> "Tensor":
         try:
-            return preprocessing.of(decode(file, preprocessing.range))
+            return preprocessing.of(decode(content_of(file), preprocessing.range, str(file)))
         except (UnreadableImage, RequestError) as error:
             raise RequestError(f"{file}: {error}") from error
 

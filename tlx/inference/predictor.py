@@ -22,6 +22,7 @@ from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK, for_images, for_passes, side_by_side
 from tlx.datasets.folder_layout import local
 from tlx.datasets.image_decoding import Pixels, UnreadableImage, decode, pixels_of
+from tlx.datasets.image_sources import content_of
 from tlx.datasets.pixel_levels import Range
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, as_input, rows_per_pass
@@ -126,10 +127,10 @@ class Model:
         """A prediction for each image, in order.
 
         Args:
-            images: paths, bytes of image files, Pillow's images, arrays and tensors in RGB (`[H, W, 3]` or `[3, H, W]`,
-                uint8 or float in 0..1), mixed as you like, or one of them alone; or an array or tensor of several
-                images. What is no image gives a prediction with an `error`; it does not end the others. For more than
-                memory holds: `stream`.
+            images: paths (`photos.zip/1.jpg` too), bytes of image files, Pillow's images, arrays and tensors in RGB
+                (`[H, W, 3]` or `[3, H, W]`, uint8 or float in 0..1), mixed as you like, or one of them alone; or an
+                array or tensor of several images. What is no image gives a prediction with an `error` and does not end
+                the others. For more than memory holds: `stream`.
             batch_size: as `stream` takes it.
             as_frame: as a table: `file, prediction, probability`, the probability of each class as `p(class)`, `error`.
 
@@ -283,10 +284,7 @@ def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
 
 
 def _pixels(image: Picture, span: Range | None) -> Pixels:
-    """uint8 `[H, W, 3]` of whatever may be given; `span` as `decode` has it.
-
-    Raises UnreadableImage, and RequestError for a URL.
-    """
+    """uint8 `[H, W, 3]` of what may be given; `span`: see `decode`. Raises UnreadableImage; for a URL RequestError."""
     if isinstance(image, Image.Image):
         return pixels_of(image, span)
     if isinstance(image, np.ndarray | Tensor):
@@ -294,6 +292,6 @@ def _pixels(image: Picture, span: Range | None) -> Pixels:
     if isinstance(image, bytes):
         return decode(image, span)
     if isinstance(image, str | Path):
-        return decode(local(str(image)), span)
+        return decode(content_of(local(str(image))), span, str(image))
     kind = type(image).__name__
     raise UnreadableImage(f"{kind} is no image; give a path, a file's bytes, uint8 [H, W, 3] or a Pillow image")
