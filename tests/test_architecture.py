@@ -31,7 +31,10 @@ MAY_BE_HEAVY = (
     *(f"tlx.distributed.{name}" for name in ("data_parallel",)),
     "tlx.features",
     "tlx.losses",
-    *(f"tlx.inference.{name}" for name in ("embedding", "exporters", "mlflow_pyfunc", "predictor")),
+    *(
+        f"tlx.inference.{name}"
+        for name in ("embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor", "unknown_score")
+    ),
     "tlx.inference.saved_model",
     "tlx.pixels",
     "tlx.served",

@@ -291,16 +291,16 @@ def test_a_wrong_option_is_named(
 def test_a_file_is_written_whole_or_not_at_all(
     folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Model.probabilities
+    whole = Model.outputs
     calls: list[int] = []
 
-    def interrupted(self: Model, x: torch.Tensor) -> torch.Tensor:
+    def interrupted(self: Model, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         calls.append(len(x))
         if len(calls) == 2:
             raise KeyboardInterrupt
         return whole(self, x)
 
-    monkeypatch.setattr(Model, "probabilities", interrupted)
+    monkeypatch.setattr(Model, "outputs", interrupted)
     (tmp_path / "old.csv").write_text("kept")
     with pytest.raises(KeyboardInterrupt):
         run_predict(folder, photos, "--csv", tmp_path / "old.csv", "--html", tmp_path / "new.html", "--batch-size", 4)
@@ -595,12 +595,7 @@ def test_a_device_that_does_not_exist_is_said(folder: Path) -> None:
 def test_what_the_model_says_of_itself_is_obeyed(folder: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "model", tmp_path / "model")
     before = predictor.load(tmp_path, "cpu").predict(find([str(photos)]))
-    middle = sorted(p.probability for p in before)[5]
-    saved_model.describe(tmp_path / "model", {"unknown_threshold": middle})
-    after = predictor.load(tmp_path, "cpu").predict(find([str(photos)]))
-    assert [p.prediction == "unknown" for p in after] == [p.probability < middle for p in before]
-    assert [p.top(1) for p in after] == [p.top(1) for p in before]
-    saved_model.describe(tmp_path / "model", {"unknown_threshold": None, "temperature": 2.0})
+    saved_model.describe(tmp_path / "model", {"temperature": 2.0})
     warm = predictor.load(tmp_path, "cpu").predict(find([str(photos)]))
     for a, b in zip(before, warm, strict=True):
         root = np.sqrt(list(a.probabilities.values()))
@@ -726,7 +721,6 @@ LIES = {
     "precision": ("fp8", "precision=fp8, exact=False"),
     "cut": ("layer9", "cut=layer9 is no stage"),
     "temperature": (0, "temperature=0: must be above 0"),
-    "unknown_threshold": (float("nan"), "unknown_threshold=nan: must be null or in 0..1"),
     "weights": ("sha256:0", "model.safetensors is not the file that model.json was written for"),
     "head": ({"hidden": ["wide"]}, "damaged ("),
     "format": (99, "format 99; this version of tlx reads format 1"),

@@ -39,8 +39,8 @@ def embedded(model: Model, images: Iterable[Picture], batch_size: int | None = N
         found = []
         for name, view in held:
             if isinstance(view, Tensor):
-                features, probabilities = next(rows)
-                found.append(Embedded(model._prediction(name, probabilities.tolist()), features.numpy()))
+                features, answer = next(rows)
+                found.append(Embedded(model._prediction(name, *answer), features.numpy()))
             else:
                 found.append(Embedded(Prediction(name, error=view), None))
         return found
@@ -50,8 +50,9 @@ def embedded(model: Model, images: Iterable[Picture], batch_size: int | None = N
         yield from some
 
 
-def _both(model: Model) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function of uint8 [N, 3, S, S]: features [N, D] and probabilities [N, classes], float32 on the CPU."""
+def _both(model: Model) -> Callable[[Tensor], tuple[Tensor, Iterable[tuple[list[float], float | None]]]]:
+    """A function of uint8 [N, 3, S, S]: features [N, D], float32 on the CPU, and of each image its probabilities and
+    unknown score."""
     names = [name for name, _ in model.net.named_children()]
     classifier = next(place for place, name in enumerate(names) if name in LAST)
     cut = names.index(model.format.cut)
@@ -62,11 +63,14 @@ def _both(model: Model) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     children = list(tail.children())
     between, last = nn.Sequential(*children[: classifier - cut]), nn.Sequential(*children[classifier - cut :])
 
-    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+    def run(x: Tensor) -> tuple[Tensor, Iterable[tuple[list[float], float | None]]]:
         rows = frozen(sent(x, model.device))
         with torch.no_grad(), autocast(model.device, model.precision):
             features = between(as_input(rows, model.precision))
-            logits = last(features)
-        return vectors(features.float()).cpu(), (logits.float().cpu() / model.temperature).softmax(1)
+            seen = last[:-1](features)
+            logits = last[-1](seen)
+        with torch.no_grad():
+            scores = None if model.unknown is None else model.unknown(seen).cpu()
+        return vectors(features.float()).cpu(), model._answers(logits.float().cpu(), scores)
 
     return run

@@ -25,8 +25,9 @@ from tlx.core.errors import RequestError, reason, unicode
 from tlx.core.safe_archive import checksum
 from tlx.core.version import __version__
 from tlx.datasets.preprocessing import Preprocessing
-from tlx.inference import seen_images
+from tlx.inference import seen_images, unknown_score
 from tlx.inference.run_folder import DESCRIPTION, WEIGHTS
+from tlx.inference.unknown_score import UnknownScore
 
 __all__ = ["DESCRIPTION", "WEIGHTS", "Format", "Saved", "describe", "opened", "save", "try_out"]
 
@@ -56,6 +57,7 @@ class Saved(NamedTuple):
     classes: tuple[str, ...]
     format: Format
     description: Mapping[str, Any]
+    unknown: UnknownScore | None
 
 
 def save(
@@ -68,11 +70,13 @@ def save(
     how: Format,
     facts: Mapping[str, Any],
     images: Mapping[str, Sequence[str]] | None = None,
+    unknown: UnknownScore | None = None,
 ) -> None:
     """Writes the model's folder, whole or not at all.
 
     Weights go under the original network's own key names. `facts` (data, identity) is added to `model.json`. `images`:
-    the digests of those that it has learned from, as `seen_images.write` takes them.
+    the digests of those that it has learned from, as `seen_images.write` takes them. `unknown`: the score for images of
+    none of its classes.
     """
     description = {**_described(net, backbone, head, classes, preprocessing, how), **facts}
     state = _state(net)
@@ -82,6 +86,8 @@ def save(
             save_file(state, temporary / WEIGHTS)
             if images is not None:
                 seen_images.write(temporary, images)
+            if unknown is not None:
+                description["unknown"] = unknown_score.written(temporary, unknown)
         except SafetensorError as error:  # what it makes of a full disk
             raise OSError(str(error)) from error
         _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
@@ -153,7 +159,7 @@ def _described(
         "preprocessing": seen,
         **dataclasses.asdict(how),
         "temperature": 1.0,
-        "unknown_threshold": None,
+        "unknown_threshold": None,  # of earlier versions, which do not open a model without it
         "versions": {"tlx": __version__, **{name: version(name) for name in ("torch", "torchvision", "timm")}},
     }
 
@@ -208,7 +214,8 @@ def _opened(path: Path) -> Saved:
             raise RequestError(f"damaged ({WEIGHTS} is not the file that {DESCRIPTION} was written for)")
     net.load_original(load_file(path / WEIGHTS), where=WEIGHTS)
     net.eval().requires_grad_(False)
-    return Saved(net, preprocessing, classes, how, description)
+    unknown = unknown_score.read(path, description.get("unknown"))  # a model of earlier versions has none
+    return Saved(net, preprocessing, classes, how, description, unknown)
 
 
 def _built(description: Mapping[str, Any]) -> tuple[Net, Format, Preprocessing, tuple[str, ...]]:
@@ -246,11 +253,9 @@ def _impossible(
     span = preprocessing.range
     if span is not None and not (len(span) == 2 and all(map(_number, span)) and span[0] < span[1]):
         yield f"range={list(span)}: must be two numbers, the lower one first"
-    temperature, threshold = description["temperature"], description["unknown_threshold"]
+    temperature = description["temperature"]
     if not _number(temperature) or temperature <= 0:
         yield f"temperature={temperature}: must be above 0"
-    if threshold is not None and not (_number(threshold) and 0 <= threshold <= 1):
-        yield f"unknown_threshold={threshold}: must be null or in 0..1"
 
 
 def _number(value: Any) -> bool:
