@@ -302,6 +302,22 @@ def test_what_is_left_out_of_a_run_is_left_out_and_other_keys_are_named(
     assert "nowhere: cannot be read" in capsys.readouterr().err
 
 
+def test_the_list_takes_near_copies_of_test_images_out_of_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = clean(tmp_path / "data")
+    for file, quality in (("test/cat/again.jpg", 60), ("train/cat/third.jpg", 80)):
+        Image.open(root / "train/cat/train-cat-0.png").save(root / file, quality=quality)
+    listed, words = tmp_path / "list.txt", (root, tmp_path / "out", "backbone=small_cnn")
+    (across,) = audit(*words, "--list", str(listed))["near_duplicates_across_splits"]["files"]
+    assert Path(across[0]) == root / "test/cat/again.jpg"  # one pair, though train has two of them
+    lines = [line for line in listed.read_text().splitlines() if line and not line.startswith("#")]
+    assert sorted(lines) == ["train/cat/third.jpg", "train/cat/train-cat-0.png"]
+    capsys.readouterr()
+    assert "near_duplicates_across_splits" not in audit(*words, f"dataset.exclude={listed}")
+    assert "exclude: 2 train" in capsys.readouterr().err
+
+
 def test_tables_with_bom_semicolons_quotes_and_windows_paths_are_audited(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ class Counted:
 def large(tmp_path: Path | None = None) -> tuple[AuditData, Counted, np.ndarray]:
     """12,000 images with 60 wrong labels that small features hardly show; the larger ones; which labels are wrong."""
     made = data(10_000, 2_000, memory=tmp_path)
+    made.facts["thumbnail"] = 0  # no near duplicates to look for
     clear, right = clusters(12_000, 2, apart=5.0)
     planted = np.random.default_rng(1).choice(12_000, 60, replace=False)
     labels = right.copy()
@@ -46,7 +47,7 @@ def test_a_second_look_finds_more_of_large_data_and_is_remembered(tmp_path: Path
     looked = kinds(made)
     assert len(set(larger.rows)) == len(larger.rows) <= 2 * MOST + SAMPLE
     before = len(larger.rows)
-    assert kinds(made) == looked
+    assert kinds(replace(made, results={})) == looked
     assert len(larger.rows) == before
     listed = looked["suspicious_labels"]
 

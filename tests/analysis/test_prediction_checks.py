@@ -55,7 +55,7 @@ def test_a_second_audit_trains_no_probe(tmp_path: Path, monkeypatch: pytest.Monk
     labels[5:13] = 1 - labels[5:13]
     first = kinds(replace(clean, labels=labels))
     monkeypatch.setattr("tlx.analysis.out_of_fold.fit", None)
-    assert kinds(replace(clean, labels=labels)) == first
+    assert kinds(replace(clean, labels=labels, results={})) == first
     assert "label_errors" in first
 
 

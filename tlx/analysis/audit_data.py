@@ -1,5 +1,6 @@
 """What every check of an audit gets: the images of all splits, their labels, and what is known of each (no torch)."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ class AuditData:
         overlap: which images the network's pretrained weights have seen, in words; empty where none is known.
         notes: what is said of images that were left out on request.
         finer: larger features than `features`; None where there are none.
+        results: what `remembered` has made or read, of this process.
     """
 
     classes: tuple[str, ...]
@@ -84,6 +86,7 @@ class AuditData:
     overlap: str = ""
     notes: tuple[str, ...] = ()
     finer: Finer | None = None
+    results: dict[tuple[str, ...], Arrays] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -107,8 +110,11 @@ class AuditData:
 
         It must not depend on splits: these change with the seed. `about`: what else it depends on.
         """
-        of = [self.facts["digest"].tobytes(), *about, *((self.labels.tobytes(),) if labels else ())]
-        return remembered(self.memory, name, tuple(of), make)
+        content = [self.facts["digest"], *((self.labels,) if labels else ())]
+        of = (name, *(hashlib.sha256(part.tobytes()).hexdigest() for part in content), *about)
+        if of not in self.results:
+            self.results[of] = remembered(self.memory, name, of, make)
+        return self.results[of]
 
     def finding(
         self,

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tlx.analysis.audit_data import AuditData
+from tlx.analysis.duplicate_groups import STRONG
 from tlx.analysis.finding import SEVERITIES, Finding
+from tlx.analysis.same_pictures import copies_of_measured
 from tlx.core.errors import printable
 from tlx.datasets.left_out import listed_line
 
@@ -25,24 +27,28 @@ def listed(findings: Sequence[Finding], root: Path | None = None, most: int = SH
 
 # Kinds whose images are of no use; of groups of copies and contradictory labels a person has to choose.
 USELESS = ("constant", "class_in_class", "placeholder", "placeholders")
+ACROSS = "near_duplicates_across_splits"  # of its pairs the images of train are left out, all that one has there
 
 
 def exclusions(data: AuditData, findings: Sequence[Finding]) -> str:
     """A list for `dataset.exclude`: each finding as a comment, its images of train and val as paths.
 
-    What is of no use is a line; what a person has to look at is a comment, to be made a line by removing its `#`.
+    What is of no use is a line, and so is what surely shows what a test image shows; what a person has to look at is a
+    comment, to be made a line by removing its `#`.
     """
-    names = {one.file: os.path.abspath(one.file) for one in data.unreadable}
-    useless = set(names)
-    names |= dict(zip(data.files, data.names, strict=True))
+    useless = {one.file for one in data.unreadable}
+    names = {file: os.path.abspath(file) for file in useless} | dict(zip(data.files, data.names, strict=True))
     lines = ["# images to leave out of train and val, a path a line: dataset.exclude=<this file>"]
     for finding in findings:
-        paths = [names[file] for group in finding.files for file in group if file in names]
-        if not paths or finding.severity == "note":
-            continue
-        lines += ["", f"# {finding.kind}: {printable(finding.message)}"]
-        wrong = finding.kind in USELESS or all(file in useless for group in finding.files for file in group)
-        lines += [f"{'' if wrong else '# '}{listed_line(path)}" for path in dict.fromkeys(paths)]
+        if finding.kind == ACROSS:
+            listed = {data.names[one.row]: one.certainty >= STRONG for one in copies_of_measured(data)}
+        else:
+            files = dict.fromkeys(file for group in finding.files for file in group if file in names)
+            wrong = finding.kind in USELESS or useless.issuperset(file for group in finding.files for file in group)
+            listed = {names[file]: wrong for file in files}
+        if listed and finding.severity != "note":
+            lines += ["", f"# {finding.kind}: {printable(finding.message)}"]
+            lines += [f"{'' if out else '# '}{listed_line(path)}" for path, out in listed.items()]
     return "\n".join(lines) + "\n"
 
 

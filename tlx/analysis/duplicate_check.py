@@ -1,21 +1,20 @@
 """What an audit says of near duplicates: across splits, under several labels, within a split; and of placeholders."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlx.analysis.audit_data import AuditData, grouped
-from tlx.analysis.duplicate_groups import STRONG, Duplicates, Pairs, groups, with_equal
+from tlx.analysis.audit_data import AuditData
+from tlx.analysis.duplicate_groups import STRONG, Duplicates
 from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.group_proposals import proposals
+from tlx.analysis.same_pictures import equal, measured_copies, near_groups
 from tlx.datasets.image_decoding import UnreadableImage
 
 DRAWINGS = "drawings-1"  # another number where other pictures would be drawn
-METHOD = "near-duplicates-1"  # another number where pairs would be others
 MUCH = 0.01  # share of the test images that are surely in train from which the accuracy is surely wrong
 LEVELS, FEW_COLOURS, ONE_COLOUR = 16, 24, 0.6  # of a channel; colours of a thumbnail; share that the first of them has
 COLOURS, DRAWN, PIXELS = 4, 0.93, 4_096  # colours that a drawing mostly has, their share of its pixels, and how many
@@ -25,12 +24,11 @@ OFTEN = 5  # copies under several labels from which a picture means nothing
 
 def check(data: AuditData) -> Iterator[Finding]:
     """Groups of near duplicates; copies to the last bit have findings of their own, and count as members here."""
-    same = grouped(record.tobytes() for record in data.facts["pixels"])
+    same = equal(data)
     yield from _placeholders(data, same)
-    pairs = with_equal(_pairs(data), same)
     content = [record.tobytes() for record in data.facts["pixels"]]
-    found = [group for group in groups(pairs) if len({content[row] for row in group.rows}) > 1]
-    yield from _across(data, found)
+    found = [group for group in near_groups(data) if len({content[row] for row in group.rows}) > 1]
+    yield from _across(data)
     yield from _contradictory(data, found)
     within = [group for group in found if len({str(data.splits[row]) for row in group.rows}) == 1]
     if within:
@@ -46,37 +44,27 @@ def check(data: AuditData) -> Iterator[Finding]:
         yield data.finding("group_proposal", "note", proposal.message, list(proposal.groups), remedy=proposal.remedy)
 
 
-def _pairs(data: AuditData) -> Pairs:
-    """Of the images, from the disk where they were found before."""
-
-    def made() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
-        from tlx.analysis.near_duplicates import near_duplicates
-
-        return near_duplicates(data.thumbnails, data.features)._asdict()
-
-    features = "" if data.features is None else hashlib.sha256(np.ascontiguousarray(data.features).data).hexdigest()
-    known = data.remembered(METHOD, made, features)
-    return Pairs(known["first"], known["second"], known["certainty"])
-
-
-def _across(data: AuditData, found: Sequence[Duplicates]) -> Iterator[Finding]:
-    splits = data.splits.tolist()
-    across = [group for group in found if len({splits[row] for row in group.rows}) > 1]
-    if not across:
+def _across(data: AuditData) -> Iterator[Finding]:
+    """Each test or validation image beside the earlier one that is most certainly the same picture."""
+    found = measured_copies(data)
+    measured = "test" if found["test"] else "val"
+    if not (pairs := found[measured]):
         return
-    measured = "test" if any(splits[row] == "test" for group in across for row in group.rows) else "val"
-    sure = [row for group in across if group.certainty >= STRONG for row in group.rows if splits[row] == measured]
-    rows = {row for group in across for row in group.rows if splits[row] == measured}
-    are = "is a near duplicate of one" if len(rows) == 1 else "are near duplicates of images"
+    sure = sum(pair.certainty >= STRONG for pair in pairs)
+    are = "is a near duplicate of an image" if len(pairs) == 1 else "are near duplicates of images"
     everything = len(data.rows(measured))
+    more = f"; {len(found['val']):,} validation images are near duplicates of training images"
+    every = sorted((pair for of in found.values() for pair in of), key=lambda pair: -pair.certainty)
     yield data.finding(
         "near_duplicates_across_splits",
-        "error" if len(sure) >= max(MUCH * everything, 1) and measured == "test" else "warning",
-        f"{len(rows):,} of {number_of(everything, f'{measured} image')} {are} in another split "
-        f"({len(sure):,} of them surely): {'accuracy' if measured == 'test' else 'validation'} is too optimistic",
-        [group.rows for group in across],
-        certainty=[group.certainty for group in across],
-        remedy="keep each group on one side (dataset.group), or leave them out of train (dataset.exclude)",
+        "error" if sure >= max(MUCH * everything, 1) and measured == "test" else "warning",
+        f"{len(pairs):,} of {number_of(everything, f'{measured} image')} {are} in another split "
+        f"({sure:,} of them surely): {'accuracy' if measured == 'test' else 'validation'} is too optimistic"
+        f"{more if measured == 'test' and found['val'] else ''}",
+        [(pair.row, pair.other) for pair in every],
+        certainty=[pair.certainty for pair in every],
+        remedy="leave them out of train (--list FILE, then dataset.exclude=FILE), or keep each group on one side "
+        "(dataset.group)",
     )
 
 

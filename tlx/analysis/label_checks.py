@@ -4,7 +4,6 @@ torch is imported where a probe is trained only.
 """
 
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from tlx.analysis.audit_data import AuditData
 from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.label_errors import LabelErrors, Reals, label_errors
+from tlx.analysis.remembered import digest, fingerprint
+from tlx.analysis.same_pictures import pictures
 from tlx.analysis.second_look import chosen, judged
 from tlx.core import activity
 from tlx.core.errors import printable
@@ -39,7 +40,7 @@ def check(data: AuditData) -> Iterator[Finding]:
     """Labels that are probably wrong; of a large data set also those that are worth a look."""
     if data.features is None or len(data) < FEWEST or len(np.unique(data.labels)) < 2:
         return
-    scores = _scores(data, data.features)
+    scores = _scores(data, data.features, pictures(data))
     labels = data.labels[scores.rows]
     found = label_errors(scores.logits, labels, weights=scores.weights)
     if len(found):
@@ -87,47 +88,35 @@ def _finding(data: AuditData, kind: str, what: str, share: str, rows: Labels, fo
     )
 
 
-def _scores(data: AuditData, small: Logits) -> Judged:
+def _scores(data: AuditData, small: Logits, groups: Labels) -> Judged:
     """On features at full size of all images where these are few, else of those that are looked at again."""
     everything, finer, ones = np.arange(len(data)), data.finer, np.ones(len(data))
     if finer is not None and len(data) <= ALL:
         return Judged(
-            everything, _out_of_fold(data, lambda: finer.of(everything), fingerprint(small), finer.name), ones
+            everything, _out_of_fold(data, lambda: finer.of(everything), groups, fingerprint(small), finer.name), ones
         )
-    logits = _out_of_fold(data, lambda: small, fingerprint(small))
-    again = None if finer is None else chosen(logits, data.labels, data.splits, same_pixels(data))
+    logits = _out_of_fold(data, lambda: small, groups, fingerprint(small))
+    again = None if finer is None else chosen(logits, data.labels, data.splits, groups)
     if finer is None or again is None:
         return Judged(everything, logits, ones)
     rows = again.rows
 
     def second() -> dict[str, NDArray[np.generic]]:
-        features, copies = finer.of(rows), same_pixels(data)[rows]
+        features = finer.of(rows)
         with activity.doing("looking again for wrong labels"):
-            return {"logits": judged(features, data.labels[rows], len(again.suspects), len(data.classes), copies)}
+            return {"logits": judged(features, data.labels[rows], len(again.suspects), len(data.classes), groups[rows])}
 
-    about = (fingerprint(small), finer.name, sha256(rows.tobytes()).hexdigest())
+    about = (fingerprint(small), finer.name, digest(rows), digest(groups))
     known = data.remembered("second_look", second, *about, labels=True)["logits"]
     return Judged(rows, known.astype(np.float32), again.weights(data.labels))
 
 
-def _out_of_fold(data: AuditData, features: Callable[[], Logits], *about: str) -> Logits:
+def _out_of_fold(data: AuditData, features: Callable[[], Logits], groups: Labels, *about: str) -> Logits:
     def logits() -> dict[str, NDArray[np.generic]]:
         from tlx.analysis.out_of_fold import out_of_fold
 
         made = features()
         with activity.doing("looking for wrong labels"):
-            return {"logits": out_of_fold(made, data.labels, len(data.classes), same_pixels(data)).logits}
+            return {"logits": out_of_fold(made, data.labels, len(data.classes), groups).logits}
 
-    return data.remembered("out_of_fold", logits, *about, labels=True)["logits"].astype(np.float32)
-
-
-def fingerprint(features: Logits) -> str:
-    """Of another network's features it is another one; a sample of the rows says so."""
-    sample = np.ascontiguousarray(features[:: max(1, len(features) // 100)])
-    return sha256(f"{features.shape}".encode() + sample.tobytes()).hexdigest()
-
-
-def same_pixels(data: AuditData) -> Labels:
-    """A number for each picture: copies of one have the same, and so are in one fold."""
-    found: Labels = np.unique(data.facts["pixels"], axis=0, return_inverse=True)[1].reshape(-1)
-    return found
+    return data.remembered("out_of_fold", logits, digest(groups), *about, labels=True)["logits"].astype(np.float32)

@@ -4,7 +4,6 @@ torch is imported where a probe is trained only.
 """
 
 from collections.abc import Iterator
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,8 @@ from tlx.analysis import distribution_shift as shift
 from tlx.analysis.audit_data import AuditData
 from tlx.analysis.finding import Finding
 from tlx.analysis.known_facts import known_facts
-from tlx.analysis.label_checks import fingerprint, same_pixels
+from tlx.analysis.remembered import digest, fingerprint
+from tlx.analysis.same_pictures import pictures
 from tlx.analysis.shortcuts import Predictor, predictors
 from tlx.core import activity
 from tlx.core.errors import printable
@@ -33,7 +33,7 @@ def check(data: AuditData) -> Iterator[Finding]:
 
 
 def _shortcuts(data: AuditData) -> Iterator[Finding]:
-    for one in predictors(known_facts(data), data.labels, same_pixels(data)):
+    for one in predictors(known_facts(data), data.labels, pictures(data)):
         if one.of_all or one.of_class:
             yield data.finding(
                 "shortcut",
@@ -92,17 +92,17 @@ def _scores_of_split(
     data: AuditData, split: str, rows: NDArray[np.int64], side: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """How much a probe out of fold takes each of the rows for an image of the split (side 1)."""
-    features = data.features
+    features, groups = data.features, pictures(data)[rows]
     assert features is not None
 
     def logits() -> dict[str, NDArray[np.generic]]:
         from tlx.analysis.out_of_fold import out_of_fold
 
         with activity.doing(f"comparing train and {split}"):
-            return {"logits": out_of_fold(features[rows], side, 2, same_pixels(data)[rows]).logits}
+            return {"logits": out_of_fold(features[rows], side, 2, groups).logits}
 
-    about = sha256(rows.tobytes() + side.tobytes()).hexdigest()
-    found = data.remembered("split_scores", logits, about, fingerprint(features))["logits"].astype(np.float32)
+    about = (digest(rows), digest(side), digest(groups), fingerprint(features))
+    found = data.remembered("split_scores", logits, *about)["logits"].astype(np.float32)
     scores: NDArray[np.float32] = found[:, 1] - found[:, 0]
     return scores
 

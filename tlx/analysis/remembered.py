@@ -37,3 +37,14 @@ def remembered(folder: Path | None, name: str, of: "tuple[bytes | str, ...]", ma
     with contextlib.suppress(RequestError, OSError), atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **made)  # type: ignore[arg-type]
     return made
+
+
+def digest(numbers: NDArray[Any]) -> str:
+    """Of all that is in an array, such as rows or groups that a result depends on."""
+    return hashlib.sha256(numbers.tobytes()).hexdigest()
+
+
+def fingerprint(features: NDArray[np.floating]) -> str:
+    """Of another network's features it is another one; a sample of the rows says so."""
+    sample = np.ascontiguousarray(features[:: max(1, len(features) // 100)])
+    return hashlib.sha256(f"{features.shape}".encode() + sample.tobytes()).hexdigest()
