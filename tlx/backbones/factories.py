@@ -23,6 +23,7 @@ from tlx.backbones.stage_discovery import discover
 from tlx.backbones.staged_network import Net, body_head, staged
 from tlx.config.schema import Backbone, Head
 from tlx.core.activity import importing
+from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.errors import RequestError, nearest, reason
 from tlx.datasets.preprocessing import Normalize, Preprocessing
 
@@ -93,7 +94,8 @@ def original(backbone: Backbone, file: Path | None = None) -> Original:
 
 def torchvision(cfg: Backbone, _file: Path | None = None) -> Original:
     """torchvision's model `cfg.name` with the stage table of the YAML, which it needs."""
-    from torchvision import models
+    with compiler_deferred():
+        from torchvision import models
 
     if cfg.name not in models.list_models(models):
         hint = nearest(cfg.name, models.list_models(models))
@@ -109,7 +111,7 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
 
     Weights of timm's own are loaded by timm, which knows how older files are to be converted.
     """
-    with importing("timm"):
+    with importing("timm"), compiler_deferred():
         import timm as library
 
     architecture(cfg.name)

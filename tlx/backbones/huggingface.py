@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.errors import RequestError, nearest, reason
 from tlx.core.http_download import PROBE_SECONDS, Response, announce, intact
 from tlx.core.safe_archive import Refused
@@ -158,7 +159,8 @@ def architecture(name: str) -> str:
     Raises:
         RequestError: timm has no such model, or no such weights.
     """
-    import timm
+    with compiler_deferred():
+        import timm
 
     plain, _, tag = name.partition(".")
     if not timm.is_model(plain):
@@ -178,7 +180,8 @@ def timm_source(name: str) -> "HubFile | str":
     Raises:
         RequestError: there are none.
     """
-    import timm
+    with compiler_deferred():
+        import timm
 
     plain = architecture(name)
     source = timm.get_pretrained_cfg(name)

@@ -18,6 +18,7 @@ from tlx.cli.train import run_or_show
 from tlx.config import tracking_uri
 from tlx.core import output_streams, stopwatch
 from tlx.core.atomic_files import FULL
+from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, said, shown
 from tlx.core.interruption import ENDING
@@ -44,7 +45,7 @@ def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
     try:
         if argv is None:
             import_from_here()
-        with stopwatch.command(began):
+        with stopwatch.command(began), compiler_deferred():
             first = arguments[0] if arguments else "-"
             # An option or an override is no subcommand, and needs no list of them.
             if not first.startswith("-") and "=" not in first and (chosen := subcommands().get(first)):

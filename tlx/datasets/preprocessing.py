@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
+from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.errors import RequestError, nearest
 from tlx.datasets.image_decoding import MAX_PIXELS, Pixels, UnreadableImage
 from tlx.datasets.pixel_levels import Range
+
+with compiler_deferred():
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
 
 __all__ = ["Normalize", "Preprocessing", "as_batch"]
 

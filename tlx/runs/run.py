@@ -22,6 +22,7 @@ from tlx.config.unread_keys import Typed
 from tlx.core import folder_lock
 from tlx.core.activity import doing
 from tlx.core.atomic_files import unwritable
+from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.device import EMULATED, device_name, emulated
 from tlx.core.errors import Diverged, RequestError
 from tlx.core.stopwatch import Clock
@@ -62,6 +63,7 @@ class Within(NamedTuple):
     quiet: bool = False  # other runs go on beside it, and the screen is not its own
 
 
+@compiler_deferred()
 def run(
     config: Config,
     folder: Path,
