@@ -52,14 +52,14 @@ def disable(function: Any = None, recursive: bool = True, **options: Any) -> Any
 
 
 class _StandIn(ModuleType):
-    """A module with the given members. Whatever else is asked of it comes from the module itself, which it loads."""
+    """A module with the given members. Whatever else is read from it comes from the module itself, which it loads."""
 
     def __init__(self, name: str, **members: Callable[..., Any]) -> None:
         super().__init__(name)
         self.__dict__.update(members)
 
     def __getattr__(self, name: str) -> Any:
-        submodule = name == "__path__" and self.__name__ == DYNAMO  # asked of a package that one is imported from
+        submodule = name == "__path__" and self.__name__ == DYNAMO  # read where a module of the package is imported
         if name.startswith("__") and not submodule:
             raise AttributeError(name)  # `inspect` looks at every module
         _remove()
