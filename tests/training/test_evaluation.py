@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from tlx.core.choose_by import RULES
 from tlx.core.statistics import exact, visible, visible_in_words, wilson
-from tlx.training.evaluation import temperature, validation
+from tlx.training.evaluation import CHOOSING, temperature, validation
 from tlx.training.metrics import METRICS, scores
 
 
@@ -62,6 +62,18 @@ def test_figures_of_validation_images_are_sklearns() -> None:
         plain = validation(logits, labels, rule, scaled=False)
         assert plain == {**found, "val_loss": float(torch.nn.functional.cross_entropy(logits, labels))}
         assert validation(5 * logits, labels, rule)["val_loss"] < plain["val_loss"] * 1.5
+
+
+def test_of_many_images_an_epochs_temperature_is_that_of_a_part_and_the_loss_hardly_differs() -> None:
+    torch.manual_seed(0)
+    n = 4 * CHOOSING
+    labels = torch.arange(n) % 10  # as of a data set that is sorted, or dealt in turn
+    logits = 2 * torch.randn(n, 10) + 4 * torch.nn.functional.one_hot(labels, 10)
+    best = float(torch.nn.functional.cross_entropy(logits / temperature(logits, labels), labels))
+    found = validation(logits, labels, "val_loss")
+    assert best < found["val_loss"] < best * 1.001
+    assert validation(logits, labels, "val_loss") == found
+    assert found["val_accuracy"] == float((logits.argmax(1) == labels).float().mean()), "of all images"
 
 
 def test_figures_are_sklearns() -> None:

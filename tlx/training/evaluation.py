@@ -16,6 +16,7 @@ from tlx.features.batches import Rows
 from tlx.features.frozen_forward import as_input, rows_per_pass
 from tlx.training.class_averages import confusion_of, mean_f1, mean_recall
 
+CHOOSING = 5_000  # images that an epoch's temperature is fitted to, at most: it takes the time of several passes
 PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
 
 
@@ -48,7 +49,8 @@ def validation(logits: Tensor, labels: Tensor, rule: str, *, scaled: bool = True
     """The validation images' loss (nats) and accuracy, and the figure that `evaluation.choose_by` names (0..1).
 
     The loss is that of the model as it would be saved, after the temperature that these images give: so an epoch is
-    not chosen for how sure it is, which is corrected later (Berta et al. 2025, "Refine, then calibrate").
+    not chosen for how sure it is, which is corrected later (Berta et al. 2025, "Refine, then calibrate"). Of more than
+    `CHOOSING` images the temperature is that of a part, the same one in each epoch; the loss is of all.
 
     Args:
         logits: float `[N, classes]`.
@@ -57,7 +59,7 @@ def validation(logits: Tensor, labels: Tensor, rule: str, *, scaled: bool = True
         scaled: False: the loss is before the temperature.
     """
     predictions = logits.argmax(1)
-    divisor = temperature(logits, labels) if scaled else 1.0
+    divisor = _quick_temperature(logits, labels) if scaled else 1.0
     found = {
         "val_loss": float(functional.cross_entropy(logits / divisor, labels)),
         "val_accuracy": float((predictions == labels).float().mean()),
@@ -66,3 +68,11 @@ def validation(logits: Tensor, labels: Tensor, rule: str, *, scaled: bool = True
         mean = {"val_macro_f1": mean_f1, "val_balanced_accuracy": mean_recall}[rule]
         found[rule] = mean(confusion_of(labels, predictions, logits.shape[1]))
     return found
+
+
+def _quick_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature of at most `CHOOSING` of the images, drawn by a seed that does not change."""
+    if len(labels) > CHOOSING:
+        drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:CHOOSING].to(labels.device)
+        logits, labels = logits[drawn], labels[drawn]
+    return temperature(logits, labels)
