@@ -47,6 +47,41 @@ class Browser:
         self("Page.navigate", url=file.as_uri() + fragment)
         self.until(f"location.href.startsWith({json.dumps(file.as_uri())}) && document.readyState == 'complete'")
 
+    def faults_of(self, file: Path, width: int, scheme: str) -> list[dict[str, Any]]:
+        """Opens a file, and what goes wrong with that: errors, words in the console, requests that leave the file.
+
+        `scheme`: light or dark.
+        """
+        for domain in ("Runtime", "Log", "Network"):
+            self(f"{domain}.enable")
+        self.events.clear()
+        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.open(file, width)
+        self.decoded()
+        own = (f"{file.as_uri()}", "data:", "about:")
+        faults = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        return [
+            event
+            for event in self.events
+            if event.get("method") in faults
+            or (
+                event.get("method") == "Network.requestWillBeSent"
+                and not event["params"]["request"]["url"].startswith(own)
+            )
+        ]
+
+    def decoded(self) -> list[bool]:
+        """Whether each of the page's small pictures is one."""
+        self.value("""
+            window.decoded = null
+            Promise.all([...new Set([...document.querySelectorAll('.i')].map(e =>
+                getComputedStyle(e).backgroundImage.slice(5, -2)))].map(src =>
+                Object.assign(new Image(), {src}).decode().then(() => true, () => false)))
+                .then(found => { window.decoded = found })""")
+        self.until("window.decoded !== null")
+        found: list[bool] = self.value("window.decoded")
+        return found
+
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
         return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")

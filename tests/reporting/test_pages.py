@@ -10,6 +10,7 @@ from tests.reporting.chromium import Browser, browser
 from tlx.inference.prediction_gallery import gallery
 from tlx.inference.predictor import Prediction
 from tlx.reporting import html_pages
+from tlx.reporting.line_chart import Frame, line
 
 LONG = "strategy=feature_extraction_with_a_name_that_has_no_space_in_it " * 3
 
@@ -37,13 +38,17 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A comparison's page, with long names."""
     file = tmp_path_factory.mktemp("comparison") / "comparison.html"
     cells = [[LONG], *([["95.0% to 97.0%", "over runs and 153 images"]] * 9), {"link": "./x", "words": "x" * 90}]
-    side = {"words": LONG, "flips": [{"picture": None, "lines": ["is ant"], "name": "n" * 90, "file": "f" * 90}]}
+    entry = {"picture": None, "lines": ["is ant"], "name": "n" * 90, "file": "f" * 90}
+    side = {"words": LONG, "entries": [entry]}
     matrix = [{"label": LONG, "cells": [{"lines": ["+0.1", "(-1.0 to +1.0)"], "kind": "same"}] * 12}] * 12
+    strip = {"label": LONG, "words": LONG, "colour": "red", "mean": 100.0, "left": 0.0, "width": 100.0, "title": LONG}
+    chart = {**Frame(LONG, 1, 9, 0.0, 1.0).drawn(), "lines": [line(LONG, "one", [(50.0, 9.0)], colour="red")]}
     text = html_pages.page(
-        "comparison.html", title=LONG, facts=[("command", "python -m tlx " + "x" * 300)], head=["column"] * 11,
-        rows=[cells] * 3, chosen=[LONG], notes=[LONG], plots=[], matrix=matrix, tested=1, run_head=["column"] * 11,
-        runs=[cells] * 3, details=[{"summary": LONG, "opened": True, "sides": [side]}], unshown=0, pictures=[],
-        pixels=112,
+        "comparison.html", title=LONG, result=LONG, facts=[("data set", "x" * 300)], command="x" * 300,
+        head=["column"] * 11, rows=[cells] * 3, notes=[LONG], matrix=matrix, tested=1, run_head=["column"] * 11,
+        accuracies={"rows": [{**strip, "runs": [0.0, 100.0]}] * 3, "ticks": [(0.0, "0%")], "dots": True, "unshown": 1},
+        charts=[chart] * 2, runs=[cells] * 3, unshown=0, pictures={}, pixels=128,
+        details=[{"summary": LONG, "names": (LONG, LONG), "opened": True, "sides": [side]}],
     )  # fmt: skip
     file.write_text(text, encoding="utf-8")
     return file

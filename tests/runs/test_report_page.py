@@ -114,32 +114,12 @@ def test_a_page_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: py
 def test_it_fits_the_window_asks_for_nothing_and_all_pictures_are_decoded(
     opened: Browser, two: Path, width: int, scheme: str
 ) -> None:
-    for domain in ("Runtime", "Log", "Network"):
-        opened(f"{domain}.enable")
-    opened.events.clear()
-    opened("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    opened.open(two, width)
+    assert opened.faults_of(two, width, scheme) == []
     assert opened.value("[innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    opened.value("""
-        window.decoded = null
-        const addresses = [...new Set([...document.querySelectorAll('.i')].map(e =>
-            getComputedStyle(e).backgroundImage.slice(5, -2)))]
-        Promise.all(addresses.map(src => Object.assign(new Image(), {src}).decode().then(() => 1, () => 0)))
-            .then(found => { window.decoded = found })""")
-    opened.until("window.decoded !== null")
-    decoded = opened.value("window.decoded")
+    decoded = opened.decoded()
     assert len(decoded) == two.read_text(encoding="utf-8").count("data:image/jpeg") > 30
     assert all(decoded)
     assert opened.value("document.querySelectorAll('svg polyline').length") == 5
-    sent = [
-        event["params"]["request"]["url"]
-        for event in opened.events
-        if event.get("method") == "Network.requestWillBeSent"
-    ]
-    assert {url.partition(":")[0] for url in sent} <= {"file", "data", "about"}
-    assert {url for url in sent if url.startswith("file")} == {two.as_uri()}
-    faults = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-    assert [event for event in opened.events if event.get("method") in faults] == []
 
 
 def test_cells_open_by_mouse_and_by_keyboard(opened: Browser, two: Path) -> None:

@@ -1,6 +1,7 @@
 """Test images that one of two runs, or of two configurations, has right and the other has not."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ from tlx.runs.run_reader import Run
 class Flip:
     """A test image that two configurations do not have right equally often, in their matched runs.
 
-    `first`, `second`: runs that have it right, of `of` each. `said`: what either's first matched run says.
+    `first`, `second`: runs that have it right, of `of` each. `said`: what either's first matched run says;
+    `counts`: prediction → runs, of either, the most frequent first.
     """
 
     file: str
@@ -22,6 +24,7 @@ class Flip:
     second: int
     of: int
     said: tuple[str, str]
+    counts: tuple[Mapping[str, int], Mapping[str, int]]
 
 
 def lead(first: Run, second: Run) -> Values:
@@ -40,8 +43,12 @@ def flips(matched: Sequence[tuple[Run, Run]]) -> list[Flip]:
     found = [
         Flip(
             one.files[i], one.labels[i], int(first[i]), int(second[i]), len(pairs),
-            (one.predictions[i], other.predictions[i]),
+            (one.predictions[i], other.predictions[i]), (_counts(pairs, 0, i), _counts(pairs, 1, i)),
         )
         for i in np.flatnonzero(first != second).tolist()
     ]  # fmt: skip
     return sorted(found, key=lambda flip: -abs(flip.first - flip.second))
+
+
+def _counts(pairs: Sequence[tuple[Run, Run]], side: int, image: int) -> dict[str, int]:
+    return dict(Counter(pair[side].predicted.predictions[image] for pair in pairs).most_common())

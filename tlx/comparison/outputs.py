@@ -31,13 +31,10 @@ def write(comparison: Comparison, files: Sequence[Path], origin: Origin, typed: 
     """
     from tlx.comparison import plot
 
-    endings = {file.suffix for file in files}
-    picture = plot.picture(comparison) if {".html", ".png"} & endings else b""
-    both = [picture, plot.narrow_picture(comparison)] if ".html" in endings else []
     made: dict[str, Callable[[Path], bytes]] = {
         ".csv": lambda _: text_table.table(comparison).encode(),
-        ".html": lambda file: html_page.page(comparison, both, file, origin).encode(),
-        ".png": lambda _: picture,
+        ".html": lambda file: html_page.page(comparison, file, origin).encode(),
+        ".png": lambda _: plot.picture(comparison),
     }
     whole = [made[file.suffix](file) for file in files]
     for file, content in zip(files, whole, strict=True):

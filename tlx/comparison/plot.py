@@ -15,16 +15,15 @@ from tlx.reporting.run_plots import short_names
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
 MOST = 40  # configurations with a row, the first by validation
 # Of Okabe and Ito, which all eyes can tell apart: as many configurations have curves.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a6a00", "#000000")
 GREY = "#7f8c8d"
-WIDTH, NARROW = 11.0, 4.0  # inches
-LETTERS, NARROW_LETTERS = 140, 48  # of a line below the axis
-NAME, NARROW_NAME = 56, 46  # of a configuration's name
+WIDTH = 11.0  # inches
+LETTERS = 140  # of a line below the axis
+NAME = 56  # of a configuration's name
 CURVES = (("val_accuracy", "validation accuracy"), ("val_loss", "validation loss (nats)"))
 
 
@@ -38,43 +37,19 @@ def picture(comparison: Comparison) -> bytes:
     rows = figure.add_gridspec(2, 1, height_ratios=[top, 3.6])
     curves = rows[1].subgridspec(1, 2)
     axes = figure.add_subplot(rows[0])
-    _accuracies(axes, shown, LETTERS)
+    _accuracies(axes, shown)
     _names_beside(axes, comparison, shown)
     for place, (key, title) in enumerate(CURVES):
         _curves(figure.add_subplot(curves[place]), shown[: len(COLOURS)], key, title)
-    return _png(figure, comparison, 110, LETTERS)
-
-
-def narrow_picture(comparison: Comparison) -> bytes:
-    """The same as PNG for a screen as narrow as a telephone's: all below each other, names above their intervals."""
-    from matplotlib.figure import Figure
-
-    shown = comparison.configurations[:MOST]
-    top = 0.8 + 0.62 * len(shown)
-    figure = Figure(figsize=(NARROW, top + 4.8), layout="constrained")
-    rows = figure.add_gridspec(3, 1, height_ratios=[top, 2.4, 2.4])
-    axes = figure.add_subplot(rows[0])
-    _accuracies(axes, shown, NARROW_LETTERS)
-    _names_above(axes, comparison, shown)
-    for place, (key, title) in enumerate(CURVES):
-        axes = figure.add_subplot(rows[1 + place])
-        _curves(axes, shown[: len(COLOURS)], key, title)
-        axes.set_title(axes.get_ylabel(), loc="left", fontsize="medium")
-        axes.set_ylabel("")
-    return _png(figure, comparison, 180, NARROW_LETTERS)
-
-
-def _png(figure: "Figure", comparison: Comparison, dpi: int, letters: int) -> bytes:
     if len(comparison.configurations) > len(COLOURS):
-        bounds = textwrap.wrap(_bounds(len(comparison.configurations)), letters)
+        bounds = textwrap.wrap(_bounds(len(comparison.configurations)), LETTERS)
         figure.supxlabel("\n".join(bounds), fontsize=9, color=GREY)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    figure.savefig(stream, format="png", dpi=110)
     return stream.getvalue()
 
 
-def _accuracies(axes: "Axes", shown: Sequence[Configuration], letters: int) -> None:
-    """`letters`: of a line below the axis."""
+def _accuracies(axes: "Axes", shown: Sequence[Configuration]) -> None:
     lows = [min(one.interval[0], *(run.accuracy for run in one.runs)) for one in shown]
     highs = [max(one.interval[1], *(run.accuracy for run in one.runs)) for one in shown]
     margin = max(0.05 * (max(highs) - min(lows)), 0.004)
@@ -99,7 +74,7 @@ def _accuracies(axes: "Axes", shown: Sequence[Configuration], letters: int) -> N
     over = f"over {kinds.pop() if len(kinds) == 1 else mixed}"
     dots = ", one dot per run" if any(one.n > 1 for one in shown) else ""
     label = f"test accuracy: mean and 95 % interval {over}{dots}"
-    axes.set_xlabel("\n".join(textwrap.wrap(label, letters)))
+    axes.set_xlabel("\n".join(textwrap.wrap(label, LETTERS)))
     axes.grid(axis="x", alpha=0.25)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -113,34 +88,18 @@ def _names_beside(axes: "Axes", comparison: Comparison, shown: Sequence[Configur
             1.012, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9,
             color=GREY if words == SAME else "black",
         )  # fmt: skip
-    names, font = _names(shown, NAME)
+    names, font = _names(shown)
     axes.set_yticks(range(len(shown)), names, fontproperties=font, parse_math=False)
     for place, name in enumerate(axes.get_yticklabels()[: len(COLOURS)]):
         name.set_color(COLOURS[place])
 
 
-def _names_above(axes: "Axes", comparison: Comparison, shown: Sequence[Configuration]) -> None:
-    """Each name above its interval, over the picture's whole width, with what can be said against the chosen one."""
-    from matplotlib.transforms import blended_transform_factory
-
-    names, font = _names(shown, NARROW_NAME)
-    across = blended_transform_factory(axes.figure.transFigure, axes.transData)
-    for place, name in enumerate(names):
-        text = axes.text(
-            0.02, place - 0.14, f"{name}\n{_words(comparison, place)}", transform=across, va="bottom",
-            fontproperties=font, parse_math=False, color=COLOURS[place] if place < len(COLOURS) else GREY,
-        )  # fmt: skip
-        text.set_in_layout(False)
-    axes.set_yticks([])
-    axes.set_ylim(len(shown) - 0.5, -0.8)
-
-
-def _names(shown: Sequence[Configuration], length: int) -> tuple[list[str], "FontProperties"]:
-    """Names of so many characters at most, and a font that has all of these."""
+def _names(shown: Sequence[Configuration]) -> tuple[list[str], "FontProperties"]:
+    """Short names, and a font that has all of these."""
     from matplotlib.font_manager import FontProperties
 
     drawn = lettering([printable(one.label) for one in shown])
-    return short_names(drawn.names, length), FontProperties(fname=drawn.font, size=9)
+    return short_names(drawn.names, NAME), FontProperties(fname=drawn.font, size=9)
 
 
 def _words(comparison: Comparison, place: int) -> str:
@@ -152,7 +111,7 @@ def _curves(axes: "Axes", shown: Sequence[Configuration], key: str, title: str) 
     from matplotlib.ticker import MaxNLocator
 
     for place, one in reversed([*enumerate(shown)]):
-        epochs, means, lows, highs = _over_runs([run.rows for run in one.runs], key)
+        epochs, means, lows, highs = over_runs([run.rows for run in one.runs], key)
         style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(epochs) <= 40 else {}
         axes.plot(epochs, means, color=COLOURS[place], linewidth=1.6, **style)
         if one.n > 1:
@@ -186,9 +145,10 @@ def _spread(values: Sequence[float]) -> list[float]:
     return found
 
 
-def _over_runs(
+def over_runs(
     runs: Sequence[Sequence[Mapping[str, Any]]], key: str
 ) -> tuple[list[int], list[float], list[float], list[float]]:
+    """The epochs of runs, and of each the mean, lowest and highest figure over the runs that came so far."""
     values: dict[int, list[float]] = {}
     for rows in runs:
         for row in rows:

@@ -91,6 +91,12 @@ class Run:
             best = [max(self.rows, key=lambda row: -row["val_loss"])]
         return best[0].get(rule)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether `val_loss` is after the temperature; not in a run that an earlier version has begun."""
+        known = self.summary.get("calibration") or {}
+        return bool(known) and known.get("val_loss") != "before"
+
     @cached_property
     def configuration(self) -> str:
         """Equal for runs that differ in their draw only."""

@@ -59,7 +59,8 @@ class Summary:
     features: dict[str, int] = field(default_factory=dict)  # cached `rows`; `read`: those of earlier runs among them
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     # `temperature`, the split that it is `fitted_on`, and how many `images` that has; of the test images `log_loss`
-    # (nats), `ece` and the `bins` of the reliability table, each `before` and `after` the temperature.
+    # (nats), `ece` and the `bins` of the reliability table, each `before` and `after` the temperature; whether
+    # `val_loss` is "before" or "after" it.
     calibration: dict[str, Any] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where requested

@@ -31,16 +31,10 @@ def sum_up(folder: Path, jobs: Mapping[str, Mapping[str, Any]], *, table: bool =
         print("\n".join(_results(folder, jobs)))
     if found is None:
         return failed
-    pictures: list[bytes] = []  # the page goes without where they cannot be drawn
-
-    def draw() -> bytes:
-        pictures.extend([plot.picture(found), plot.narrow_picture(found)])
-        return pictures[0]
-
     made: dict[str, Callable[[], bytes]] = {
         "comparison.csv": lambda: text_table.table(found).encode(),
-        "comparison.png": draw,
-        "comparison.html": lambda: html_page.page(found, pictures, folder / "comparison.html", origin(folder)).encode(),
+        "comparison.png": lambda: plot.picture(found),
+        "comparison.html": lambda: html_page.page(found, folder / "comparison.html", origin(folder)).encode(),
         BARS: lambda: bar_chart.picture(found),
     }
     for name, content in made.items():
