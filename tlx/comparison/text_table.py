@@ -163,8 +163,8 @@ def notes(comparison: Comparison) -> list[str]:
     lines += ["cache hits: share of the features that were read from an earlier run and not computed"]
     unscaled = [run for one in comparison.configurations for run in one.runs if not run.scaled]
     if comparison.rule == "val_loss" and 0 < len(unscaled) < sum(one.n for one in comparison.configurations):
-        some = "one run" if len(unscaled) == 1 else f"{len(unscaled)} runs"
-        lines += [f"val_loss: of {some} (of an earlier version) before the temperature, of the others after it"]
+        number = "one run" if len(unscaled) == 1 else f"{len(unscaled)} runs"
+        lines += [f"val_loss: of {number} (of an earlier version) before the temperature, of the others after it"]
     if found:
         tests = f"{len(found)} paired tests" if len(found) > 1 else "one paired test"
         lines += [f"difference to the chosen: percentage points (95 % interval), p after Holm's correction for {tests}"]
