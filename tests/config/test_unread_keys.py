@@ -20,7 +20,7 @@ from tlx.config import schema, unread_keys
 from tlx.config.compose import choices, compose, without_hydra
 from tlx.config.identity import ASIDE, key
 from tlx.config.schema import Config, Phase
-from tlx.config.validation import checked
+from tlx.config.validation import TRAINING, checked
 from tlx.core.device import device_of
 from tlx.core.errors import Pruned, RequestError
 from tlx.core.trees import flat
@@ -305,6 +305,7 @@ def test_what_a_run_never_looks_at_is_known(tmp_path: Path, monkeypatch: pytest.
 
     assert not {name for name in unseen - otherwise if not covered(name, [*known, *ASIDE_KEYS])}
     in_vain |= {"tracking.uri", "tracking.experiment"}  # filled in from the environment, whoever tracks
+    in_vain |= {"loss", *(f"training.{name}" for name in TRAINING)}  # tried out, whatever the solver
     assert not {name for name in seen - inner - in_vain if covered(name, known)}
 
 

@@ -2,7 +2,6 @@
 
 The probe is a multinomial logistic regression with an L2 penalty on the pooled features, trained to convergence. Its
 features are rotated to their principal axes, which changes nothing for the penalty, and only the largest axes are used.
-Each axis is then scaled by about the inverse root of the curvature along it: the same optimum, in a fifth of the steps.
 """
 
 from collections.abc import Sequence
@@ -16,17 +15,17 @@ from torch.nn import functional
 
 from tlx.analysis.folds import deal_folds
 from tlx.datasets.images import Labels
+from tlx.training import logistic_regression
+from tlx.training.logistic_regression import scores
 
 Floats = NDArray[np.float32]
 
 AXES = 512  # principal axes that are used, at most
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)  # of the penalty, against the summed loss of all images
 SAMPLE = 5_000  # images from which the strength is chosen, at most
-STEPS = 200  # of L-BFGS, at most
-GRADIENT = 3e-4  # where it ends: the largest entry of the gradient, in scaled weights
+TOLERANCE = 1e-6  # of the mean loss: how near its lowest value a probe comes
 LOGITS = 50_000_000  # that are in memory together, about
 ROWS = 8192  # images at a time, where all features in float32 would be too many
-CURVATURE = 0.1  # of the mean loss in a logit: p (1 - p) of a typical image
 BIAS = 0.01  # the penalty on an intercept, as a share of the one on a weight: a class may be in one fold only
 
 
@@ -138,47 +137,5 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def fit(rows: Tensor, y: Tensor, uses: Tensor, classes: int, strength: float, start: Tensor | None = None) -> Tensor:
-    """Weights [F, 1 + D, classes] of F probes, intercepts first: lowest Σ cross-entropy + strength ÷ 2 · |weights|².
-
-    They are trained together, as one problem: a product of matrices with all of them takes little more time than one.
-
-    Args:
-        rows: float32 [N, D], along principal axes (their order does not matter).
-        y: int64 [N].
-        uses: float32 [N, F]: 1 where a probe is trained on an image, else 0.
-        classes: their number.
-        strength: of the penalty.
-        start: the weights to begin with, such as those of another strength.
-    """
-    sizes = uses.sum(0)
-    counts = functional.one_hot(y, classes).float().T @ uses + 0.5
-    prior = (counts / counts.sum(0)).log().T  # [F, classes]
-    scale = (rows.square().mean(0) * CURVATURE + strength / len(y)).rsqrt()
-    scaled, share = rows * scale, uses / sizes
-    penalty, on_bias = scale.square()[:, None, None] * (strength / sizes)[:, None] / 2, BIAS * strength / sizes / 2
-    weights = torch.zeros(1 + rows.shape[1], len(sizes), classes)
-    if start is not None:
-        weights[0], weights[1:] = start[:, 0] - prior, start[:, 1:].transpose(0, 1) / scale[:, None, None]
-    weights.requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weights], max_iter=STEPS, tolerance_grad=GRADIENT, tolerance_change=1e-9, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        logits = torch.addmm((prior + weights[0]).flatten(), scaled, weights[1:].flatten(1)).view(len(y), *prior.shape)
-        entropy = logits.logsumexp(2) - logits.gather(2, y[:, None, None].expand(-1, len(sizes), 1))[:, :, 0]
-        value = (entropy * share).sum() + (penalty * weights[1:].square()).sum()
-        value = value + (on_bias[:, None] * weights[0].square()).sum()
-        torch.autograd.backward(value)
-        return value
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        found: Tensor = torch.cat([(prior + weights[0])[None], weights[1:] * scale[:, None, None]])
-        return found.transpose(0, 1)
-
-
-def scores(rows: Tensor, weights: Tensor) -> Tensor:
-    """Logits [N, classes] of rows, of one probe, with its weights from `fit`."""
-    return torch.addmm(weights[0], rows, weights[1:])
+    """Weights [F, 1 + D, classes] of F probes on rows along principal axes, as `logistic_regression.fit` has them."""
+    return logistic_regression.fit(rows, y, uses, classes, strength, start, on_bias=BIAS, tolerance=TOLERANCE)

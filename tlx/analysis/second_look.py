@@ -88,7 +88,8 @@ def judged(
     """
     import torch
 
-    from tlx.analysis.out_of_fold import fit, out_of_fold, principal_axes, scores
+    from tlx.analysis.out_of_fold import fit, out_of_fold, principal_axes
+    from tlx.training.logistic_regression import scores
 
     known = out_of_fold(features[suspects:], labels[suspects:], classes, groups[suspects:])
     rows, y = principal_axes(features), torch.from_numpy(labels[suspects:])

@@ -5,6 +5,7 @@ docs/keys.md take them from here.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,14 @@ from tlx.config.key_rules import key
 from tlx.core.choose_by import RULES
 
 SELECTORS = ("all", "norm", "bias")  # of strategy
-SOLVERS = ("sgd",)  # of solvers
+# Of solvers: the keys that each does not read. Those that a phase has are null for it.
+SOLVERS: Mapping[str, tuple[str, ...]] = {
+    "sgd": (),
+    "linear_probe": (
+        *("optimizer", "schedule", "min_steps", "lr", "batch_size"),
+        *("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "loss"),
+    ),
+}
 CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
 DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 _NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
@@ -108,7 +116,11 @@ class Phase:
         choices=("learning", "all", "none"),
         help="which BatchNorm statistics are updated",
     )
-    solver: Any = key("sgd", choices=SOLVERS, help="training algorithm: sgd, or one of your own by its _target_")
+    solver: Any = key(
+        "sgd",
+        choices=tuple(SOLVERS),
+        help="training algorithm: sgd (by the optimizer), linear_probe, or one by its _target_",
+    )
     optimizer: Any = key(None, help="this phase's: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
     schedule: Any = key(None, help="this phase's, given in the same way; null: the group's")
     epochs: int | None = key(None, minimum=1, help="number of epochs; null: training.epochs")
@@ -119,6 +131,14 @@ class Phase:
     lr_decay: float = key(1.0, above=0, maximum=1, help="layer-wise decay: a stage's rate ÷ that of the stage after it")
     batch_size: int | None = key(None, minimum=1, help="batch size; null: training.batch_size")
     patience: int | None = key(None, minimum=1, help="early stopping, in epochs; null: training.patience")
+
+
+def not_read(solver: Any) -> tuple[str, ...]:
+    """The keys that a solver, given by its name or as a YAML has it, does not read."""
+    name = (
+        str(solver.get("_target_", "")).removeprefix("tlx.training.solvers.") if isinstance(solver, Mapping) else solver
+    )
+    return SOLVERS.get(name, ())
 
 
 if TYPE_CHECKING:

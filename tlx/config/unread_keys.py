@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.override_quoting import keys
-from tlx.config.validation import GROUPS, VALUES, stage_index, stage_names
+from tlx.config.schema import not_read
+from tlx.config.validation import GROUPS, TRAINING, VALUES, stage_index, stage_names
 from tlx.core.errors import RequestError, shown
 
 
@@ -125,6 +126,7 @@ def unread(node: DictConfig, *, several: bool) -> dict[str, str]:
     return found
 
 
+_NO_SOLVER = "no phase has a solver that reads it; take another strategy"
 _SCRATCH = "strategy.weights=none starts from random weights; take another strategy"
 
 
@@ -161,14 +163,28 @@ def _of_task(
         *((value, "training", f"{prefix}training.{value}") for value in VALUES),
         *((group, "", f"{prefix}{group}") for group in GROUPS),
     ):
-        if phases and all(phase[name] is not None for phase in phases.values()):
-            own = [f"{prefix}strategy.phases.{phase}.{name}" for phase in phases]
+        readers = {phase: values for phase, values in phases.items() if name not in not_read(values.solver)}
+        if phases and not readers:
+            yield path, _NO_SOLVER
+        elif phases and all(phase[name] is not None for phase in readers.values()):
+            own = [f"{prefix}strategy.phases.{phase}.{name}" for phase in readers]
             factor = f", or {prefix}training.lr_factor" if name == "lr" else ""
             which = "the phase has its own" if len(own) == 1 else "each phase has its own"
             how = f"change {' and '.join(own)}{factor}"
             if not node:
                 how = f"change {' and '.join(f'{name}@{one}' for one in own)}"
             yield path, f"{which}; {how}"
+    for name, path in (*((one, f"{prefix}training.{one}") for one in TRAINING), ("loss", "loss")):
+        if (
+            phases
+            and all(name in not_read(phase.solver) for phase in phases.values())
+            and not (prefix and name == "loss")
+        ):
+            yield path, _NO_SOLVER
+    for name, phase in phases.items():
+        for key in not_read(phase.solver):
+            if key in phase:
+                yield f"{prefix}strategy.phases.{name}.{key}", "the phase's solver does not read it"
     if not task.augmentation.transforms:
         yield f"{prefix}augmentation.input", f"{prefix}augmentation.transforms is empty; take another augmentation"
     if isinstance(task.dataset, DictConfig) and task.dataset.get("root") is not None:

@@ -16,7 +16,7 @@ from tlx.config import tracking_uri
 from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.key_names import typed
 from tlx.config.key_rules import values
-from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights
+from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights, not_read
 from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
@@ -24,6 +24,7 @@ from tlx.core.trees import flat
 ANCHORS = ("head", "classifier", "last", "all")
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
+TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor")  # what solvers read of it beside
 
 
 def checked(node: Any) -> Config:
@@ -123,16 +124,21 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
     phases = {}
     for name, phase in strategy.phases.items():
         places = {**dict.fromkeys(GROUPS, whole), **dict.fromkeys(VALUES, whole.training)}
+        idle = not_read(phase.solver)
+        nulls: dict[str, Any] = {key: None for key in places if key in idle}
+        places = {key: place for key, place in places.items() if key not in idle}
         own = {key: getattr(phase, key) for key in places}
         found = {key: getattr(places[key], key) if value is None else value for key, value in own.items()}
         for group in GROUPS:
-            if not isinstance(found[group], Mapping):
+            if group in found and not isinstance(found[group], Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
                 raise RequestError(f"{key}={found[group]}: write +{group}@{key}={found[group]}")
-        default = phase.solver == {"_target_": f"tlx.training.solvers.{SOLVERS[0]}"}
-        solver = SOLVERS[0] if default else phase.solver
-        lr = found.pop("lr") * whole.training.lr_factor
-        phases[name] = dataclasses.replace(phase, **found, solver=solver, lr=lr)
+        plain = isinstance(phase.solver, Mapping) and set(phase.solver) == {"_target_"}
+        name_of = str(phase.solver["_target_"]).removeprefix("tlx.training.solvers.") if plain else ""
+        solver = name_of if name_of in SOLVERS else phase.solver
+        if "lr" in found:
+            found["lr"] *= whole.training.lr_factor
+        phases[name] = dataclasses.replace(phase, **found, **nulls, solver=solver)
     return dataclasses.replace(strategy, phases=phases)
 
 

@@ -28,7 +28,16 @@ from tlx.reporting.text_table import aligned, duration, near
 LONG = 3  # so many frozen stages in a row are one line of the plan
 SHOWN = 0.01  # of a run's time, from which a part of it is named
 MOST = 20  # classes in the closing table
-LEAST = ("rate", "lr", "train_loss", "seconds", *RULES[2:], "phase", "val_loss")  # of an epoch: what is left out first
+LEAST = (
+    "rate",
+    "lr",
+    "l2",
+    "train_loss",
+    "seconds",
+    *RULES[2:],
+    "phase",
+    "val_loss",
+)  # of an epoch: what is left out first
 log = logging.getLogger("tlx")
 
 
@@ -223,7 +232,8 @@ def epoch_line(
             "val_accuracy": f"val_accuracy {row['val_accuracy']:6.1%}",
         }
     facts |= {name: f"{name} {row[name]:6.1%}" for name in RULES[2:] if name in row}
-    facts |= {"lr": f"lr {_lr(row['lr'])}", "rate": f"{row['images_per_second']:.0f} images/s"}
+    facts |= {name: f"{name} {_lr(row[name])}" for name in ("lr", "l2") if name in row}
+    facts |= {"rate": f"{row['images_per_second']:.0f} images/s"}
     facts |= {"seconds": f"{row['seconds']:.1f} s", **({"best": "best"} if best else {})}
     for name in LEAST:
         if most is None or cells("  ".join(facts.values())) <= most:

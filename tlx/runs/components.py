@@ -93,6 +93,7 @@ def try_out(config: Config, input_size: int) -> None:
             "optimizer": partial(a_step, phase.optimizer, phase.lr),
             "schedule": partial(each_epoch, phase.schedule, phase.epochs),
         }
+        attempts = {group: attempt for group, attempt in attempts.items() if getattr(phase, group) is not None}
         if isinstance(phase.solver, Mapping):
             attempts["solver"] = partial(_an_epoch, phase, config.training)
         for group, attempt in attempts.items():
@@ -118,8 +119,9 @@ def _an_epoch(phase: Phase, training: Training) -> None:
         prepare(net, of)
         rows = CachedRows([torch.randn(4, 2)], torch.tensor([0, 1, 0, 1]))
         solver = solver_for(phase.solver)(SolverContext(net, of, rows, phase, training, 2))
-        for loss, lr in itertools.islice(solver, 2):
-            if not math.isfinite(loss) or not math.isfinite(lr):
+        for trained in itertools.islice(solver, 2):
+            loss, lr = trained[:2]
+            if not math.isfinite(loss) or not math.isfinite(lr or 0.0):
                 raise ValueError(f"gives a loss of {loss} and a rate of {lr}")
 
 

@@ -157,6 +157,7 @@ def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
         RequestError: an unknown stage, a selection that nothing answers to, batches of one image for a BatchNorm.
     """
     from tlx.training import phase_plan
+    from tlx.training.optimizers import check_solver
 
     plans = {}
     for name, phase in config.strategy.phases.items():
@@ -166,6 +167,7 @@ def plans_of(config: Config, net: "Net") -> dict[str, "Plan"]:
                 f"training.batch_size=1: BatchNorm needs at least two images in a batch; take 2, or "
                 f"strategy.phases.{name}.statistics=none"
             )
+        check_solver(phase.solver, net, plans[name])
     return plans
 
 

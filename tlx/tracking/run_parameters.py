@@ -34,7 +34,7 @@ def parameters(tree: Mapping[str, Any], choices: Mapping[str, str] | None = None
     found = {name: value for name, value in tree.items() if name != "source" or tree["source"]["dataset"] is not None}
     phases = tree["strategy"]["phases"]
     for name in _INHERITED:
-        used = list(dict.fromkeys(phase[name] for phase in phases.values() if name in phase))
+        used = list(dict.fromkeys(phase[name] for phase in phases.values() if phase.get(name) is not None))
         if used:
             found["training"] = {**found["training"], name: used[0] if len(used) == 1 else ", ".join(map(str, used))}
     own = {

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlx.config.instantiate import component
 from tlx.core.errors import RequestError, reason
+from tlx.training.phase_plan import Plan
 from tlx.training.solver_context import Solver
 
 
@@ -49,3 +50,14 @@ def schedule_for(node: Mapping[str, Any]) -> Callable[[float, int], float]:
 def solver_for(node: str | Mapping[str, Any]) -> Solver:
     """The solver that a YAML names by `_target_`, or one of tlx's own by its name."""
     return component({"_target_": f"tlx.training.solvers.{node}"} if isinstance(node, str) else node, "solver")
+
+
+def check_solver(node: str | Mapping[str, Any], net: nn.Sequential, plan: Plan) -> None:
+    """Has the solver look at what it is to train, if it wants to (`solver_context.checked_by`).
+
+    Raises:
+        RequestError: it cannot train that.
+    """
+    check = getattr(getattr(solver_for(node), "func", None), "check", None)
+    if check is not None:
+        check(net, plan, f"strategy.phases.{plan.phase}")

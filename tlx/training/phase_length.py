@@ -16,7 +16,9 @@ def lengthened(phases: Mapping[str, Phase], images: int) -> dict[str, Phase]:
     found = {}
     for name, phase in phases.items():
         assert phase.epochs is not None
-        assert phase.batch_size is not None
+        if phase.batch_size is None:  # a step of its solver takes all images
+            found[name] = phase
+            continue
         steps = math.ceil(images / phase.batch_size)  # of an epoch
         epochs = max(phase.epochs, math.ceil((phase.min_steps or 0) / max(steps, 1)))
         found[name] = dataclasses.replace(phase, epochs=epochs)

@@ -26,7 +26,8 @@ SELECTORS: Mapping[str, Callable[[nn.Module, str], bool]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A stage in the plan: how many of its parameters learn, at which rate (None: none), and if statistics adapt."""
+    """A stage in the plan: how many of its parameters learn, at which rate (None: the solver has none, or nothing
+    learns), and if statistics adapt."""
 
     stage: str
     parameters: int
@@ -37,7 +38,7 @@ class Row:
     @property
     def frozen(self) -> bool:
         """Whether nothing in it can change."""
-        return self.lr is None and not self.adapts
+        return not self.learning and not self.adapts
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
         if chosen or statistics:
             starts.append(position)
         sizes = {n: p.numel() for n, p in module.named_parameters()}
-        assert phase.lr is not None
-        lr = phase.lr * phase.lr_decay ** (len(stages) - 1 - position) if chosen else None
+        lr = phase.lr * phase.lr_decay ** (len(stages) - 1 - position) if chosen and phase.lr is not None else None
         rows.append(Row(stage, sum(sizes.values()), sum(sizes[n] for n in chosen), lr, bool(statistics)))
     between = [row for position, row in enumerate(rows[:-1]) if position in span]
     if between and not any(row.learning for row in between):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -54,11 +55,31 @@ class SolverContext:
 
 
 class Trained(NamedTuple):
-    """An epoch of a solver: the mean training loss (nats) and the learning rate of the head in its last step."""
+    """An epoch of a solver.
+
+    Attributes:
+        train_loss: the mean over the images, nats.
+        lr: of the head in the last step; None where the solver has none.
+        figures: further ones for the epoch's row, such as the strength of a penalty.
+    """
 
     train_loss: float
-    lr: float
+    lr: float | None
+    figures: Mapping[str, float] = MappingProxyType({})
 
 
 # Trains the tail in place and yields after each epoch. It may end before `context.epochs`, where it has converged.
 Solver = Callable[[SolverContext], Iterator[Trained]]
+F = TypeVar("F", bound=Callable[..., Iterator[Trained]])
+# (network, plan of the phase, its key): raises RequestError where a solver cannot train that.
+Check = Callable[[nn.Sequential, Plan, str], None]
+
+
+def checked_by(check: Check) -> Callable[[F], F]:
+    """Has a solver's phases checked before anything is trained."""
+
+    def mark(solver: F) -> F:
+        solver.check = check  # type: ignore[attr-defined]
+        return solver
+
+    return mark

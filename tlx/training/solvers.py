@@ -19,8 +19,11 @@ from tlx.losses import cross_entropy
 from tlx.training.cuda_graphs import Gradients, recorder_for
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
 from tlx.training.phase_plan import groups
+from tlx.training.probe_solvers import linear_probe
 from tlx.training.solver_context import SolverContext, Trained
 from tlx.training.weighted_loss import Loss, class_weights, loss_for
+
+__all__ = ["backward", "linear_probe", "micro_batches", "sgd"]
 
 
 def sgd(context: SolverContext) -> Iterator[Trained]:

@@ -70,7 +70,8 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
 
     Yields:
         A row an epoch: phase, epoch (from 1, over all phases), train_loss and, where images are held out, val_loss
-        (nats), val_accuracy and the figure that chooses (0..1), lr (of the head), images_per_second, seconds.
+        (nats), val_accuracy and the figure that chooses (0..1), lr (of the head) or what else the solver says of the
+        epoch, images_per_second, seconds.
 
     Raises:
         Diverged: the loss became infinite or not a number.
@@ -107,7 +108,8 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
             "epoch": state.epoch,
             "train_loss": train_loss,
             **figures,
-            "lr": trained.lr,
+            **({} if trained.lr is None else {"lr": trained.lr}),
+            **trained.figures,
             "images_per_second": rate,
             "seconds": seconds,
         }
@@ -123,7 +125,9 @@ def _validated(context: SolverContext, held_out: Rows | None) -> dict[str, float
 
 def _diverged(context: SolverContext, trained: Trained, figures: dict[str, float]) -> Diverged:
     """What to say, and to change."""
-    phase, peak = context.plan.phase, cast(float, context.phase.lr)
+    phase, peak = context.plan.phase, context.phase.lr
+    if trained.lr is None or peak is None:
+        return Diverged(f"phase {phase}, epoch {context.state.epoch}: the loss is {trained.train_loss}")
     rate = "" if trained.lr == peak else f" at a learning rate of {trained.lr:.3g}"
     validated = f" (validation {figures['val_loss']})" if figures else ""
     clip = "" if context.training.clip_norm is not None else ", or training.clip_norm=1"
