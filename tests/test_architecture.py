@@ -43,7 +43,7 @@ MAY_BE_HEAVY = (
         f"tlx.training.{name}"
         for name in ("class_averages", "progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
     ),
-    "tlx.training.weighted_loss",
+    *(f"tlx.training.{name}" for name in ("logistic_regression", "probe_solvers", "weighted_loss")),
 )
 
 
