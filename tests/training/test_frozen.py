@@ -154,10 +154,10 @@ def test_a_selection_that_nothing_answers_to_is_an_error() -> None:
 
 
 def test_a_selector_and_a_solver_are_known_before_torch_is() -> None:
-    from tlx.config import schema
+    from tlx.config import schema, solver_keys
 
     assert tuple(phase_plan.SELECTORS) == schema.SELECTORS
-    for name in schema.SOLVERS:
+    for name in solver_keys.SOLVERS:
         solver_for(name)
 
 

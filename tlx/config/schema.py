@@ -5,7 +5,6 @@ docs/keys.md take them from here.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,10 @@ from omegaconf import MISSING
 
 from tlx.config.dataset_schema import DatasetConfig, common
 from tlx.config.key_rules import key
+from tlx.config.solver_keys import SOLVERS
 from tlx.core.choose_by import RULES
 
 SELECTORS = ("all", "norm", "bias")  # of strategy
-# Of solvers: the keys that each does not read. Those that a phase has are null for it.
-SOLVERS: Mapping[str, tuple[str, ...]] = {
-    "sgd": (),
-    "linear_probe": (
-        *("optimizer", "schedule", "min_steps", "lr", "batch_size"),
-        *("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "loss"),
-    ),
-}
 CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
 DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 _NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
@@ -131,14 +123,6 @@ class Phase:
     lr_decay: float = key(1.0, above=0, maximum=1, help="layer-wise decay: a stage's rate ÷ that of the stage after it")
     batch_size: int | None = key(None, minimum=1, help="batch size; null: training.batch_size")
     patience: int | None = key(None, minimum=1, help="early stopping, in epochs; null: training.patience")
-
-
-def not_read(solver: Any) -> tuple[str, ...]:
-    """The keys that a solver, given by its name or as a YAML has it, does not read."""
-    name = (
-        str(solver.get("_target_", "")).removeprefix("tlx.training.solvers.") if isinstance(solver, Mapping) else solver
-    )
-    return SOLVERS.get(name, ())
 
 
 if TYPE_CHECKING:

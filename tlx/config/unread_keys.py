@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.override_quoting import keys
-from tlx.config.schema import not_read
+from tlx.config.solver_keys import not_read
 from tlx.config.validation import GROUPS, TRAINING, VALUES, stage_index, stage_names
 from tlx.core.errors import RequestError, shown
 

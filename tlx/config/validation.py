@@ -16,7 +16,8 @@ from tlx.config import tracking_uri
 from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.key_names import typed
 from tlx.config.key_rules import values
-from tlx.config.schema import SOLVERS, Config, Source, Strategy, names_weights, not_read
+from tlx.config.schema import Config, Source, Strategy, names_weights
+from tlx.config.solver_keys import named, not_read
 from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
@@ -133,12 +134,9 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
             if group in found and not isinstance(found[group], Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
                 raise RequestError(f"{key}={found[group]}: write +{group}@{key}={found[group]}")
-        plain = isinstance(phase.solver, Mapping) and set(phase.solver) == {"_target_"}
-        name_of = str(phase.solver["_target_"]).removeprefix("tlx.training.solvers.") if plain else ""
-        solver = name_of if name_of in SOLVERS else phase.solver
         if "lr" in found:
             found["lr"] *= whole.training.lr_factor
-        phases[name] = dataclasses.replace(phase, **found, **nulls, solver=solver)
+        phases[name] = dataclasses.replace(phase, **found, **nulls, solver=named(phase.solver))
     return dataclasses.replace(strategy, phases=phases)
 
 

@@ -28,16 +28,8 @@ from tlx.reporting.text_table import aligned, duration, near
 LONG = 3  # so many frozen stages in a row are one line of the plan
 SHOWN = 0.01  # of a run's time, from which a part of it is named
 MOST = 20  # classes in the closing table
-LEAST = (
-    "rate",
-    "lr",
-    "l2",
-    "train_loss",
-    "seconds",
-    *RULES[2:],
-    "phase",
-    "val_loss",
-)  # of an epoch: what is left out first
+# Of an epoch: what is left out first.
+LEAST = ("rate", "lr", "l2", "train_loss", "seconds", *RULES[2:], "phase", "val_loss")
 log = logging.getLogger("tlx")
 
 

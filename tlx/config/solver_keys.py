@@ -1,0 +1,29 @@
+"""Solvers by name, and the keys that each of them does not read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_PACKAGE = "tlx.training.solvers."
+_OPTIMIZER = ("optimizer", "schedule", "min_steps", "lr", "batch_size")  # of a phase
+_BATCHES = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "loss")  # of `training`, and the loss
+
+# Those of a phase are null where its solver does not read them.
+SOLVERS: Mapping[str, tuple[str, ...]] = {
+    "sgd": (),
+    "linear_probe": (*_OPTIMIZER, *_BATCHES),
+}
+
+
+def named(solver: Any) -> Any:
+    """The name of one of tlx's own solvers that a YAML names by its `_target_` alone; else the solver as given."""
+    plain = isinstance(solver, Mapping) and set(solver) == {"_target_"} and _of(solver) in SOLVERS
+    return _of(solver) if plain else solver
+
+
+def not_read(solver: Any) -> tuple[str, ...]:
+    """The keys that a solver, given by its name or as a YAML has it, does not read."""
+    return SOLVERS.get(_of(solver), ())
+
+
+def _of(solver: Any) -> str:
+    return str(solver.get("_target_", "") if isinstance(solver, Mapping) else solver).removeprefix(_PACKAGE)
