@@ -9,13 +9,18 @@ from tlx.core.statistics import wilson
 
 
 @pytest.mark.parametrize("n", [40, 1500])  # drawn as images, and in groups of nearly equal value
-def test_the_interval_of_a_mean_is_that_of_scipy(n: int) -> None:
+def test_the_interval_of_a_mean_is_that_of_scipy_widened_where_the_variance_is_uncertain(n: int) -> None:
     values = np.random.default_rng(0).exponential(size=n)
     found = bootstrap.of_mean(values, np.zeros(n, dtype=np.int64))
     other = stats.bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=0).confidence_interval
+    squares = (values - values.mean()) ** 2
+    wider = stats.t.ppf(0.975, 2 * squares.sum() ** 2 / (n * squares.var())) / stats.norm.ppf(0.975)
+    middle = values.mean()
+    expected = [middle + (end - middle) * wider for end in other]
     # Theirs scatters too little by the square root of (n - 1)/n, and both are drawn.
-    assert found == pytest.approx((other.low, other.high), abs=0.08 * (other.high - other.low))
+    assert found == pytest.approx(expected, abs=0.08 * (other.high - other.low))
     assert found == bootstrap.of_mean(values, np.zeros(n, dtype=np.int64))
+    assert wider == pytest.approx(1.0, abs=0.01) if n == 1500 else wider > 1.05
 
 
 def test_a_difference_between_classes_is_no_uncertainty() -> None:
@@ -32,6 +37,19 @@ def test_the_interval_of_a_mean_holds_the_truth() -> None:
         low, high = bootstrap.of_mean(random.gamma(2.0, size=200), labels, resamples=500)
         held += low <= 2.0 <= high
     assert 0.91 <= held / 300 <= 0.985  # 95 %, within what 300 draws scatter
+
+
+def test_of_few_images_with_large_values_it_holds_the_truth_about_as_often() -> None:
+    random, held, plain = np.random.default_rng(0), 0, 0
+    labels, truth = np.zeros(60, dtype=np.int64), float(np.exp(0.5))
+    for _ in range(300):
+        values = random.lognormal(size=60)
+        low, high = bootstrap.of_mean(values, labels, resamples=500)
+        held += low <= truth <= high
+        reach = 1.96 * values.std(ddof=1) / np.sqrt(60)
+        plain += abs(values.mean() - truth) <= reach
+    assert held / 300 >= 0.9
+    assert held > plain
 
 
 def test_a_value_that_does_not_vary_has_no_width() -> None:
