@@ -20,7 +20,7 @@ from PIL import Image
 from bench import claims
 from tlx.cli import compare
 from tlx.cli.main import main
-from tlx.comparison import comparison, crossed_effects, outputs, paired_tests
+from tlx.comparison import comparison, crossed_effects, outputs, paired_tests, text_table
 from tlx.comparison.flips import flips, lead
 from tlx.comparison.origin import Origin
 from tlx.comparison.page_flips import SHOWN
@@ -767,6 +767,16 @@ def test_the_page_says_what_it_is_of(made: Make, tmp_path: Path) -> None:
     for table in text.split("<table")[1:]:
         head, *rows = re.findall(r"<tr>(.*?)</tr>", table.partition("</table>")[0], re.DOTALL)
         assert all(row.count("<td") == head.count("<th") for row in rows), "each column has its header"
+
+
+def test_it_is_said_where_the_validation_loss_of_some_runs_is_another_one(made: Make) -> None:
+    known = [{"calibration": {"val_loss": "after"}}, {"calibration": {"val_loss": "before"}}, {}]
+    folders = [made(f"r{i}", [1, 0], values={"x": i}, **some) for i, some in enumerate(known)]
+    words = "val_loss: of {} (of an earlier version) before the temperature, of the others after it"
+    for some, number in ((folders, "2 runs"), (folders[:2], "one run"), (folders[:1], ""), (folders[1:], "")):
+        text = text_table.text(comparison.compared(some))
+        assert ("before the temperature" in text) == bool(number)
+        assert not number or words.format(number) in text
 
 
 def test_names_that_a_picture_cannot_show_are_no_error(made: Make) -> None:

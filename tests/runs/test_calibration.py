@@ -28,6 +28,7 @@ def test_the_saved_model_has_the_temperature_and_all_probabilities_are_after_it(
     found = run.calibration["temperature"]
     assert model.temperature == found != 1
     assert (run.calibration["fitted_on"], run.calibration["images"]) == ("val", run.images["val"])
+    assert run.calibration["val_loss"] == "after"
     with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     x = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

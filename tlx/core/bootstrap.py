@@ -45,10 +45,9 @@ def bca(estimate: float, resampled: Floats, influences: Floats, counts: Floats) 
     # Of resamples that are equal to the estimate, half count as below.
     below = float((resampled < estimate).mean() + (resampled == estimate).mean() / 2)
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(resampled)), 1 - 0.5 / len(resampled)))
-    ends, reach = [], quantile(_freedom(spread, influences, counts))
-    for at in (bias - reach, bias + reach):
-        ends.append(_NORMAL.cdf(bias + at / max(1 - acceleration * at, 1e-6)))
-    low, high = np.quantile(resampled, ends)
+    reach = quantile(_freedom(spread, influences, counts))
+    ends = (bias + at / max(1 - acceleration * at, 1e-6) for at in (bias - reach, bias + reach))
+    low, high = np.quantile(resampled, [_NORMAL.cdf(end) for end in ends])
     return float(low), float(high)
 
 

@@ -9,6 +9,7 @@ from tlx.distributed import process_group
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
+from tlx.runs.started_run import StartedRun
 
 if TYPE_CHECKING:
     from tlx.features.feature_cache import FeatureCache
@@ -23,15 +24,21 @@ def as_saved(job: Job, saved: "Model", features: "FeatureCache") -> tuple[Job, "
     return job, features if same else features_of(job, features)
 
 
-def calibrate(record: Record, job: Job, features: "FeatureCache", clock: Clock) -> None:
+def calibrate(run: StartedRun) -> None:
     """Fits the temperature of the network as it is to the validation images, and keeps it."""
     from tlx.training.evaluation import logits, temperature
 
-    with clock.part("evaluation"), doing("fitting the temperature"):
+    job = run.job
+    with run.clock.part("evaluation"), doing("fitting the temperature"):
         cut = list(job.plans.values())[-1].cut
-        rows = features.rows(job.net, cut, "val")
+        rows = run.features.rows(job.net, cut, "val")
         found = process_group.agreed(temperature(logits(job.net[cut:], rows, job.precision), rows.y))
-    record.summary.calibration = {"temperature": found, "fitted_on": "val", "images": len(rows.y)}
+    run.record.summary.calibration = {
+        "temperature": found,
+        "fitted_on": "val",
+        "images": len(rows.y),
+        "val_loss": "after" if run.state.scaled else "before",
+    }
 
 
 def look(

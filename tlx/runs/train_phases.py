@@ -27,12 +27,12 @@ def train_phases(run: StartedRun) -> tuple[Job, Diverged | None]:
     try:
         if not refit.under_way(run.job.config, run.state):
             _choose(run)
-            calibrate(run.record, run.job, run.features, run.clock)
+            calibrate(run)
     except Diverged as error:
         if not run.state.best_epoch:
             raise
         restore(run.job.net, run.state.best)
-        calibrate(run.record, run.job, run.features, run.clock)
+        calibrate(run)
         return run.job, error
     return (refit.run(run) if run.job.config.training.refit else run.job), None
 
