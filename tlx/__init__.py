@@ -1,7 +1,7 @@
 """Config-driven transfer learning.
 
-`tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.runs(…)` lists
-runs, `tlx.compare(…)` puts them side by side, `tlx.load(…)` opens a saved model.
+`tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.recommend(…)` finds
+what to train, `tlx.runs(…)` lists runs, `tlx.compare(…)` puts them side by side, `tlx.load(…)` opens a saved model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from tlx.inference.predictor import Model
+    from tlx.recommendation.answer import Answer
     from tlx.runs.run_summary import Summary
     from tlx.sweeps.results import Results
 
-__all__ = ["__version__", "compare", "load", "run", "runs", "sweep"]
+__all__ = ["__version__", "compare", "load", "recommend", "run", "runs", "sweep"]
 
 
 @without_causes()
@@ -63,6 +64,50 @@ def sweep(overrides: Sequence[str] | Mapping[str, Any] = (), config_dir: str | N
 
 
 @without_causes()
+def recommend(
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    config_dir: str | None = None,
+    *,
+    minutes: float = 10.0,
+    max_parameters: float | None = None,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    download: bool = False,
+    name: str | None = None,
+    **keys: Any,
+) -> "Answer":
+    """Which network, and how much of it to train, as `python -m tlx recommend` finds it within `minutes`.
+
+    `tlx.recommend({"dataset": "image_folder", "dataset.root": "photos"}, minutes=5)`.
+
+    Args:
+        overrides, config_dir, keys: as for `sweep`; lists of `backbone` and `strategy` are the choices.
+        minutes: time for all of it, that of earlier calls with the same data and settings included.
+        max_parameters, max_ms, max_mb: what a network may have, take for a prediction here, and take on disk.
+        weights: a file for each backbone that has one.
+        download: fetch the weights of some well-known networks.
+        name: of the folder.
+
+    Raises:
+        RequestError: the request is wrong; the message says how.
+    """
+    import time
+
+    began = time.monotonic()
+    from tlx.config.python_overrides import as_overrides
+    from tlx.recommendation.recommend import run_recommendation
+    from tlx.recommendation.request import Limits, requested, words_of
+
+    request = requested(
+        as_overrides(overrides, keys, sweep=True), minutes, limits=Limits(max_parameters, max_ms, max_mb),
+        weights=[f"{backbone}={file}" for backbone, file in (weights or {}).items()],
+        download=download, name=name, config_dir=config_dir,
+    )  # fmt: skip
+    return run_recommendation(request, words_of(request), began)
+
+
+@without_causes()
 def compare(runs: "Iterable[str | Path | Summary] | str | Path | Summary", output: str = "outputs") -> "Results":
     """Runs side by side, with paired tests, as `python -m tlx compare` does it.
 
@@ -104,7 +149,8 @@ def load(run: str | Path, device: str = "auto", output: str = "outputs") -> "Mod
     """A saved model, ready to predict: `tlx.load("latest").predict(["photo.jpg"])`.
 
     Args:
-        run: a run's folder, `latest`, a sweep's name or folder (its chosen model), or a run's id in MLflow.
+        run: a run's folder, `latest`, a sweep's or a recommendation's name or folder (its chosen model), or
+            a run's id in MLflow.
         device: `auto`, `cpu` or `cuda`.
         output: the folder where names are looked up.
 

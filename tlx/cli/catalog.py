@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 from tlx.cli.subcommand import Subcommand
-from tlx.config.compose import choices, compose
+from tlx.config.compose import compose
+from tlx.config.group_entries import entries
 from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError, nearest, reason
@@ -67,19 +68,6 @@ def request(given: argparse.Namespace, actions: Sequence[str]) -> Request:
     if given.to is not None and action != "fetch":
         raise RequestError("--to: is only for fetch")
     return Request(action, names, overrides)
-
-
-def entries(group: str, config_dir: str | None) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Each choice of a group: its first line up to the command in it, and its keys with those that it inherits.
-
-    References are left as they stand. All choices are composed at once, below the one node that takes any key: each by
-    itself takes a seventh of a second.
-    """
-    found = choices(group, config_dir)
-    node = compose([f"+{group}@dataset.every.{name}={name}" for name in found], config_dir)
-    tree = OmegaConf.to_container(node.dataset.every, resolve=False)
-    assert isinstance(tree, dict)
-    return {name: (about.split(": python")[0], tree[name]) for name, about in found.items()}
 
 
 def config_of(overrides: Sequence[str], config_dir: str | None) -> Config:

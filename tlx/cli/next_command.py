@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tlx.reporting.text_table import near
 from tlx.sweeps.named_runs import OUTPUT
-from tlx.sweeps.run_folders import sweeps
+from tlx.sweeps.run_folders import recommendations, sweeps
 
 __all__ = ["show_use"]
 
@@ -16,6 +16,7 @@ def show_use(folder: Path, what: str = "model") -> None:
 
     `folder`: of the run or the sweep; `what`: the model in words.
     """
-    by_name = folder.absolute() == (sweeps(Path(OUTPUT)) / folder.name).absolute()
+    places = [above(Path(OUTPUT)) / folder.name for above in (sweeps, recommendations)]
+    by_name = folder.absolute() in [place.absolute() for place in places]
     word = folder.name if by_name else near(folder)
     print(f"to use the {what}: {shlex.join(['python', '-m', 'tlx', 'predict', word])} photo.jpg", file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tlx.sweeps.named_runs import OUTPUT, run_named
 
 __all__ = ["RUN", "output_option", "run_argument", "run_folder"]
-RUN = "a run's folder, latest, a sweep's name or folder (its chosen model), or a run's id in MLflow"
+RUN = "a run's folder, latest, a sweep's or a recommendation's name or folder (its chosen model), or an id in MLflow"
 
 
 def run_argument(parser: argparse.ArgumentParser, word: Callable[[str], str] = str) -> None:

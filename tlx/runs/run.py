@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,7 @@ from tlx.runs.run_name import run_name
 from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
-from tlx.runs.started_run import StartedRun
+from tlx.runs.started_run import Judge, StartedRun, Watch
 from tlx.runs.train_phases import train_phases
 from tlx.tracking import tracker as tracking
 from tlx.training import checkpoint
@@ -73,15 +73,17 @@ def run(
     within: Within | None = None,
     resume: bool = False,
     job: Job | None = None,
-    watch: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    watch: Watch = lambda row: None,
     typed: Typed | None = None,
+    judge: Judge | None = None,
 ) -> Summary:
     """Trains, saves and measures one model, in the new folder `folder`.
 
     `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
-    `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration, where that is done. `watch`:
-    is shown each epoch's row, with the number of all `epochs` (the last one again when the run goes on), and may raise
-    to end the run. `typed`: what was typed for it; what has no effect is logged, or refused.
+    `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration. `watch`: is shown each epoch's
+    row, with the number of all `epochs` (the last one again when the run goes on), and may raise to end the run.
+    `typed`: what was typed; what has no effect is logged, or refused. `judge`: sees the best epoch before the test set
+    is looked at, and may leave the run there by KeyboardInterrupt.
 
     Raises:
         RequestError: the request cannot be run; nothing is left behind.
@@ -111,12 +113,12 @@ def run(
             log.warning("%s", line)
         job = _prepared(config, clock, job, said)
         job, source = _after_source(config, clock, job, command, said)
-        started = _start(record, job, source, resume, name, watch)
+        started = _start(record, job, source, resume, name, watch, judge)
         try:
             with clock.part("other"), Display(started.progress, record.summary, job.plan) as display:
                 started = dataclasses.replace(started, show=partial(_show, display, watch, started.state))
                 audit_before_run.look(record, job, alone=within is None)
-                if record.summary.accuracy_before_training is None:
+                if record.summary.accuracy_before_training is None and judge is None:
                     look(record, job, started.features, "before", clock)
                 learned, lost = train_phases(started)
                 model, scores = _save_and_measure(started, learned, lost)
@@ -160,7 +162,8 @@ def _start(
     source: Path | None,
     resume: bool,
     name: str,
-    watch: Callable[[Mapping[str, Any]], None],
+    watch: Watch,
+    judge: Judge | None,
 ) -> StartedRun:
     """Makes the run's folder, or goes on with that of an interrupted run, its network and its training state."""
     from tlx.training.progress import Progress
@@ -179,6 +182,8 @@ def _start(
     untrained = refit.start(job)
     if before is not None:
         clock.add(before["seconds"])
+        if record.summary.accuracy_before_training is None and judge is None:  # it was left to be judged first
+            look(record, job, features, "before", clock)
         checkpoint.load(record.folder, before, job.net, progress.state)
         log.info("resuming after epoch %d of %d", progress.epoch, progress.epochs)
         if record.rows:
@@ -186,12 +191,10 @@ def _start(
     if record.writes:
         for images in (job.data.train, job.data.val, job.data.test):
             job.decoded.add(images.digests(), dict(images.levels()))
-    return StartedRun(job, features, progress, record, clock, watch, untrained)
+    return StartedRun(job, features, progress, record, clock, watch, untrained, judge)
 
 
-def _show(
-    display: Display, watch: Callable[[Mapping[str, Any]], None], state: "TrainState", row: Mapping[str, Any]
-) -> None:
+def _show(display: Display, watch: Watch, state: "TrainState", row: Mapping[str, Any]) -> None:
     display.row(row)
     watch({**row, "epochs": state.epochs})
 

@@ -25,6 +25,7 @@ from tlx.core.trees import flat
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")
+RECOMMENDATION = "recommendation.json"  # in the folder of one
 PARTS = ("data", "features", "training", "evaluation")
 COLUMNS = ["sample", "file", "label", "prediction", "probability", "correct"]
 
@@ -119,8 +120,10 @@ class Run:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run has begun in the folder."""
-    return any((folder / name).is_file() for name in ("config.yaml", "summary.json"))
+    """Whether a run has begun in the folder; a recommendation, which has a summary of its own, is none."""
+    return not (folder / RECOMMENDATION).is_file() and any(
+        (folder / name).is_file() for name in ("config.yaml", "summary.json")
+    )
 
 
 def state(folder: Path) -> str:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tlx.training.train_state import TrainState
 
 
+Judge = Callable[["StartedRun"], None]
+Watch = Callable[[Mapping[str, Any]], None]
+
+
 @dataclass(frozen=True)
 class StartedRun:
     """A run whose folder is there.
@@ -28,6 +32,7 @@ class StartedRun:
         clock: what counts its time.
         show: is called with each epoch's row.
         untrained: what the phases can change, as it was before training, where a refit will need it.
+        judge: is called with the network of the best epoch before a refit, and before the test set is looked at.
     """
 
     job: Job
@@ -35,8 +40,9 @@ class StartedRun:
     progress: "Progress"
     record: Record
     clock: Clock
-    show: Callable[[Mapping[str, Any]], None]
+    show: Watch
     untrained: "Mapping[str, Tensor]"
+    judge: Judge | None = None
 
     @property
     def state(self) -> "TrainState":

@@ -28,6 +28,8 @@ def train_phases(run: StartedRun) -> tuple[Job, Diverged | None]:
         if not refit.under_way(run.job.config, run.state):
             _choose(run)
             calibrate(run)
+            if run.judge is not None:
+                run.judge(run)
     except Diverged as error:
         if not run.state.best_epoch:
             raise

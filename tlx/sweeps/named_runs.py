@@ -1,4 +1,4 @@
-"""What a user calls a run: its folder, `latest`, a sweep's name or folder, or its id in MLflow.
+"""What a user calls a run: its folder, `latest`, a sweep's or a recommendation's name or folder, or its id in MLflow.
 
 Every subcommand that takes RUN finds it here. Names are looked up in the output folder, `outputs` where nothing else is
 said. A sweep, where one run is needed, stands for the model that validation chooses: of its best configuration the best
@@ -18,7 +18,7 @@ from tlx.core.errors import RequestError, empty, nearest
 from tlx.reporting.text_table import near
 from tlx.runs.run_reader import is_run, state
 from tlx.sweeps import sweep_manifest
-from tlx.sweeps.run_folders import is_sweep, jobs, runs_below, sweeps
+from tlx.sweeps.run_folders import is_sweep, jobs, recommendations, recommended, runs_below, sweeps
 
 __all__ = ["LATEST", "OUTPUT", "NamedRun", "begun", "place_named", "run_named", "runs_named", "sweep_named"]
 LATEST = "latest"
@@ -51,6 +51,8 @@ def run_named(word: str, output: str | Path = OUTPUT) -> NamedRun:
     """
     place = _place(word, output)
     said = f"{word}: " if word == LATEST else ""
+    if (chosen := recommended(place)) is not None:
+        return NamedRun(chosen, f"{word}: what it recommends: {near(chosen)}")
     if is_run(place) or _has_model(place):
         return NamedRun(place, f"{said}{near(place)}" if said else "")
     if is_sweep(place):
@@ -68,6 +70,8 @@ def begun(word: str, output: str | Path = OUTPUT) -> NamedRun:
         RequestError: as `run_named`; a sweep.
     """
     place = _latest(output, unfinished=True) if word == LATEST else _place(word, output)
+    if (chosen := recommended(place)) is not None:
+        return NamedRun(chosen, f"{word}: what it recommends: {near(chosen)}")
     if is_sweep(place):
         command = sweep_manifest.read(place).get("command")
         raise RequestError(
@@ -84,6 +88,7 @@ def place_named(word: str, output: str | Path = OUTPUT) -> Path:
         RequestError: nothing has that name, or it is neither.
     """
     place = _place(word, output)
+    place = recommended(place) or place
     if not is_run(place) and not is_sweep(place):
         raise RequestError(f"{word}: neither a run's folder nor a sweep's; give one, as in outputs/<date>/<run>")
     return place
@@ -119,8 +124,8 @@ def _place(word: str, output: str | Path) -> Path:
     here = Path(os.path.expanduser(word))
     # A bare word is a sweep's name first; what has a slash is a folder.
     bare = os.sep not in word and word not in (".", "..")
-    sweep = sweeps(output) / word
-    if bare and sweep.is_dir():
+    sweep = next((above / word for above in (sweeps(output), recommendations(output)) if (above / word).is_dir()), None)
+    if bare and sweep is not None:
         if _is_used(here) and not here.samefile(sweep):
             raise RequestError(
                 f"{word}: both a sweep and a folder here; give {near(sweep)} or {os.path.join('.', word)}"
@@ -157,8 +162,9 @@ def _finished(run: Path) -> bool:
 def _known(output: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Each run of an output folder with itself, and each sweep with the runs of it that have begun."""
     if output.is_dir():
-        yield from ((run, [run]) for run in sorted(runs_below(output, left_out=("sweeps",))))
-        for file in sorted(sweeps(output).glob(f"*/{sweep_manifest.FILE}")):
+        yield from ((run, [run]) for run in sorted(runs_below(output, left_out=("sweeps", "recommendations"))))
+        many = [file for above in (sweeps, recommendations) for file in above(output).glob(f"*/{sweep_manifest.FILE}")]
+        for file in sorted(many):
             yield file.parent, [run for run in jobs(file.parent) if is_run(run)]
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlx.core.errors import RequestError, reason
-from tlx.runs.run_reader import content, is_run
+from tlx.runs.run_reader import RECOMMENDATION, content, is_run
 from tlx.sweeps.sweep_manifest import FILE
 
-__all__ = ["is_sweep", "jobs", "runs_below", "sweeps"]
+__all__ = ["is_sweep", "jobs", "recommendations", "recommended", "runs_below", "sweeps"]
 NO_RUNS = ("features", "sources", "mlartifacts")  # beside runs in their folder, and large
 MOST = 10_000  # folders without a run that are looked at, in search of runs
 
@@ -21,6 +21,24 @@ def is_sweep(folder: Path) -> bool:
 def sweeps(output: Path) -> Path:
     """The folder of all sweeps."""
     return output / "sweeps"
+
+
+def recommendations(output: Path) -> Path:
+    """The folder of all recommendations."""
+    return output / "recommendations"
+
+
+def recommended(folder: Path) -> Path | None:
+    """The folder of the run that a recommendation has chosen; None where the folder is none of a recommendation.
+
+    Raises:
+        RequestError: it has chosen none yet, or its summary cannot be read.
+    """
+    if not (folder / RECOMMENDATION).is_file():
+        return None
+    if not (folder / "summary.json").is_file():
+        raise RequestError(f"{folder}: this recommendation has chosen nothing yet; its command goes on with it")
+    return folder / str(content(folder / "summary.json", dict).get("run"))
 
 
 def jobs(folder: Path) -> list[Path]:

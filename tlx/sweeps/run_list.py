@@ -21,7 +21,7 @@ from tlx.core.folder_lock import held
 from tlx.core.metric import of_summary
 from tlx.core.trees import flat
 from tlx.runs.run_reader import is_run
-from tlx.sweeps.run_folders import is_sweep, runs_below, sweeps
+from tlx.sweeps.run_folders import is_sweep, recommendations, runs_below, sweeps
 from tlx.tracking import run_facts
 from tlx.training.checkpoint import FILE as CHECKPOINT
 
@@ -142,8 +142,9 @@ def listed(output: Path) -> list[ListedRun]:
     """
     if not output.is_dir():
         raise RequestError(f"{output}: no such folder, so there is no run in it; --output FOLDER names another folder")
-    own = [listed_run(run) for run in runs_below(output, left_out=("sweeps",))]
-    jobs = [listed_run(job) for job in runs_below(sweeps(output))] if sweeps(output).is_dir() else []
+    own = [listed_run(run) for run in runs_below(output, left_out=("sweeps", "recommendations"))]
+    above = [place for place in (sweeps(output), recommendations(output)) if place.is_dir()]
+    jobs = [listed_run(job) for place in above for job in runs_below(place)]
     return sorted([*own, *jobs], key=lambda run: (run.began, str(run.folder)), reverse=True)
 
 

@@ -1,0 +1,211 @@
+"""What a recommendation has done: networks timed and probed, candidates trained as ordinary runs of one sweep."""
+
+import dataclasses
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from tlx.core import folder_lock
+from tlx.core.activity import doing
+from tlx.core.device import use_threads
+from tlx.core.stopwatch import Clock
+from tlx.recommendation import candidates, probes
+from tlx.recommendation.candidates import Candidate
+from tlx.recommendation.pool import Member
+from tlx.recommendation.request import Request
+from tlx.reporting.log_lines import lines
+from tlx.reporting.text_table import duration
+from tlx.runs import run, run_state
+from tlx.runs.prepare import Job, network, plans_of, prepare
+from tlx.runs.run_name import run_name
+from tlx.sweeps.sweep import SweepFolder
+from tlx.sweeps.sweep_plan import Planned
+from tlx.training.phase_length import lengthened
+
+if TYPE_CHECKING:
+    from tlx.recommendation.steps import Found
+    from tlx.runs.started_run import StartedRun
+
+__all__ = ["Judging", "Trials"]
+log = logging.getLogger("tlx")
+BATCH, STEPS = 8, 2  # images of a timed training step, and steps; the last one counts
+ABOVE = 1.15  # what an epoch takes beside its steps
+EACH = 3.0  # seconds of a run beside its training
+
+
+class Judging(KeyboardInterrupt):
+    """Leaves a run where its training has chosen, before the test set is looked at."""
+
+
+class Trials:
+    """The candidates of a request on its images, which are read once.
+
+    Attributes:
+        first: the job that was prepared first; the others take its images.
+        rule: what chooses (`evaluation.choose_by`).
+    """
+
+    def __init__(self, request: Request, first: Job) -> None:
+        self.request, self.first = request, first
+        self.rule = first.config.evaluation.choose_by
+        self.sweep: SweepFolder | None = None
+        self.name = ""
+        self._probe_jobs = dict[str, Job]()
+
+    @property
+    def images(self) -> int:
+        """How many train and validate."""
+        return len(self.first.data.train) + len(self.first.data.val)
+
+    @property
+    def test_images(self) -> int:
+        """How many test."""
+        return len(self.first.data.test)
+
+    def planned(self, candidate: Candidate) -> Planned:
+        """A candidate's run."""
+        return candidates.planned(self.request, candidate, len(self.first.data.train), self.name)
+
+    def audit(self) -> "Found":
+        """The worst findings about the data, in lines."""
+        from tlx.analysis.audit_lines import brief
+        from tlx.runs.data_audit import audit_of_job
+
+        if self.first.config.dataset.audit == "off":
+            return {"lines": []}, None
+        with doing("auditing the data"):
+            found = list(brief(audit_of_job(self.first), 3))
+        for line in found:
+            print(line, file=sys.stderr)
+        return {"lines": found}, None
+
+    def measure(self, member: Member) -> "Found":
+        """What a network costs."""
+        found = probes.measured(self._probe_job(member))
+        return dataclasses.asdict(found), None
+
+    def probe(self, member: Member, images: int, expected: float) -> "Found":
+        """What probes of a network's features say of so many images. `expected`: seconds, before it is known better."""
+        job = self._probe_job(member)
+        with lines(quiet=True):
+            found = probes.probe(job, images, job.config.seed)
+        logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
+        loss = functional.cross_entropy(logits, labels, reduction="none").numpy()
+        knn = float((found.knn == found.labels).mean())
+        said = f"{found.correct.mean():.1%} of {len(labels):,} images out of fold, kNN {knn:.1%}"
+        print(f"probe {member.name}: {said}", file=sys.stderr)
+        facts = {"accuracy": float(found.correct.mean()), "loss": float(loss.mean()), "knn": knn, "images": len(labels)}
+        return {**facts, "expected": expected}, {"correct": found.correct == 1, "loss": loss, "val": found.val}
+
+    def cost(self, candidate: Candidate) -> "Found":
+        """How long a candidate will train, from one of its steps."""
+        job = self._job(self.planned(candidate))
+        seconds, train, val = EACH, len(job.data.train), len(job.data.val)
+        for name, phase in job.phases.items():
+            plan = job.plans[name]
+            each, forward = _step(job, plan.cut, plan.learning)
+            seconds += ABOVE * (phase.epochs or 0) * (train * each + val * forward)
+        return {"expected": round(seconds, 2)}, None
+
+    def train(self, candidate: Candidate) -> "Found":
+        """A candidate's run up to the look at the test set, and what it says of the validation images."""
+        seen = dict[str, Any]()
+
+        def judge(started: "StartedRun") -> None:
+            from tlx.training.evaluation import logits, temperature
+
+            job = started.job
+            cut = list(job.plans.values())[-1].cut
+            rows = started.features.rows(job.net, cut, "val")
+            found = logits(job.net[cut:], rows, job.precision)
+            scaled = found / temperature(found, rows.y)
+            seen["correct"] = (found.argmax(1) == rows.y).cpu().numpy()
+            seen["loss"] = functional.cross_entropy(scaled, rows.y, reduction="none").cpu().numpy()
+            raise Judging
+
+        planned = self.planned(candidate)
+        try:
+            self._run(planned, judge)
+        except KeyboardInterrupt:
+            if not seen:
+                raise
+        accuracy = float(seen["correct"].mean())
+        print(f"train {candidate.name}: {accuracy:.1%} of {len(seen['correct']):,} validation images", file=sys.stderr)
+        return {"accuracy": accuracy, "loss": float(seen["loss"].mean()), "folder": planned.folder}, seen
+
+    def final(self, candidate: Candidate) -> "Found":
+        """The whole run of a candidate."""
+        planned = self.planned(candidate)
+        assert self.sweep is not None
+        folder = self.sweep.folder / planned.folder
+        if run_state.finished(folder) is None:
+            self._run(planned, None)
+        return {"folder": planned.folder, "command": planned.command, "overrides": list(planned.overrides)}, None
+
+    def _run(self, planned: Planned, judge: Any) -> None:
+        assert self.sweep is not None
+        self.sweep.add(planned)
+        folder = self.sweep.folder / planned.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        part = run.Within(f"{self.sweep.book()['mlflow_key']}/{planned.key[:16]}", quiet=True)
+        began = time.monotonic()
+        with folder_lock.alone(folder, wait=True), doing(f"training {planned.name}"):
+            run.run(
+                planned.config, folder, command=planned.command, name=run_name(folder, planned.typed, planned.name),
+                within=part, resume=True, typed=planned.typed, job=self._job(planned), judge=judge,
+            )  # fmt: skip
+        log.debug("%s: %s", planned.name, duration(time.monotonic() - began))
+
+    def _probe_job(self, member: Member) -> Job:
+        if member.name not in self._probe_jobs:
+            probe, _ = candidates.strategies(self.request)
+            self._probe_jobs[member.name] = self._job(self.planned(Candidate(member, probe)))
+        return self._probe_jobs[member.name]
+
+    def _job(self, planned: Planned) -> Job:
+        """A job with the images of the first one, and a network of its own."""
+        config, first = planned.config, self.first
+        use_threads(config.runtime.threads)
+        with doing(f"building {planned.config.backbone.name}"), lines(quiet=True):
+            net, preprocessing = network(config, config.backbone, len(first.data.classes), first.device)
+        preprocessing = dataclasses.replace(preprocessing, range=first.preprocessing.range)
+        phases = lengthened(config.strategy.phases, len(first.data.train))
+        return dataclasses.replace(
+            first, config=config, net=net, preprocessing=preprocessing, plans=plans_of(config, net), phases=phases
+        )
+
+
+def first_job(planned: Planned) -> Job:
+    """The job of a candidate, with its images read.
+
+    Raises:
+        RequestError: the images, the weights or a value cannot be used.
+    """
+    with lines(quiet=True):
+        return prepare(planned.config, Clock(), planned.typed)
+
+
+def _step(job: Job, cut: int, learning: "tuple[str, ...]") -> tuple[float, float]:
+    """Seconds an image of a training step of what lies behind a cut, and of its forward pass alone."""
+    size = job.preprocessing.input_size
+    pixels = torch.zeros(BATCH, 3, size, size, dtype=torch.uint8, device=job.device)
+    names = set(learning)
+    for name, parameter in job.net.named_parameters():
+        parameter.requires_grad_(name in names)
+    job.net.eval()
+    with torch.no_grad():
+        x = job.net[:cut](pixels) if cut else pixels
+    taken = forward = 0.0
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        loss = functional.cross_entropy(job.net[cut:](x), torch.zeros(BATCH, dtype=torch.int64, device=job.device))
+        forward = (time.perf_counter() - began) / BATCH
+        torch.autograd.backward(loss)
+        if job.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken = (time.perf_counter() - began) / BATCH
+    return taken, forward
