@@ -80,7 +80,7 @@ def run(
     """Trains, saves and measures one model, in the new folder `folder`.
 
     `name`: what MLflow calls it, if not as the folder. `within`: what it is a part of. `resume`: go on with what
-    `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration. `watch`: is shown each epoch's
+    `folder` has, if it has a checkpoint. `job`: what `prepare` made of the configuration. `watch`: sees each epoch's
     row, with the number of all `epochs` (the last one again when the run goes on), and may raise to end the run.
     `typed`: what was typed; what has no effect is logged, or refused. `judge`: sees the best epoch before the test set
     is looked at, and may leave the run there by KeyboardInterrupt.
