@@ -31,6 +31,7 @@ MAY_BE_HEAVY = (
     *(f"tlx.distributed.{name}" for name in ("data_parallel",)),
     "tlx.features",
     "tlx.losses",
+    *(f"tlx.recommendation.{name}" for name in ("probes", "trials")),
     *(
         f"tlx.inference.{name}"
         for name in ("embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor", "unknown_score")
