@@ -31,7 +31,7 @@ def run_recommendation(request: Request, typed: Sequence[str], began: float) -> 
     """Finds and trains the best candidate within the time of a request.
 
     Args:
-        request: what was asked for.
+        request: what was requested.
         typed: the words after `recommend`, for the command that goes on with it.
         began: when the command began, by time.monotonic.
 

@@ -92,7 +92,7 @@ class Recommender:
         return self._marked(tuned if named and tuned else [*probes, *tuned], judged)
 
     def _marked(self, found: list[Ranked], judged: dict[str, dict[int, Judged]]) -> list[Ranked]:
-        """The best first, each with whether it can be told from the best."""
+        """The best first, each with whether it is distinguishable from the best."""
         order = {member.name: place for place, member in enumerate(self.members)}
         most = max(one.images for one in found)
         found = sorted(

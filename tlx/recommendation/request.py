@@ -1,4 +1,4 @@
-"""What a recommendation is asked for: data and settings that are fixed, the choices, the time, the limits."""
+"""What is requested of a recommendation: data and settings that are fixed, the choices, the time, the limits."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.backbones import pretrained_weights
@@ -12,11 +13,12 @@ from tlx.config.instantiate import component
 from tlx.config.schema import Backbone, Config, Phase
 from tlx.config.unread_keys import Typed
 from tlx.core.activity import doing, importing
-from tlx.core.device import device_of, precision_of, use_precision, use_threads
+from tlx.core.device import device_name, device_of, precision_of, use_precision, use_threads
 from tlx.core.errors import RequestError, reason
 from tlx.core.stopwatch import Clock
 from tlx.datasets.content_digests import Decoded
 from tlx.datasets.data_range import scale
+from tlx.datasets.exact_copies import copies
 from tlx.datasets.image_decoding import allow
 from tlx.datasets.splits import Data, Parts
 from tlx.datasets.splits import unread as data_keys
@@ -203,3 +205,22 @@ def identify(job: Job) -> str:
     dataset = dataclasses.replace(job.config.dataset, range=None if span is None else list(span))
     config = dataclasses.replace(job.config, runtime=runtime, dataset=dataset)
     return identity(config, job.data.fingerprint, fingerprint(job.net))
+
+
+def known_before(job: Job, source: Path | None) -> dict[str, Any]:
+    """What is known about a run before it trains, by the names of `Summary`."""
+    sets = {split: getattr(job.data, split) for split in ("train", "val", "test")}
+    return {
+        "identity": identify(job),
+        "choose_by": job.config.evaluation.choose_by,
+        "classes": list(job.data.classes),
+        "images": {split: len(images) for split, images in sets.items()},
+        "splits": dict(job.data.origins),
+        "range": None if job.preprocessing.range is None else list(job.preprocessing.range),
+        "notes": list(job.data.notes),
+        "copies": copies(sets, job.data.classes),
+        "skipped": [list(pair) for pair in job.data.skipped],
+        "precision": job.precision,
+        "device": device_name(job.device),
+        "source": None if source is None else str(source),
+    }

@@ -23,11 +23,10 @@ from tlx.core import folder_lock
 from tlx.core.activity import doing
 from tlx.core.atomic_files import unwritable
 from tlx.core.deferred_compiler import compiler_deferred
-from tlx.core.device import EMULATED, device_name, emulated
+from tlx.core.device import EMULATED, emulated
 from tlx.core.errors import Diverged, RequestError
 from tlx.core.stopwatch import Clock
 from tlx.core.version import __version__
-from tlx.datasets.exact_copies import copies
 from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
@@ -36,7 +35,7 @@ from tlx.runs import audit_before_run, final_page, model_saving, refit, run_stat
 from tlx.runs.build_features import features_of
 from tlx.runs.final_evaluation import as_saved, draw_samples, look
 from tlx.runs.output_layout import output
-from tlx.runs.prepare import Job, identify, network, prepare
+from tlx.runs.prepare import Job, identify, known_before, network, prepare
 from tlx.runs.run_name import run_name
 from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
@@ -169,7 +168,7 @@ def _start(
     from tlx.training.progress import Progress
     from tlx.training.train_state import TrainState
 
-    config, clock, known = job.config, record.clock, _known(job, source)
+    config, clock, known = job.config, record.clock, known_before(job, source)
     process_group.same("data or weights", known["identity"])
     claimed = run_state.claimed(record, config, job, known["identity"], resume) if record.writes else None
     before = process_group.agreed(claimed)
@@ -282,21 +281,3 @@ def run_source(config: Config, command: str, typed: Typed | None = None) -> Path
                     raise Diverged(f"source task {config.source.name}: {error}") from error
             log.info("source task %s: done, now the transfer", config.source.name)
     return folder
-
-
-def _known(job: Job, source: Path | None) -> dict[str, Any]:
-    """What is known about a run before it trains, by the names of `Summary`."""
-    return {
-        "identity": identify(job),
-        "choose_by": job.config.evaluation.choose_by,
-        "classes": list(job.data.classes),
-        "images": {split: len(getattr(job.data, split)) for split in ("train", "val", "test")},
-        "splits": dict(job.data.origins),
-        "range": None if job.preprocessing.range is None else list(job.preprocessing.range),
-        "notes": list(job.data.notes),
-        "copies": copies({split: getattr(job.data, split) for split in ("train", "val", "test")}, job.data.classes),
-        "skipped": [list(pair) for pair in job.data.skipped],
-        "precision": job.precision,
-        "device": device_name(job.device),
-        "source": None if source is None else str(source),
-    }
