@@ -12,7 +12,7 @@ from tlx.core.atomic_files import atomic
 from tlx.core.choose_by import DEFAULT
 from tlx.core.errors import shown, unicode
 from tlx.recommendation import answer_page
-from tlx.recommendation.recommender import Ranked, Recommender
+from tlx.recommendation.recommender import RankedCandidate, Recommender
 from tlx.reporting.text_table import aligned, duration, near
 from tlx.runs.run_summary import Summary
 
@@ -51,7 +51,9 @@ class Answer:
         return f"<recommendation {' '.join(self.choice)}, {near(self.folder)}>"
 
 
-def write(work: Recommender, ranked: Sequence[Ranked], final: "Step", command: str, widening: Sequence[str]) -> Answer:
+def write(
+    work: Recommender, ranked: Sequence[RankedCandidate], final: "Step", command: str, widening: Sequence[str]
+) -> Answer:
     """Writes the files of a recommendation, each whole; the summary last, for it says that all are there."""
     folder, run = work.folder, work.folder / final["folder"]
     found = Summary.of(run, json.loads((run / "summary.json").read_text(encoding="utf-8")))
@@ -83,7 +85,7 @@ def write(work: Recommender, ranked: Sequence[Ranked], final: "Step", command: s
     return Answer(folder, run, summary, list(_lines(ranked, summary, notes, folder)))
 
 
-def cells(one: Ranked, place: int) -> list[str]:
+def cells(one: RankedCandidate, place: int) -> list[str]:
     """A row of the table."""
     against = "chosen" if place == 0 else "not distinguishable" if one.same else "worse beyond chance"
     judged = one.judged
@@ -98,7 +100,7 @@ def cells(one: Ranked, place: int) -> list[str]:
     ]
 
 
-def sentence(ranked: Sequence[Ranked]) -> str:
+def sentence(ranked: Sequence[RankedCandidate]) -> str:
     """The choice and its reason."""
     best, others = ranked[0], ranked[1:]
     name = f"{best.candidate.member.name} with {best.candidate.strategy.name}"
@@ -118,7 +120,7 @@ def sentence(ranked: Sequence[Ranked]) -> str:
     return f"{name}: {reason}"
 
 
-def _row(work: Recommender, one: Ranked) -> dict[str, Any]:
+def _row(work: Recommender, one: RankedCandidate) -> dict[str, Any]:
     judged = one.judged
     return {
         "overrides": list(work.trials.planned(one.candidate).overrides),
@@ -137,7 +139,7 @@ def _row(work: Recommender, one: Ranked) -> dict[str, Any]:
     }
 
 
-def _notes(work: Recommender, ranked: Sequence[Ranked]) -> list[str]:
+def _notes(work: Recommender, ranked: Sequence[RankedCandidate]) -> list[str]:
     notes = []
     if work.trials.rule == DEFAULT:
         notes.append("chosen by validation log loss after the temperature; the accuracy is shown for people")
@@ -149,7 +151,7 @@ def _notes(work: Recommender, ranked: Sequence[Ranked]) -> list[str]:
     return notes + [f"{name}: left out: {why}" for name, why in work.refused.items()]
 
 
-def _lines(ranked: Sequence[Ranked], summary: Mapping[str, Any], notes: Sequence[str], folder: Path) -> Any:
+def _lines(ranked: Sequence[RankedCandidate], summary: Mapping[str, Any], notes: Sequence[str], folder: Path) -> Any:
     rows = [HEAD, *(cells(one, place) for place, one in enumerate(ranked))]
     flush = [[*row[:1], *row[1:6], row[6]] for row in rows]
     yield from aligned([[row[0], row[6], *row[1:6]] for row in flush], left=2)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tlx.core.errors import shown
-from tlx.recommendation.recommender import Ranked
+from tlx.recommendation.recommender import RankedCandidate
 from tlx.reporting import html_pages
 from tlx.reporting.scatter_chart import Point, scatter
 from tlx.reporting.text_table import duration
@@ -13,7 +13,7 @@ __all__ = ["page"]
 
 
 def page(
-    ranked: Sequence[Ranked],
+    ranked: Sequence[RankedCandidate],
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
     summary: Mapping[str, Any],

@@ -11,17 +11,17 @@ import yaml
 
 from tlx.config.command_line import command
 from tlx.recommendation.pool import Member
-from tlx.recommendation.request import Request
+from tlx.recommendation.request import RecommendationRequest
 from tlx.sweeps.sweep_plan import Planned, single
 
-__all__ = ["Candidate", "Strategy", "checked", "planned", "strategies", "tuned_epochs"]
+__all__ = ["CandidateRun", "CandidateStrategy", "checked", "planned", "strategies", "tuned_epochs"]
 KNOWN = Path(__file__).parent / "strategies.yaml"
 STEPS, FEWEST, MOST = 300, 3, 15  # of the optimizer that fine-tuning is to have, and epochs for that
 BATCH = 32
 
 
 @dataclass(frozen=True)
-class Strategy:
+class CandidateStrategy:
     """What is trained of a network.
 
     Attributes:
@@ -36,11 +36,11 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRun:
     """A network and a strategy."""
 
     member: Member
-    strategy: Strategy
+    strategy: CandidateStrategy
 
     @property
     def name(self) -> str:
@@ -54,17 +54,17 @@ def _known() -> Mapping[str, Any]:
     return found
 
 
-def strategies(request: Request) -> tuple[Strategy, list[Strategy]]:
+def strategies(request: RecommendationRequest) -> tuple[CandidateStrategy, list[CandidateStrategy]]:
     """The probe, and what is tried beyond it: what was requested by name, or what is known to be worth it."""
     probe = _strategy(_known()["probe"])
     if request.strategies:
-        named = [Strategy(name, (f"strategy={name}",)) for name in request.strategies]
+        named = [CandidateStrategy(name, (f"strategy={name}",)) for name in request.strategies]
         return probe, named
     return probe, [_strategy(one) for one in _known()["tuned"]]
 
 
-def _strategy(facts: Mapping[str, Any]) -> Strategy:
-    return Strategy(facts["name"], tuple(facts["overrides"]), facts.get("phase", ""))
+def _strategy(facts: Mapping[str, Any]) -> CandidateStrategy:
+    return CandidateStrategy(facts["name"], tuple(facts["overrides"]), facts.get("phase", ""))
 
 
 def tuned_epochs(images: int) -> int:
@@ -72,7 +72,7 @@ def tuned_epochs(images: int) -> int:
     return min(max(math.ceil(STEPS * BATCH / max(images, 1)), FEWEST), MOST)
 
 
-def overrides(request: Request, candidate: Candidate, images: int) -> list[str]:
+def overrides(request: RecommendationRequest, candidate: CandidateRun, images: int) -> list[str]:
     """What a person would type for the candidate on so many training images; what was typed comes last."""
     phase = candidate.strategy.phase
     epochs = [f"strategy.phases.{phase}.epochs={tuned_epochs(images)}"] if phase else []
@@ -81,7 +81,7 @@ def overrides(request: Request, candidate: Candidate, images: int) -> list[str]:
     return [*request.fixed, *candidate.member.overrides, *own]
 
 
-def planned(request: Request, candidate: Candidate, images: int, name: str) -> Planned:
+def planned(request: RecommendationRequest, candidate: CandidateRun, images: int, name: str) -> Planned:
     """The candidate's run, a job of the sweep `name`.
 
     Raises:
@@ -93,7 +93,7 @@ def planned(request: Request, candidate: Candidate, images: int, name: str) -> P
     return replace(job, overrides=tuple(typed), command=again, name=candidate.name)
 
 
-def checked(request: Request, members: Sequence[Member]) -> None:
+def checked(request: RecommendationRequest, members: Sequence[Member]) -> None:
     """Composes each network with the probe, and each strategy with the first network, before anything begins.
 
     Raises:
@@ -101,7 +101,7 @@ def checked(request: Request, members: Sequence[Member]) -> None:
     """
     probe, others = strategies(request)
     for candidate in (
-        *(Candidate(member, probe) for member in members),
-        *(Candidate(members[0], strategy) for strategy in others),
+        *(CandidateRun(member, probe) for member in members),
+        *(CandidateRun(members[0], strategy) for strategy in others),
     ):
         planned(request, candidate, 1000, "tried-out")

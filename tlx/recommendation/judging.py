@@ -21,12 +21,12 @@ from tlx.comparison.comparison import LEVEL
 from tlx.comparison.paired_tests import one
 from tlx.core.statistics import holm, wilson
 
-__all__ = ["Judged", "distinguishable", "fine_tuned", "probed"]
+__all__ = ["Judgement", "distinguishable", "fine_tuned", "probed"]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """What validation says of a candidate.
 
     Attributes:
@@ -47,13 +47,13 @@ class Judged:
     val: int
 
 
-def probed(correct: Floats, values: Floats, val: int) -> Judged:
+def probed(correct: Floats, values: Floats, val: int) -> Judgement:
     """A probe's, out of fold. `values`: of each image, higher is better; `val`: so many at the end validate."""
     low, high = wilson(float(correct.sum()), len(correct))
-    return Judged(float(values.mean()), float(correct.mean()), low, high, correct, values, val)
+    return Judgement(float(values.mean()), float(correct.mean()), low, high, correct, values, val)
 
 
-def fine_tuned(probe: Judged, correct: Floats, values: Floats) -> Judged:
+def fine_tuned(probe: Judgement, correct: Floats, values: Floats) -> Judgement:
     """That of a network that was trained further. `correct`, `values`: of the validation images, in order."""
     changed = values - probe.values[-probe.val :]
     gain = float(changed.mean())
@@ -64,10 +64,12 @@ def fine_tuned(probe: Judged, correct: Floats, values: Floats) -> Judged:
     # The squares of both halves are added (Zou and Donner 2008).
     low = accuracy - math.hypot(probe.accuracy - probe.low, found.mean - found.low)
     high = accuracy + math.hypot(probe.high - probe.accuracy, found.high - found.mean)
-    return Judged(probe.score + counts * gain, accuracy, max(low, 0.0), min(high, 1.0), correct, values, len(correct))
+    return Judgement(
+        probe.score + counts * gain, accuracy, max(low, 0.0), min(high, 1.0), correct, values, len(correct)
+    )
 
 
-def distinguishable(pairs: Sequence[tuple[Judged, Judged]]) -> list[bool]:
+def distinguishable(pairs: Sequence[tuple[Judgement, Judgement]]) -> list[bool]:
     """Whether the two of each pair differ beyond chance; the validation images, which both have, come last."""
     values = []
     for best, other in pairs:

@@ -13,7 +13,7 @@ from tlx.backbones.pretrained_weights import needed
 from tlx.config.group_entries import entries
 from tlx.config.schema import Backbone
 from tlx.core.errors import RequestError, nearest
-from tlx.recommendation.request import Request
+from tlx.recommendation.request import RecommendationRequest
 
 __all__ = ["Member", "members", "published", "widening"]
 PUBLISHED = Path(__file__).parent / "published_networks.yaml"
@@ -39,7 +39,7 @@ def published() -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def members(request: Request) -> list[Member]:
+def members(request: RecommendationRequest) -> list[Member]:
     """The networks of a request, in a fixed order.
 
     Raises:
@@ -64,7 +64,7 @@ def members(request: Request) -> list[Member]:
     return list(every.values())
 
 
-def widening(request: Request) -> list[str]:
+def widening(request: RecommendationRequest) -> list[str]:
     """What would add networks to the pool, in lines; nothing where networks were requested by name."""
     if request.backbones:
         return []
@@ -83,7 +83,7 @@ def widening(request: Request) -> list[str]:
     return lines
 
 
-def _counts(name: str, found: Mapping[str, Backbone], request: Request) -> bool:
+def _counts(name: str, found: Mapping[str, Backbone], request: RecommendationRequest) -> bool:
     """Whether a network is in the pool that nobody has requested by name."""
     if name in request.weights:
         return True
@@ -93,7 +93,7 @@ def _counts(name: str, found: Mapping[str, Backbone], request: Request) -> bool:
     return backbone.weights != "none" and _here(backbone) is not None
 
 
-def _missing(member: Member, found: Mapping[str, Backbone], request: Request) -> str:
+def _missing(member: Member, found: Mapping[str, Backbone], request: RecommendationRequest) -> str:
     """Why a network's weights cannot be had without a network; empty where they are here."""
     backbone = _backbone_of(member.name, found)
     if member.name in request.weights or backbone.weights == "none" or _here(backbone) is not None:
@@ -105,7 +105,7 @@ def _missing(member: Member, found: Mapping[str, Backbone], request: Request) ->
     return f"its weights ({need.file}) are not here; --download fetches them, --weights {member.name}=FILE names a file"
 
 
-def _member(name: str, request: Request) -> Member:
+def _member(name: str, request: RecommendationRequest) -> Member:
     facts = published().get(name, {})
     typed = tuple(facts.get("overrides", (f"backbone={name}",)))
     return Member(name, (*typed, *((f"backbone.weights={request.weights[name]}",) if name in request.weights else ())))

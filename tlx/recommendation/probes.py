@@ -21,7 +21,7 @@ from tlx.runs.prepare import Job
 if TYPE_CHECKING:
     from tlx.features.batches import Rows
 
-__all__ = ["Measured", "Probe", "measured", "probe"]
+__all__ = ["NetworkCost", "ProbePredictions", "measured", "probe"]
 FOLDS = 5
 NEIGHBOURS, SHARPNESS = 10, 0.07  # of kNN; as DINO's evaluation weighs them (Caron et al. 2021)
 PASSES, ROWS = 5, 8  # timed passes, and images of each
@@ -29,7 +29,7 @@ MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
-class Measured:
+class NetworkCost:
     """What a network costs.
 
     Attributes:
@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbePredictions:
     """What probes say of images that they were not trained on; validation images last.
 
     Attributes:
@@ -66,7 +66,7 @@ class Probe:
         return found
 
 
-def measured(job: Job) -> Measured:
+def measured(job: Job) -> NetworkCost:
     """What the network of a job costs, as the saved model would predict."""
     from tlx.features.frozen_forward import Forward
 
@@ -84,10 +84,10 @@ def measured(job: Job) -> Measured:
             seconds.append(time.perf_counter() - began)
     parameters = sum(parameter.numel() for parameter in job.net.parameters())
     mb = sum(tensor.nbytes for tensor in tensors) / MEGABYTE
-    return Measured(parameters, round(mb, 2), round(1000 * float(np.median(seconds[1:])) / ROWS, 3))
+    return NetworkCost(parameters, round(mb, 2), round(1000 * float(np.median(seconds[1:])) / ROWS, 3))
 
 
-def probe(job: Job, images: int, seed: int) -> Probe:
+def probe(job: Job, images: int, seed: int) -> ProbePredictions:
     """Out-of-fold predictions for so many training and validation images of a job, stratified and nested by seed.
 
     The rows go through the cache of features: a run with the same network reads them.
@@ -107,7 +107,7 @@ def probe(job: Job, images: int, seed: int) -> Probe:
         found = out_of_fold(features, labels, classes, groups, folds=FOLDS, seed=seed)
         temperature = calibration.temperature(found.logits, labels)
         knn = nearest_classes(features, labels, found.folds, classes)
-    return Probe(found.logits / np.float32(temperature), labels, knn, len(sets["val"]))
+    return ProbePredictions(found.logits / np.float32(temperature), labels, knn, len(sets["val"]))
 
 
 def nearest_classes(features: NDArray[np.floating], labels: Labels, folds: Labels, classes: int) -> Labels:

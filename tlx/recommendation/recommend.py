@@ -11,10 +11,10 @@ from tlx.core.activity import doing
 from tlx.core.errors import said
 from tlx.distributed import launch
 from tlx.recommendation import answer, candidates, store
-from tlx.recommendation.candidates import Candidate
+from tlx.recommendation.candidates import CandidateRun
 from tlx.recommendation.journal import EVIDENCE
 from tlx.recommendation.pool import members, widening
-from tlx.recommendation.request import Request
+from tlx.recommendation.request import RecommendationRequest
 from tlx.reporting.screen import live
 from tlx.runs.output_layout import output
 from tlx.sweeps import sweep
@@ -27,7 +27,7 @@ __all__ = ["run_recommendation"]
 
 
 @live("preparing the recommendation")
-def run_recommendation(request: Request, typed: Sequence[str], began: float) -> "Answer":
+def run_recommendation(request: RecommendationRequest, typed: Sequence[str], began: float) -> "Answer":
     """Finds and trains the best candidate within the time of a request.
 
     Args:
@@ -43,7 +43,7 @@ def run_recommendation(request: Request, typed: Sequence[str], began: float) -> 
         pool = members(request)
         candidates.checked(request, pool)
         probe, _ = candidates.strategies(request)
-        first = candidates.planned(request, Candidate(pool[0], probe), 1000, "tried-out")
+        first = candidates.planned(request, CandidateRun(pool[0], probe), 1000, "tried-out")
         refuse([first.typed])
         plain, _ = single([*request.fixed, *pool[0].overrides], request.config_dir)
     from tlx.recommendation.recommender import Recommender
@@ -59,7 +59,7 @@ def run_recommendation(request: Request, typed: Sequence[str], began: float) -> 
         trials = Trials(request, job)
         trials.name = folder.name
         trials.sweep = sweep.open_sweep(
-            [candidates.planned(request, Candidate(pool[0], probe), len(job.data.train), folder.name)],
+            [candidates.planned(request, CandidateRun(pool[0], probe), len(job.data.train), folder.name)],
             folder, line, request.config_dir, growing=True,
         )  # fmt: skip
         try:

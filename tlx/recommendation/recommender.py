@@ -12,17 +12,17 @@ import numpy as np
 
 from tlx.core.choose_by import DEFAULT
 from tlx.recommendation import candidates
-from tlx.recommendation.candidates import Candidate
+from tlx.recommendation.candidates import CandidateRun
 from tlx.recommendation.journal import Journal, Step
-from tlx.recommendation.judging import Judged, distinguishable, fine_tuned, probed
+from tlx.recommendation.judging import Judgement, distinguishable, fine_tuned, probed
 from tlx.recommendation.pool import Member
-from tlx.recommendation.request import Request
+from tlx.recommendation.request import RecommendationRequest
 from tlx.recommendation.steps import Steps
 
 if TYPE_CHECKING:
     from tlx.recommendation.trials import Trials
 
-__all__ = ["Ranked", "Recommender"]
+__all__ = ["RankedCandidate", "Recommender"]
 RUNGS = (500, 2000, 8000)  # images on which networks are probed before all, where there are half as many again
 FIXED = 12.0  # seconds for the last fit, its page, the saving and MLflow, on a machine that starts in `START` seconds
 START = 6.0
@@ -30,7 +30,7 @@ SLACK = 1.5  # what features take, against the network's own time
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranked:
+class RankedCandidate:
     """A candidate, as it is judged.
 
     Attributes:
@@ -40,8 +40,8 @@ class Ranked:
         seconds: that it took so far.
     """
 
-    candidate: Candidate
-    judged: Judged
+    candidate: CandidateRun
+    judged: Judgement
     images: int
     knn: float | None
     seconds: float
@@ -63,7 +63,7 @@ class Recommender:
     """
 
     def __init__(
-        self, request: Request, members: Sequence[Member], trials: "Trials", folder: Path, began: float
+        self, request: RecommendationRequest, members: Sequence[Member], trials: "Trials", folder: Path, began: float
     ) -> None:
         self.request, self.members, self.trials, self.folder = request, list(members), trials, folder
         self.probe, self.others = candidates.strategies(request)
@@ -73,12 +73,12 @@ class Recommender:
             self.journal.add("start", time.monotonic() - began, {})
         self.refused = dict[str, str]()
 
-    def ranking(self) -> list[Ranked]:
+    def ranking(self) -> list[RankedCandidate]:
         """Measures, probes and fine-tunes as far as the time goes; the candidates, the best first."""
         self.steps.run("audit", 0.05 * self.request.seconds, self._reserve(), self.trials.audit)
         alive = self._measured()
         rungs = self._rungs()
-        judged = dict[str, dict[int, Judged]]()
+        judged = dict[str, dict[int, Judgement]]()
         for number, images in enumerate(rungs):
             for position, member in enumerate(alive):
                 step = self._probe(member, images, must=number == position == 0)
@@ -91,7 +91,7 @@ class Recommender:
         named = bool(self.request.strategies)  # then a probe is no answer, where there is another one
         return self._marked(tuned if named and tuned else [*probes, *tuned], judged)
 
-    def _marked(self, found: list[Ranked], judged: dict[str, dict[int, Judged]]) -> list[Ranked]:
+    def _marked(self, found: list[RankedCandidate], judged: dict[str, dict[int, Judgement]]) -> list[RankedCandidate]:
         """The best first, each with whether it is distinguishable from the best."""
         order = {member.name: place for place, member in enumerate(self.members)}
         most = max(one.images for one in found)
@@ -105,7 +105,7 @@ class Recommender:
                 order[one.candidate.member.name],
             ),
         )
-        best, pairs = found[0], list[tuple[Judged, Judged]]()
+        best, pairs = found[0], list[tuple[Judgement, Judgement]]()
         for one in found[1:]:
             fewer = one.knn is not None and one.images < most
             probe = judged[best.candidate.member.name].get(one.images, best.judged)
@@ -175,7 +175,7 @@ class Recommender:
         slowest = max([self._ms(member) for member in self.members], default=0.0)
         return FIXED * slow + self._pace() * SLACK * self.trials.test_images * slowest / 1000
 
-    def _judged_probe(self, member: Member, images: int) -> Judged:
+    def _judged_probe(self, member: Member, images: int) -> Judgement:
         found = self.journal.arrays(f"probe {member.name} {images}")
         return probed(found["correct"].astype(float), self._values(found), int(found["val"]))
 
@@ -184,7 +184,7 @@ class Recommender:
         by_loss = self.trials.rule == DEFAULT
         return -found["loss"].astype(float) if by_loss else found["correct"].astype(float)
 
-    def _alive(self, alive: list[Member], judged: dict[str, dict[int, Judged]], images: int) -> list[Member]:
+    def _alive(self, alive: list[Member], judged: dict[str, dict[int, Judgement]], images: int) -> list[Member]:
         """The networks that are not distinguishable from the best on so many images, the best first."""
         here = [member for member in alive if images in judged.get(member.name, {})]
         if not here:
@@ -194,24 +194,26 @@ class Recommender:
         apart = distinguishable([(judged[best.name][images], judged[one.name][images]) for one in others])
         return [best, *(one for one, far in zip(others, apart, strict=True) if not far)]
 
-    def _ranked_probe(self, member: Member, by: dict[int, Judged]) -> Ranked:
+    def _ranked_probe(self, member: Member, by: dict[int, Judgement]) -> RankedCandidate:
         images = max(by)
         step = self.journal.steps[f"probe {member.name} {images}"]
         spent = [s["seconds"] for name, s in self.journal.steps.items() if name.startswith(f"probe {member.name} ")]
-        return self._ranked(Candidate(member, self.probe), by[images], images, step["knn"], sum(spent))
+        return self._ranked(CandidateRun(member, self.probe), by[images], images, step["knn"], sum(spent))
 
-    def _ranked(self, candidate: Candidate, judged: Judged, images: int, knn: float | None, seconds: float) -> Ranked:
+    def _ranked(
+        self, candidate: CandidateRun, judged: Judgement, images: int, knn: float | None, seconds: float
+    ) -> RankedCandidate:
         cost = self.journal.steps[f"measure {candidate.member.name}"]
-        return Ranked(candidate, judged, images, knn, seconds, cost["parameters"], cost["mb"], cost["ms"])
+        return RankedCandidate(candidate, judged, images, knn, seconds, cost["parameters"], cost["mb"], cost["ms"])
 
     # ------------------------------------------------------------ fine-tuning
 
-    def _tuned(self, alive: Sequence[Member], probes: dict[str, Judged]) -> list[Ranked]:
+    def _tuned(self, alive: Sequence[Member], probes: dict[str, Judgement]) -> list[RankedCandidate]:
         """What was trained further, of the networks that are left, as far as the time goes."""
         found = []
         for member in alive:
             for strategy in self.others:
-                candidate = Candidate(member, strategy)
+                candidate = CandidateRun(member, strategy)
                 cost = self.steps.run(
                     f"cost {candidate.name}", self._each("cost", 3.0), self._reserve(),
                     partial(self.trials.cost, candidate),
@@ -229,7 +231,7 @@ class Recommender:
                     found.append(self._ranked(candidate, judged, judged.val, None, step["seconds"]))
         return found
 
-    def final(self, chosen: Ranked) -> Step:
+    def final(self, chosen: RankedCandidate) -> Step:
         """The run of the chosen candidate, through to its page: the only one that looks at the test set."""
         name = f"final {chosen.candidate.name}"
         step = self.steps.run(name, 0.0, 0.0, partial(self.trials.final, chosen.candidate), must=True)

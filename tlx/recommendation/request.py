@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tlx.core.errors import RequestError
 
-__all__ = ["Limits", "Request", "requested", "words_of"]
+__all__ = ["Limits", "RecommendationRequest", "requested", "words_of"]
 FOREIGN = ("seeds", "folds", "sweep.name", "resume", "dataset.folds", "dataset.fold")
 LEAST, MOST = 0.5, 100_000.0  # minutes
 
@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Request:
+class RecommendationRequest:
     """A request as typed, taken apart.
 
     Attributes:
@@ -71,7 +71,7 @@ def requested(
     download: bool = False,
     name: str | None = None,
     config_dir: str | None = None,
-) -> Request:
+) -> RecommendationRequest:
     """The request of a command line. `weights`: `BACKBONE=FILE` each.
 
     Raises:
@@ -103,13 +103,13 @@ def requested(
             raise RequestError(f"{override}: give each choice once, as {key}=a,b")
     if not any(re.match(r"\+?(dataset|experiment)=", word) for word in fixed):
         raise RequestError("dataset: which data? as in dataset=image_folder dataset.root=~/photos")
-    return Request(
+    return RecommendationRequest(
         tuple(fixed), choices["backbone"], choices["strategy"], 60 * minutes, limits,
         _files(weights, choices["backbone"]), download, name, config_dir,
     )  # fmt: skip
 
 
-def words_of(request: Request) -> list[str]:
+def words_of(request: RecommendationRequest) -> list[str]:
     """What would be typed after `recommend` for a request, without --config-dir."""
     words = [*request.fixed]
     words += [f"{key}={','.join(names)}" for key, names in _choices(request) if names]
@@ -121,7 +121,7 @@ def words_of(request: Request) -> list[str]:
     return [*words, *(["--download"] if request.download else [])]
 
 
-def _choices(request: Request) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _choices(request: RecommendationRequest) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return ("backbone", request.backbones), ("strategy", request.strategies)
 
 

@@ -14,9 +14,9 @@ from tlx.core.activity import doing
 from tlx.core.device import use_threads
 from tlx.core.stopwatch import Clock
 from tlx.recommendation import candidates, probes
-from tlx.recommendation.candidates import Candidate
+from tlx.recommendation.candidates import CandidateRun
 from tlx.recommendation.pool import Member
-from tlx.recommendation.request import Request
+from tlx.recommendation.request import RecommendationRequest
 from tlx.reporting.log_lines import lines
 from tlx.reporting.text_table import duration
 from tlx.runs import run, run_state
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from tlx.recommendation.steps import Found
     from tlx.runs.started_run import StartedRun
 
-__all__ = ["Judging", "Trials"]
+__all__ = ["LeftUnmeasured", "Trials"]
 log = logging.getLogger("tlx")
 BATCH, STEPS = 8, 2  # images of a timed training step, and steps; the last one counts
 ABOVE = 1.15  # what an epoch takes beside its steps
 EACH = 3.0  # seconds of a run beside its training
 
 
-class Judging(KeyboardInterrupt):
+class LeftUnmeasured(KeyboardInterrupt):
     """Leaves a run where its training has chosen, before the test set is looked at."""
 
 
@@ -49,7 +49,7 @@ class Trials:
         rule: what chooses (`evaluation.choose_by`).
     """
 
-    def __init__(self, request: Request, first: Job) -> None:
+    def __init__(self, request: RecommendationRequest, first: Job) -> None:
         self.request, self.first = request, first
         self.rule = first.config.evaluation.choose_by
         self.sweep: SweepFolder | None = None
@@ -66,7 +66,7 @@ class Trials:
         """How many test."""
         return len(self.first.data.test)
 
-    def planned(self, candidate: Candidate) -> Planned:
+    def planned(self, candidate: CandidateRun) -> Planned:
         """A candidate's run."""
         return candidates.planned(self.request, candidate, len(self.first.data.train), self.name)
 
@@ -101,7 +101,7 @@ class Trials:
         facts = {"accuracy": float(found.correct.mean()), "loss": float(loss.mean()), "knn": knn, "images": len(labels)}
         return {**facts, "expected": expected}, {"correct": found.correct == 1, "loss": loss, "val": found.val}
 
-    def cost(self, candidate: Candidate) -> "Found":
+    def cost(self, candidate: CandidateRun) -> "Found":
         """How long a candidate will train, from one of its steps."""
         job = self._job(self.planned(candidate))
         seconds, train, val = EACH, len(job.data.train), len(job.data.val)
@@ -111,7 +111,7 @@ class Trials:
             seconds += ABOVE * (phase.epochs or 0) * (train * each + val * forward)
         return {"expected": round(seconds, 2)}, None
 
-    def train(self, candidate: Candidate) -> "Found":
+    def train(self, candidate: CandidateRun) -> "Found":
         """A candidate's run up to the look at the test set, and what it says of the validation images."""
         seen = dict[str, Any]()
 
@@ -125,7 +125,7 @@ class Trials:
             scaled = found / temperature(found, rows.y)
             seen["correct"] = (found.argmax(1) == rows.y).cpu().numpy()
             seen["loss"] = functional.cross_entropy(scaled, rows.y, reduction="none").cpu().numpy()
-            raise Judging
+            raise LeftUnmeasured
 
         planned = self.planned(candidate)
         try:
@@ -137,7 +137,7 @@ class Trials:
         print(f"train {candidate.name}: {accuracy:.1%} of {len(seen['correct']):,} validation images", file=sys.stderr)
         return {"accuracy": accuracy, "loss": float(seen["loss"].mean()), "folder": planned.folder}, seen
 
-    def final(self, candidate: Candidate) -> "Found":
+    def final(self, candidate: CandidateRun) -> "Found":
         """The whole run of a candidate."""
         planned = self.planned(candidate)
         assert self.sweep is not None
@@ -163,7 +163,7 @@ class Trials:
     def _probe_job(self, member: Member) -> Job:
         if member.name not in self._probe_jobs:
             probe, _ = candidates.strategies(self.request)
-            self._probe_jobs[member.name] = self._job(self.planned(Candidate(member, probe)))
+            self._probe_jobs[member.name] = self._job(self.planned(CandidateRun(member, probe)))
         return self._probe_jobs[member.name]
 
     def _job(self, planned: Planned) -> Job:
