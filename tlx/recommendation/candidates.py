@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tlx.config.command_line import command
+from tlx.config.unread_keys import refuse
 from tlx.recommendation.pool import Member
 from tlx.recommendation.request import RecommendationRequest
 from tlx.sweeps.sweep_plan import Planned, single
@@ -97,11 +98,9 @@ def checked(request: RecommendationRequest, members: Sequence[Member]) -> None:
     """Composes each network with the probe, and each strategy with the first network, before anything begins.
 
     Raises:
-        RequestError: a key, a name or a value is wrong.
+        RequestError: a key, a name or a value is wrong, or no candidate reads a key.
     """
     probe, others = strategies(request)
-    for candidate in (
-        *(CandidateRun(member, probe) for member in members),
-        *(CandidateRun(members[0], strategy) for strategy in others),
-    ):
-        planned(request, candidate, 1000, "tried-out")
+    every = [CandidateRun(member, probe) for member in members]
+    every += [CandidateRun(members[0], strategy) for strategy in others]
+    refuse([planned(request, candidate, 1000, "tried-out").typed for candidate in every])

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlx.config.command_line import command
-from tlx.config.unread_keys import refuse
 from tlx.core import folder_lock
 from tlx.core.activity import doing
 from tlx.core.errors import said
@@ -44,7 +43,6 @@ def run_recommendation(request: RecommendationRequest, typed: Sequence[str], beg
         candidates.checked(request, pool)
         probe, _ = candidates.strategies(request)
         first = candidates.planned(request, CandidateRun(pool[0], probe), 1000, "tried-out")
-        refuse([first.typed])
         plain, _ = single([*request.fixed, *pool[0].overrides], request.config_dir)
     from tlx.recommendation.recommender import Recommender
     from tlx.recommendation.trials import Trials, first_job

@@ -122,7 +122,7 @@ class Recommender:
             name = f"measure {member.name}"
             step = self.steps.run(
                 name, self._each("measure", 3.0), self._reserve(), partial(self.trials.measure, member),
-                must=not kept and place == len(self.members) - 1,
+                must=place == 0,
             )  # fmt: skip
             if step is None:
                 continue
