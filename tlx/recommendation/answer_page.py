@@ -23,7 +23,7 @@ def page(
     low, high = summary["test_accuracy_interval"]
     points = [
         Point(
-            one.candidate.name, one.ms, one.judged.accuracy, one.judged.low, one.judged.high,
+            str(place + 1), one.candidate.name, one.ms, one.judged.accuracy, one.judged.low, one.judged.high,
             "chosen" if place == 0 else "close" if one.same else "apart",
         )
         for place, one in enumerate(ranked)
@@ -41,7 +41,7 @@ def page(
             ("its run", str(summary["run"])),
         ],
         head=head,
-        rows=[[[cell] for cell in row] for row in rows],
+        rows=[[[f"{place}  {row[0]}"], *([cell] for cell in row[1:])] for place, row in enumerate(rows, 1)],
         notes=notes,
         chart=scatter(points, "validation accuracy", "ms a prediction, logarithmic"),
     )

@@ -9,12 +9,17 @@ __all__ = ["Point", "scatter"]
 WIDTH, HEIGHT = 720.0, 360.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 700.0, 24.0, 312.0
 STEPS = (1, 2, 5)
+APART = 16.0  # between points at one place
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is drawn: `x` above 0, shares `y`, `low`, `high`; `kind` is a class of the template's style."""
+    """What is drawn: `x` above 0, shares `y`, `low`, `high`; `kind` is a class of the template's style.
 
+    `label` stands beside it, `name` is said where a pointer rests on it.
+    """
+
+    label: str
     name: str
     x: float
     y: float
@@ -36,11 +41,21 @@ def scatter(points: Sequence[Point], title: str, axis: str) -> dict[str, Any]:
     def up(y: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (y - low_y) / (high_y - low_y), 1)
 
-    best, front = -1.0, []
-    for point in sorted(points, key=lambda p: (p.x, -p.y)):
+    seen = list[float]()
+    drawn = []
+    for point in points:  # of those at one place across, each stands a little to the right of the one before
+        x = across(point.x)
+        moved = x + APART * sum(abs(x - other) < APART for other in seen)
+        seen.append(x)
+        drawn.append(
+            {"x": moved, "y": up(point.y), "low": up(point.low), "high": up(point.high)}
+            | {"label": point.label, "name": point.name, "kind": point.kind}
+        )
+    best, front = -1.0, list[str]()
+    for point, place in sorted(zip(points, drawn, strict=True), key=lambda pair: (pair[0].x, -pair[0].y)):
         if point.y > best:
             best = point.y
-            front.append(f"{across(point.x)},{up(point.y)}")
+            front.append(f"{place['x']},{place['y']}")
     return {
         "title": title,
         "axis": axis,
@@ -55,10 +70,7 @@ def scatter(points: Sequence[Point], title: str, axis: str) -> dict[str, Any]:
         ],
         "across": [(across(value), f"{value:g}") for value in _decades(low_x, high_x)],
         "front": " ".join(front),
-        "points": [
-            {"x": across(p.x), "y": up(p.y), "low": up(p.low), "high": up(p.high), "name": p.name, "kind": p.kind}
-            for p in points
-        ],
+        "points": drawn,
     }
 
 
