@@ -5,8 +5,9 @@ from math import comb
 import numpy as np
 import pytest
 
+from tlx.analysis.feature_clusters import clusters
 from tlx.analysis.feature_map import feature_map
-from tlx.analysis.weak_segments import weak_segments
+from tlx.analysis.weak_segments import CLUSTER, weak_segments
 from tlx.core.statistics import at_most
 
 
@@ -43,6 +44,33 @@ def test_values_that_are_no_numbers_and_few_images_are_in_no_segment() -> None:
     values = np.full(100, np.nan)
     assert weak_segments({"sharpness": values}, np.ones(100, bool)).tested == 0
     assert weak_segments({"brightness": np.arange(12.0)}, np.ones(12, bool)).tested == 0
+
+
+def test_a_cluster_of_which_few_are_correct_is_found_with_its_images() -> None:
+    rng = np.random.default_rng(3)
+    kinds = np.arange(300) % 5
+    features = 6 * np.eye(40)[kinds] + rng.standard_normal((300, 40)) * 0.5
+    correct = rng.random(300) < np.where(kinds == 2, 0.3, 0.95)
+    grouped = clusters(features)
+    found = weak_segments({"size": rng.random(300)}, correct, grouped.of)
+    assert {segment.fact for segment in found.weak} == {CLUSTER}
+    images = np.concatenate([np.flatnonzero(grouped.of == segment.low) for segment in found.weak])
+    assert set(kinds[images]) == {2}
+    assert len(images) > 30
+    for number, typical in enumerate(grouped.typical):
+        assert set(grouped.of[typical]) == {number}
+    assert np.array_equal(clusters(features).of, grouped.of)
+    by_chance = [bool(weak_segments({}, rng.random(300) < 0.9, grouped.of).weak) for _ in range(100)]
+    assert sum(by_chance) <= 12
+
+
+@pytest.mark.parametrize("n", [1, 39, 100])
+def test_few_or_equal_images_have_a_cluster_each(n: int) -> None:
+    for features in (np.ones((n, 4)), np.random.default_rng(0).random((n, 4))):
+        found = clusters(features)
+        assert found.of.shape == (n,)
+        assert found.of.min() >= 0
+        assert weak_segments({}, np.zeros(n, bool), found.of).weak == []
 
 
 def test_the_map_has_the_two_directions_of_most_variance() -> None:

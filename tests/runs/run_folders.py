@@ -53,7 +53,14 @@ def run_folder(folder: Path, classes: int, images: int, pictures: int, wrong: fl
             },
         },
         "attention": dict.fromkeys(files[60:], "data:image/jpeg;base64,none") | {files[0]: "javascript:alert(1)"},
-        "segments": {"tested": 8, "weak": [{**segment, "p": 1e-9, "corrected": 1e-8}]},
+        "segments": {
+            "tested": 8,
+            "weak": [
+                {**segment, "p": 1e-9, "corrected": 1e-8},
+                {**segment, "fact": "cluster", "low": 2, "high": 2, "p": 1e-9, "corrected": 1e-8},
+            ],
+            "examples": {"2": files[:4]},
+        },
         "label_errors": [[files[0], names[0], names[1], 0.9]],
         "label_errors_among": 1234,
     }

@@ -63,6 +63,7 @@ def test_what_was_found_with_features_is_on_the_page(two: Path) -> None:
     assert text.count('<circle class="rim"') == wrong
     for words in (
         "brightness 1 to 9",
+        "Typical images of cluster 3",
         "looks like class &lt;1&gt;",
         "Of 1,234 training images, those",
         "The temperature is 1.50",

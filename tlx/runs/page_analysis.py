@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlx.analysis.audit_data import audit_data
+from tlx.analysis.feature_clusters import clusters
 from tlx.analysis.feature_map import feature_map
 from tlx.analysis.label_errors import label_errors
-from tlx.analysis.weak_segments import weak_segments
+from tlx.analysis.weak_segments import CLUSTER, weak_segments
 from tlx.distributed import process_group
 from tlx.runs.output_layout import fact_store
 from tlx.runs.page_attention import attention
@@ -73,7 +74,7 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
             found["attention"] = attention(job, wrong, [int(scores.predictions[row]) for row in wrong])
     if job.config.dataset.audit != "off" and job.config.features.store:  # its facts of images are cached
         with _part("segments"):
-            found["segments"] = _segments(job, correct)
+            found["segments"] = _segments(job, correct, test)
     record.write(ANALYSIS, json.dumps(found, ensure_ascii=False))
 
 
@@ -180,11 +181,25 @@ def _label_errors(job: "Job", train: Found) -> dict[str, Any]:
     return {"label_errors": found, "label_errors_among": len(labels)}
 
 
-def _segments(job: "Job", correct: NDArray[np.bool_]) -> dict[str, Any]:
-    """Test images of some brightness, size or shape of which fewer are correct than of the others."""
+def _segments(job: "Job", correct: NDArray[np.bool_], test: Found | None) -> dict[str, Any]:
+    """Test images of some brightness, size or shape, or alike, of which fewer are correct than of the others.
+
+    `examples`: files of each weak cluster, by its number.
+    """
     data = audit_data({"test": job.data.test}, job.data.classes, fact_store(job.config))
-    found = weak_segments(_facts(data.facts), correct[list(data.places)])
-    return {"tested": found.tested, "weak": [vars(segment) for segment in found.weak]}
+    of, typical = np.full(len(correct), -1), list[list[int]]()
+    if test is not None:
+        grouped = clusters(test.vectors)
+        of[test.images], typical = grouped.of, grouped.typical
+    places = list(data.places)
+    found = weak_segments(_facts(data.facts), correct[places], of[places])
+    weak = {int(segment.low) for segment in found.weak if segment.fact == CLUSTER}
+    examples = {
+        str(number): [job.data.test.files[int(test.images[row])] for row in typical[number]]
+        for number in sorted(weak)
+        if test is not None
+    }
+    return {"tested": found.tested, "weak": [vars(segment) for segment in found.weak], "examples": examples}
 
 
 def _facts(facts: NDArray[np.void]) -> Mapping[str, NDArray[np.floating]]:

@@ -1,7 +1,9 @@
 """What `analysis.json` and the calibration say, as a page takes it: neighbours, map, weak segments, reliability."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from tlx.analysis.weak_segments import CLUSTER
 from tlx.core.metric import of_summary
 from tlx.reporting import square_charts
 from tlx.runs.page_entries import Entries, named
@@ -61,14 +63,14 @@ def map_of(run: RunFiles, entries: Entries) -> dict[str, Any] | None:
     return {**chart, "stage": found["stage"], "images": len(rows), "explained": sum(found["explained"])}
 
 
-def segments(run: RunFiles) -> dict[str, Any] | None:
-    """The weak segments as a table; None where they were not looked for."""
+def segments(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
+    """The weak segments as a table, and images of those that are clusters; None where they were not looked for."""
     found = run.analysis.get("segments")
     if not found:
         return None
     rows = [
         [
-            [f"{one['fact']} {one['low']:.3g} to {one['high']:.3g}"],
+            [_segment(one)],
             [f"{one['images']:,}"],
             [f"{one['correct'] / one['images']:.1%}"],
             [f"{one['rest_correct'] / one['rest']:.1%}"],
@@ -76,7 +78,20 @@ def segments(run: RunFiles) -> dict[str, Any] | None:
         ]
         for one in found["weak"]
     ]
-    return {"tested": found["tested"], "rows": rows}
+    examples = [
+        {
+            "name": f"cluster {int(number) + 1}",
+            "entries": [{"picture": pictures.of(file), "lines": [], **named(file)} for file in files],
+        }
+        for number, files in found.get("examples", {}).items()
+    ]
+    return {"tested": found["tested"], "rows": rows, "examples": examples}
+
+
+def _segment(one: Mapping[str, Any]) -> str:
+    if one["fact"] == CLUSTER:
+        return f"cluster {int(one['low']) + 1}"
+    return f"{one['fact']} {one['low']:.3g} to {one['high']:.3g}"
 
 
 def calibration(run: RunFiles) -> dict[str, Any] | None:

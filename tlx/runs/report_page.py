@@ -57,6 +57,7 @@ def page(run: RunFiles, read: Read) -> str:
     # In the order in which they take pictures: a page has so many.
     galleries = [] if entries is None else list(_galleries(entries, page_found.neighbours(run, pictures)))
     errors = page_found.label_errors(run, pictures)
+    segments = page_found.segments(run, pictures)
     matrix = None if entries is None else confusion(entries, run.classes)
     audit = None if run.audit is None else [_finding(finding, pictures) for finding in run.audit]
     return html_pages.page(
@@ -77,7 +78,7 @@ def page(run: RunFiles, read: Read) -> str:
         stage=(run.analysis.get("neighbours") or {}).get("stage", ""),
         label_errors=errors,
         map=None if entries is None else page_found.map_of(run, entries),
-        segments=page_found.segments(run),
+        segments=segments,
         calibration=page_found.calibration(run),
         seconds=_seconds(run.summary.get("seconds") or {}),
         environment=list(_environment(run)),
