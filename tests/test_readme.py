@@ -161,6 +161,9 @@ def test_a_command_of_the_readme_or_of_a_page_runs(
         extra = ["--output", "outputs/x"]
     if "search" in command:
         extra = [*LESS[kind], "tracking=none"]
+    if " recommend " in command:  # of one network, and what is quick
+        quick = ["backbone=efficientnet_lite0", "strategy=linear_probe", "tracking=none"]
+        extra = [word for word in quick if word.partition("=")[0] not in command]
     if " resume " in command:
         code, _, said = types()
         assert (code, "this run is finished; there is nothing to resume" in said) == (2, True), said

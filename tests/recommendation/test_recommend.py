@@ -9,6 +9,7 @@ import pytest
 
 import tlx
 from tlx.cli.main import main
+from tlx.recommendation import recommender
 from tlx.recommendation.trials import Trials
 
 DATA = ["dataset=shapes", "dataset.train=15", "dataset.test=6", "backbone.input_size=16", "tracking=none"]
@@ -142,6 +143,26 @@ def test_without_time_there_is_a_model_all_the_same(capsys: pytest.CaptureFixtur
     assert "more --minutes only adds" in capsys.readouterr().out
     assert main(["recommend", *TINY, *HOURS]) == 0
     assert len(summary()["ranking"]) == 3
+
+
+def test_with_more_images_than_time_it_trains_and_measures_on_a_part_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recommender, "RUNGS", (30,))
+    monkeypatch.setattr(recommender, "TEST", 0.0)
+    monkeypatch.setattr(recommender, "FEWEST", 6)
+    expected = recommender.Recommender._expected
+    late = lambda self, member, images: expected(self, member, images) if images == 30 else 1e9  # noqa: E731
+    monkeypatch.setattr(recommender.Recommender, "_expected", late)
+    assert main(["recommend", *TINY, *HOURS]) == 0
+    found = summary()
+    assert "dataset.limit.train=24" in found["choice"]
+    assert "dataset.limit.val=6" in found["choice"]
+    run = json.loads((folder() / found["run"] / "summary.json").read_text())
+    assert run["images"] == {"train": 24, "val": 6, "test": 6}
+    assert run["features"]["read"] >= 30  # those that the probe has computed
+    assert found["not_tried"] == ["probe small_cnn 45"]
+    assert "test: 6 of 18 images, for the time" in capsys.readouterr().err
 
 
 def test_limits_leave_networks_out_and_say_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,7 @@ def sentence(ranked: Sequence[RankedCandidate]) -> str:
 def _row(work: Recommender, one: RankedCandidate) -> dict[str, Any]:
     judged = one.judged
     return {
-        "overrides": list(work.trials.planned(one.candidate).overrides),
+        "overrides": list(work.planned(one).overrides),
         "name": one.candidate.name,
         "val_accuracy": judged.accuracy,
         "low": judged.low,

@@ -82,13 +82,17 @@ def overrides(request: RecommendationRequest, candidate: CandidateRun, images: i
     return [*request.fixed, *candidate.member.overrides, *own]
 
 
-def planned(request: RecommendationRequest, candidate: CandidateRun, images: int, name: str) -> Planned:
-    """The candidate's run, a job of the sweep `name`.
+def planned(
+    request: RecommendationRequest, candidate: CandidateRun, images: int, name: str, limits: Sequence[str] = ()
+) -> Planned:
+    """The candidate's run on so many training images, a job of the sweep `name`; `limits`: more overrides.
 
     Raises:
         RequestError: the configuration is wrong.
     """
-    typed = overrides(request, candidate, images)
+    typed = [*overrides(request, candidate, images), *limits]
+    own = {word.partition("=")[0] for word in limits}
+    typed = [word for word in typed if word in limits or word.partition("=")[0] not in own]
     job = single([*typed, f"sweep.name={name}"], request.config_dir)[0]
     again = command(typed, request.config_dir)
     return replace(job, overrides=tuple(typed), command=again, name=candidate.name)

@@ -14,6 +14,7 @@ from tlx.analysis.out_of_fold import out_of_fold
 from tlx.core import calibration
 from tlx.core.activity import doing
 from tlx.datasets.images import Images, Labels, joined
+from tlx.datasets.stratified_splits import order
 from tlx.features.pooled_rows import pooled
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
@@ -92,9 +93,7 @@ def probe(job: Job, images: int, seed: int) -> ProbePredictions:
 
     The rows go through the cache of features: a run with the same network reads them.
     """
-    some = {"train": job.data.train, "val": job.data.val}
-    chosen = _some(job, images, seed)
-    sets = {split: some[split].subset(places) for split, places in chosen.items()}
+    sets = _some(job, images, seed)
     cut = next(iter(job.plans.values())).cut
     cache = features_of(_with(job, sets))
     rows: dict[str, Rows] = {split: cache.rows(job.net, cut, split) for split in sets}
@@ -132,18 +131,20 @@ def nearest_classes(features: NDArray[np.floating], labels: Labels, folds: Label
     return found
 
 
-def _some(job: Job, images: int, seed: int) -> dict[str, list[int]]:
-    """The places of so many training and validation images: the same share of each class and of both sets."""
+def parts(train: int, val: int, images: int) -> tuple[int, int]:
+    """Of so many images, how many train and how many validate: in the shares that all of them have."""
+    of_train = min(round(images * train / (train + val)), train)
+    return of_train, min(images - of_train, val)
+
+
+def _some(job: Job, images: int, seed: int) -> dict[str, Images]:
+    """So many training and validation images: those that `dataset.limit` takes."""
     train, val = job.data.train, job.data.val
-    labels = np.concatenate([train.labels, val.labels])
-    kind = 2 * labels + (np.arange(len(labels)) >= len(train))
-    random = np.random.default_rng([seed, 11]).permutation(len(labels))
-    share = np.empty(len(labels))
-    for value in np.unique(kind):
-        of_kind = random[kind[random] == value]
-        share[of_kind] = (np.arange(len(of_kind)) + 0.5) / len(of_kind)
-    taken = np.sort(np.lexsort((random, share))[:images])
-    return {"train": taken[taken < len(train)].tolist(), "val": (taken[taken >= len(train)] - len(train)).tolist()}
+    counts = parts(len(train), len(val), images)
+    return {
+        split: whole.subset(np.sort(order(whole.labels, seed)[:count]))
+        for split, whole, count in zip(("train", "val"), (train, val), counts, strict=True)
+    }
 
 
 def _with(job: Job, sets: dict[str, Images]) -> Job:

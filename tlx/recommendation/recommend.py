@@ -54,7 +54,7 @@ def run_recommendation(request: RecommendationRequest, typed: Sequence[str], beg
     )
     (folder / EVIDENCE).mkdir(exist_ok=True)
     with folder_lock.alone(folder / EVIDENCE):  # the folder's own lock is for its list of runs
-        trials = Trials(request, job)
+        trials = Trials(request, job, pool[0])
         trials.name = folder.name
         trials.sweep = sweep.open_sweep(
             [candidates.planned(request, CandidateRun(pool[0], probe), len(job.data.train), folder.name)],

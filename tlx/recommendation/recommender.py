@@ -17,7 +17,8 @@ from tlx.recommendation.journal import Journal, Step
 from tlx.recommendation.judging import Judgement, distinguishable, fine_tuned, probed
 from tlx.recommendation.pool import Member
 from tlx.recommendation.request import RecommendationRequest
-from tlx.recommendation.steps import Steps
+from tlx.recommendation.steps import Found, Steps
+from tlx.sweeps.sweep_plan import Planned
 
 if TYPE_CHECKING:
     from tlx.recommendation.trials import Trials
@@ -26,6 +27,8 @@ __all__ = ["RankedCandidate", "Recommender"]
 RUNGS = (500, 2000, 8000)  # images on which networks are probed before all, where there are half as many again
 FIXED = 12.0  # seconds for the last fit, its page, the saving and MLflow, on a machine that starts in `START` seconds
 START = 6.0
+PER_CLASS = 10  # images of a class in the mean, that probes are worth anything
+TEST, FEWEST = 0.2, 500  # share of the time for the test images, and how many are measured in any case
 SLACK = 1.5  # what features take, against the network's own time
 
 
@@ -77,6 +80,9 @@ class Recommender:
         """Measures, probes and fine-tunes as far as the time goes; the candidates, the best first."""
         self.steps.run("audit", 0.05 * self.request.seconds, self._reserve(), self.trials.audit)
         alive = self._measured()
+        test = self.steps.run("test images", 0.0, 0.0, self._test_images, must=True)
+        assert test is not None
+        self.trials.limit_test(test["limit"])
         rungs = self._rungs()
         judged = dict[str, dict[int, Judgement]]()
         for number, images in enumerate(rungs):
@@ -142,11 +148,17 @@ class Recommender:
         step = self.journal.found(f"measure {member.name}")
         return 0.0 if step is None else float(step["ms"])
 
+    def _test_images(self) -> Found:
+        """How many images are measured at the end: all, or as many as a share of the time is enough for."""
+        slowest = max(self._ms(member) for member in self.members)
+        fit = int(TEST * self.request.seconds / max(SLACK * slowest / 1000, 1e-9))
+        return {"limit": max(fit, FEWEST)}, None
+
     # ------------------------------------------------------------ probes
 
     def _rungs(self) -> list[int]:
-        total = self.trials.images
-        return [*(images for images in RUNGS if images * 1.5 <= total), total]
+        total, fewest = self.trials.images, PER_CLASS * self.trials.classes
+        return [*(images for images in RUNGS if images * 1.5 <= total and images >= fewest), total]
 
     def _probe(self, member: Member, images: int, *, must: bool) -> Step | None:
         name = f"probe {member.name} {images}"
@@ -231,9 +243,17 @@ class Recommender:
                     found.append(self._ranked(candidate, judged, judged.val, None, step["seconds"]))
         return found
 
+    def planned(self, one: RankedCandidate) -> Planned:
+        """Its run: that of a probe on as many images as it was judged on."""
+        return self.trials.planned(one.candidate, self._images(one))
+
     def final(self, chosen: RankedCandidate) -> Step:
         """The run of the chosen candidate, through to its page: the only one that looks at the test set."""
-        name = f"final {chosen.candidate.name}"
-        step = self.steps.run(name, 0.0, 0.0, partial(self.trials.final, chosen.candidate), must=True)
+        images = self._images(chosen)
+        name = f"final {chosen.candidate.name} {images}"
+        step = self.steps.run(name, 0.0, 0.0, partial(self.trials.final, chosen.candidate, images), must=True)
         assert step is not None
         return step
+
+    def _images(self, one: RankedCandidate) -> int:
+        return one.images if one.knn is not None else self.trials.images

@@ -8,7 +8,7 @@ from pathlib import Path
 from tlx.core.errors import RequestError
 
 __all__ = ["Limits", "RecommendationRequest", "requested", "words_of"]
-FOREIGN = ("seeds", "folds", "sweep.name", "resume", "dataset.folds", "dataset.fold")
+FOREIGN = ("seeds", "folds", "sweep.name", "resume", "dataset.folds", "dataset.fold", "source")
 LEAST, MOST = 0.5, 100_000.0  # minutes
 
 

@@ -49,8 +49,10 @@ class Trials:
         rule: what chooses (`evaluation.choose_by`).
     """
 
-    def __init__(self, request: RecommendationRequest, first: Job) -> None:
-        self.request, self.first = request, first
+    def __init__(self, request: RecommendationRequest, first: Job, member: Member) -> None:
+        """`member`: whose job the first one is."""
+        self.request, self.first, self.member = request, first, member
+        self.limits = list[str]()
         self.rule = first.config.evaluation.choose_by
         self.sweep: SweepFolder | None = None
         self.name = ""
@@ -62,13 +64,32 @@ class Trials:
         return len(self.first.data.train) + len(self.first.data.val)
 
     @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.first.data.classes)
+
+    @property
     def test_images(self) -> int:
         """How many test."""
         return len(self.first.data.test)
 
-    def planned(self, candidate: CandidateRun) -> Planned:
-        """A candidate's run."""
-        return candidates.planned(self.request, candidate, len(self.first.data.train), self.name)
+    def planned(self, candidate: CandidateRun, images: int | None = None) -> Planned:
+        """A candidate's run on so many training and validation images; None: on all."""
+        train, val = len(self.first.data.train), len(self.first.data.val)
+        limits = list(self.limits)
+        if images is not None and images < self.images:
+            train, val = probes.parts(train, val, images)
+            limits += [f"dataset.limit.train={train}", f"dataset.limit.val={val}"]
+        return candidates.planned(self.request, candidate, train, self.name, limits)
+
+    def limit_test(self, images: int) -> None:
+        """No candidate is measured on more test images than so many."""
+        if images < self.test_images:
+            print(f"test: {images:,} of {self.test_images:,} images, for the time", file=sys.stderr)
+            self.limits = [f"dataset.limit.test={images}"]
+            probe, _ = candidates.strategies(self.request)
+            self.first = first_job(self.planned(CandidateRun(self.member, probe)))
+            self._probe_jobs.clear()
 
     def audit(self) -> "Found":
         """The worst findings about the data, in lines."""
@@ -137,16 +158,17 @@ class Trials:
         print(f"train {candidate.name}: {accuracy:.1%} of {len(seen['correct']):,} validation images", file=sys.stderr)
         return {"accuracy": accuracy, "loss": float(seen["loss"].mean()), "folder": planned.folder}, seen
 
-    def final(self, candidate: CandidateRun) -> "Found":
-        """The whole run of a candidate."""
-        planned = self.planned(candidate)
+    def final(self, candidate: CandidateRun, images: int) -> "Found":
+        """The whole run of a candidate, on so many training and validation images."""
+        planned = self.planned(candidate, images)
         assert self.sweep is not None
         folder = self.sweep.folder / planned.folder
         if run_state.finished(folder) is None:
-            self._run(planned, None)
+            self._run(planned, None, whole=images >= self.images)
         return {"folder": planned.folder, "command": planned.command, "overrides": list(planned.overrides)}, None
 
-    def _run(self, planned: Planned, judge: Any) -> None:
+    def _run(self, planned: Planned, judge: Any, *, whole: bool = True) -> None:
+        """`whole`: on all images of the first job."""
         assert self.sweep is not None
         self.sweep.add(planned)
         folder = self.sweep.folder / planned.folder
@@ -156,7 +178,7 @@ class Trials:
         with folder_lock.alone(folder, wait=True), doing(f"training {planned.name}"):
             run.run(
                 planned.config, folder, command=planned.command, name=run_name(folder, planned.typed, planned.name),
-                within=part, resume=True, typed=planned.typed, job=self._job(planned), judge=judge,
+                within=part, resume=True, typed=planned.typed, job=self._job(planned) if whole else None, judge=judge,
             )  # fmt: skip
         log.debug("%s: %s", planned.name, duration(time.monotonic() - began))
 
