@@ -1,12 +1,15 @@
 """One contender, once: a process of its own, timed and weighed from outside."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,28 +34,58 @@ class Done:
     out: str
     error: str  # the last line of stderr
     wall: float  # seconds
+    busy: float  # seconds of processors
     peak_mib: float  # resident memory of the largest process
+    own_mib: float  # the most of it that is no page of a file, of this process; 0 where the system does not tell
 
 
-def process(words: Sequence[str]) -> Done:
-    """Runs one command line from the repository's root and waits for it."""
+def process(words: Sequence[str], most: float | None = None) -> Done:
+    """Runs one command line from the repository's root and waits for it; after `most` seconds it is interrupted."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         child = subprocess.Popen(words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
+        sizes, ended = [0], threading.Event()
+        threading.Thread(target=_weigh, args=(child.pid, sizes, ended), daemon=True).start()
+        if most is not None:
+            threading.Thread(target=_interrupt, args=(child.pid, most, ended), daemon=True).start()
         try:
             _, status, usage = os.wait4(child.pid, 0)
         except BaseException:  # interrupted: nothing stays behind
             child.kill()
             child.wait()
             raise
+        finally:
+            ended.set()
         wall = time.perf_counter() - began
+        busy = usage.ru_utime + usage.ru_stime
         child.returncode = os.waitstatus_to_exitcode(status)
         for file in (out, errors):
             file.seek(0)
         said = [line.strip() for line in errors.read().splitlines() if line.strip()]
         unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
-        return Done(child.returncode, out.read(), said[-1] if said else "", wall, usage.ru_maxrss / unit)
+        return Done(
+            child.returncode,
+            out.read(),
+            said[-1] if said else "",
+            wall,
+            busy,
+            usage.ru_maxrss / unit,
+            max(sizes) / 2**10,
+        )
+
+
+def _interrupt(number: int, most: float, ended: threading.Event) -> None:
+    if not ended.wait(most):
+        os.kill(number, signal.SIGINT)
+
+
+def _weigh(number: int, sizes: list[int], ended: threading.Event) -> None:
+    """Appends the KiB that a process has in memory and that are in no file, ten times a second, as Linux says it."""
+    status = Path(f"/proc/{number}/status")
+    while not ended.wait(0.1):
+        with contextlib.suppress(OSError):
+            sizes += [int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssAnon:")]
 
 
 def facts(archs: Sequence[str]) -> dict[str, Any]:

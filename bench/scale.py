@@ -1,148 +1,116 @@
 """python -m bench.scale: time and memory against the number of images, from 1,000 to 100,000.
 
 Draws small images (32 × 32, ten classes, one in a hundred an altered copy of another) and puts them in a folder, in
-shards and in Parquet. Each source and number goes through the audit, a run without it (the feature pass and training)
-and a prediction of all, each a process of its own. Prints one JSON line each, then a Markdown table.
+shards and in Parquet. Each source and number goes through the audit, the audit again, a run without it (the feature
+pass and training) and, of files, a prediction of all: each a process of its own. All of it takes about an hour;
+--sources, --images and --commands take a part, whose figures are added to those of --results.
 """
 
 import argparse
-import io
-import itertools
 import json
+import os
 import shutil
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from bench import growth
 from bench.runner import process
+from bench.small_images import SOURCES, overrides
 from bench.works import python
 
-SIDE, CLASSES, SHARD = 32, 10, 10_000
-COPIES = 100  # one image in so many is another one, altered
+COMMANDS = ("audit", "again", "run", "predict")  # `again` and `predict` need what the one before has left
+OF, INTERRUPTED = "images", 130
 
 
-def pictures(n: int) -> Iterator[tuple[str, int, bytes]]:
-    """Name, label and PNG of each: smooth colours, brighter with the label, and noise."""
-    rng, before = np.random.default_rng(0), None
-    for i in range(n):
-        label = i % CLASSES
-        coarse = rng.integers(0, 156, (5, 5, 3), dtype=np.uint8) + np.uint8(10 * label)
-        image = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        if before is not None and i % COPIES == CLASSES:  # of the same label
-            image = before.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if i % COPIES == 0:
-            before = image
-        pixels = np.asarray(image) + rng.normal(0, 6, (SIDE, SIDE, 1))
-        out = io.BytesIO()
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out, "PNG", compress_level=1)
-        yield f"{i:06}", label, out.getvalue()
+def words(command: str, source: str, n: int, below: Path) -> list[str]:
+    """What is typed behind `python -m tlx`."""
+    if command == "predict":
+        written = ["--csv", str(below / "found.csv"), "--output", str(output(command, below))]
+        return ["predict", "latest", str(below / "data"), *written]
+    common = [*overrides(source, below / "data", n), f"output={output(command, below)}", "tracking=none"]
+    if command == "run":
+        return [*common, "backbone.input_size=32", "dataset.audit=off", "training.epochs=3"]
+    return ["audit", *common, "backbone.input_size=32"]
 
 
-def folder(root: Path, n: int) -> list[str]:
-    """A sub-folder a class."""
-    for name, label, content in pictures(n):
-        (root / f"class{label}").mkdir(parents=True, exist_ok=True)
-        (root / f"class{label}" / f"{name}.png").write_bytes(content)
-    return ["dataset=image_folder", f"dataset.root={root}"]
+def output(command: str, below: Path) -> Path:
+    """Where the commands write: what audits have kept is nothing to runs."""
+    return below / ("audits" if command in ("audit", "again") else "runs")
 
 
-def shards(root: Path, n: int) -> list[str]:
-    """Tar files of 10,000 images, each beside its label."""
-    root.mkdir(parents=True)
-    rest, last = pictures(n), (n - 1) // SHARD
-    for number in range(last + 1):
-        with tarfile.open(root / f"{number:02}.tar", "w") as made:
-            for name, label, content in itertools.islice(rest, SHARD):
-                for ending, part in (("png", content), ("cls", str(label).encode())):
-                    about = tarfile.TarInfo(f"{name}.{ending}")
-                    about.size = len(part)
-                    made.addfile(about, io.BytesIO(part))
-    return ["dataset=webdataset", f"dataset.root={root}/{{00..{last:02}}}.tar"]
+def measured(command: str, source: str, n: int, below: Path, before: growth.Row, most: float | None) -> dict[str, Any]:
+    """A row of `growth`. The data is made where it is not there.
+
+    A command that takes more than `most` seconds is interrupted; `before`, its row of the last time, is gone on from.
+    """
+    if not (below / "data").is_dir():
+        shutil.rmtree(below / "making", ignore_errors=True)
+        SOURCES[source](below / "making", n)
+        (below / "making").rename(below / "data")
+    if command in ("audit", "run") and "unfinished" not in before:  # they find nothing of an earlier one
+        before = {}
+        shutil.rmtree(output(command, below), ignore_errors=True)
+    done = process(python(["-m", "tlx", *words(command, source, n, below)]), most)
+    own = {"seconds": done.wall, "busy": done.busy, "peak_mib": done.peak_mib, "own_mib": done.own_mib}
+    if "unfinished" in before:
+        own |= {name: before[name] + own[name] for name in ("seconds", "busy")}
+        own |= {name: max(before[name], own[name]) for name in ("peak_mib", "own_mib")}
+    row = {"series": title(command, source), "number": n, **own, "processor": _machine()}
+    if done.code in (0, 1):
+        return row
+    return {**row, ("unfinished" if done.code == INTERRUPTED else "failed"): done.error}
 
 
-def parquet(root: Path, n: int) -> list[str]:
-    """As Hugging Face's `datasets` writes it: the files' bytes and class labels."""
-    import datasets
-
-    root.mkdir(parents=True)
-    columns = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=[f"class{i}" for i in range(CLASSES)])}
-    )
-    made = datasets.Dataset.from_generator(_rows, features=columns, cache_dir=str(root / "cache"), gen_kwargs={"n": n})
-    made.to_parquet(str(root / "train.parquet"))
-    shutil.rmtree(root / "cache")
-    return ["dataset=huggingface", f"dataset.root={root}"]
+def title(command: str, source: str) -> str:
+    """What a row is called."""
+    return f"{source}: {'audit again' if command == 'again' else command}"
 
 
-def _rows(n: int) -> Iterator[dict[str, Any]]:
-    for _, label, content in pictures(n):
-        yield {"image": {"bytes": content, "path": None}, "label": label}
+def _machine() -> str:
+    """The processor and how many of its cores; `bench.machine` imports torch, and a child's peak counts from ours."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "this machine")
+    return f"{name}, {os.cpu_count()} cores"
 
 
-SOURCES: dict[str, Callable[[Path, int], list[str]]] = {"folder": folder, "shards": shards, "parquet": parquet}
-
-
-def measured(source: str, n: int, below: Path) -> Iterator[dict[str, Any]]:
-    """A row for each of audit, again (the audit a second time), run and, of files, predict."""
-    data = SOURCES[source](below / "data", n)
-    common = [*data, f"output={below / 'out'}", "tracking=none", "backbone.input_size=32"]
-    yield _row(source, n, "audit", ["audit", *common])
-    yield _row(source, n, "audit again", ["audit", *common])
-    yield _row(source, n, "run", [*common, "dataset.audit=off", "training.epochs=3"])
-    if source == "folder":
-        words = ["predict", "latest", str(below / "data"), "--csv", str(below / "found.csv")]
-        yield _row(source, n, "predict", [*words, "--output", str(below / "out")])
-
-
-def _row(source: str, n: int, what: str, words: list[str]) -> dict[str, Any]:
-    done = process(python(["-m", "tlx", *words]))
-    row = {"source": source, "images": n, "what": what, "seconds": done.wall, "peak_mib": done.peak_mib}
-    return row if done.code in (0, 1) else {**row, "failed": done.error}
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a row a source and command; seconds and MiB for each number of images."""
-    numbers = sorted({row["images"] for row in rows})
-    titles = [f"{n:,} images" for n in numbers]
-    lines = ["| source, command | " + " | ".join(titles) + " | ms a further image |", "|---" * (len(titles) + 2) + "|"]
-    for source, what in dict.fromkeys((row["source"], row["what"]) for row in rows):
-        found = {row["images"]: row for row in rows if (row["source"], row["what"]) == (source, what)}
-        cells = [_cell(found.get(n)) for n in numbers]
-        ends = [found[n]["seconds"] for n in (numbers[0], numbers[-1]) if n in found and "failed" not in found[n]]
-        further = numbers[-1] - numbers[0]
-        slope = f"{1000 * (ends[1] - ends[0]) / further:.2f}" if len(ends) == 2 and further else "–"
-        lines.append(f"| {source}, {what} | " + " | ".join(cells) + f" | {slope} |")
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return "–"
-    return "failed" if "failed" in row else f"{row['seconds']:.1f} s, {row['peak_mib']:,.0f} MiB"
-
-
-def main() -> None:
-    """Measures the sources and numbers that are named."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures what is named, and draws all results. Exit code 1 where a command failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=str(__doc__).partition(": ")[2])
     parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--images", nargs="+", type=int, default=[1_000, 10_000, 100_000])
-    given = parser.parse_args()
-    rows = []
+    parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=COMMANDS, help="none: draw alone")
+    parser.add_argument(
+        "--work", type=Path, default=Path("bench-scale"), metavar="FOLDER",
+        help="for the images and what is made of them, 2 GB; it stays, for a further command (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--most", type=float, metavar="SECONDS",
+        help="a command is interrupted after so many seconds, and goes on the next time; its seconds are added",
+    )  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="FILE", help="default: results.json in that folder")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="a PNG of all results")
+    given = parser.parse_args(argv)
+    results, failed = given.results or given.work / "results.json", False
     for source in given.sources:
         for n in given.images:
-            with tempfile.TemporaryDirectory() as below:
-                for row in measured(source, n, Path(below)):
-                    rows.append(row)
-                    print(json.dumps(row), flush=True)
-    from bench.machine import processor  # it imports torch, and a child's peak memory counts from its parent's
-
-    print(f"\nOn {processor()}\n\n{table(rows)}")
+            for command in [one for one in COMMANDS if one in given.commands]:
+                if command == "predict" and source != "folder":
+                    continue
+                named = (title(command, source), n)
+                before = next((old for old in growth.known(results) if (old["series"], old["number"]) == named), {})
+                below = (given.work / f"{source}-{n}").absolute()
+                row = measured(command, source, n, below, before, given.most)
+                growth.add(results, row)
+                failed |= "failed" in row or "unfinished" in row
+                print(json.dumps(row), flush=True)
+    rows = growth.known(results)
+    print(f"\nOn {', '.join(sorted({row['processor'] for row in rows}))}\n\n{growth.table(rows, OF)}")
+    if given.chart is not None:
+        growth.chart(rows, OF, given.chart)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

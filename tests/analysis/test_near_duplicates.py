@@ -1,6 +1,7 @@
 """Near duplicates: what is planted is found, what only looks alike is not, and nothing depends on order or blocks."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance
 
 from tlx.analysis.duplicate_groups import Pairs, groups, with_equal
-from tlx.analysis.near_duplicates import near_duplicates
+from tlx.analysis.near_duplicates import by_content, near_duplicates
 
 SIZE = 96
 
@@ -112,6 +113,18 @@ def test_blocks_and_cells_give_what_one_block_gives(monkeypatch: pytest.MonkeyPa
     blocks = near_duplicates(pictures)
     assert links(whole) == links(blocks) == links(cells)
     assert np.allclose(whole.above(0.5).certainty, blocks.above(0.5).certainty, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [5, 8, 20])
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_are_ordered_by_their_bytes_and_equal_ones_stay_in_their_order(width: int, seed: int) -> None:
+    random = np.random.default_rng([seed, width])
+    rows = random.integers(0, 256, (200, width), np.uint8)
+    rows[:, : width // 2] = random.integers(0, 2, (200, width // 2)) * 255  # begins that many share
+    rows[150:] = rows[random.integers(0, 20, 50)]
+    order, new = by_content(rows)
+    assert order.tolist() == sorted(range(200), key=lambda row: (rows[row].tobytes(), row))
+    assert new.tolist() == [True, *(a != b for a, b in pairwise(rows[row].tobytes() for row in order))]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -21,10 +21,10 @@ def data(n: int = 240, test: int = 120, seed: int = 0, **changes: object) -> Aud
     facts["pixels"] = random.integers(0, 256, facts["pixels"].shape)
     facts["width"], facts["height"] = random.integers(50, 90, (2, n + test))
     facts["format"], facts["mode"], facts["mean"] = b"JPEG", b"RGB", random.random(n + test) * 255
-    facts["thumbnail"] = random.integers(0, 256, facts["thumbnail"].shape)
+    thumbnails = random.integers(0, 256, facts["thumbnail"].shape, np.uint8)
     files = tuple(f"{row:03}.jpg" for row in range(n + test))
     splits = np.array(["train"] * n + ["test"] * test)
-    made = AuditData(("ant", "bee"), files, files, labels, splits, facts, features)
+    made = AuditData(("ant", "bee"), files, files, labels, splits, facts, thumbnails, features)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -93,6 +93,7 @@ def test_other_class_shares_are_noted_and_are_no_shift() -> None:
         labels=clean.labels[keep],
         splits=clean.splits[keep],
         facts=clean.facts[keep],
+        thumbnails=clean.thumbnails[keep],
         features=clean.features[keep] if clean.features is not None else None,
     )
     assert list(kinds(some)) == ["class_shares"]

@@ -16,10 +16,9 @@ from tlx.analysis.same_pictures import partners, pictures
 def with_copies(copies: int) -> AuditData:
     """60 pictures of two classes in turn, and near copies of the first."""
     made = data(60 + copies, 0)
-    facts = made.facts.copy()
-    facts["thumbnail"] = thumbnails([*SCENES, *(jpeg(picture) for picture in SCENES[:copies])])
+    small = thumbnails([*SCENES, *(jpeg(picture) for picture in SCENES[:copies])])
     labels = np.concatenate([np.arange(60) % 2, np.arange(copies) % 2])
-    return replace(made, facts=facts, labels=labels, features=None, results={})
+    return replace(made, thumbnails=small, labels=labels, features=None, results={})
 
 
 def test_near_duplicates_are_in_one_fold() -> None:

@@ -94,12 +94,12 @@ def test_splits_are_named_or_found_by_the_names_of_shards(tmp_path: Path) -> Non
     parts = webdataset(str(folder))
     assert [len(images or ()) for images in (parts.train, parts.val, parts.test)] == [12, 4, 4]
     chosen = webdataset(str(folder), splits={"train": "train-00.tar", "test": "train-{01..01}.tar", "val": None})
-    assert [len(images or ()) for images in (chosen.train, chosen.val, chosen.test)] == [8, 4, 8]
+    assert [len(images or ()) for images in (chosen.train, chosen.val, chosen.test)] == [8, 4, 4]
     assert "dataset.splits.test=tst-*: no shard is called so" in refused(folder, splits={"test": "tst-*"})
     assert "train-00.tar is train and test" in refused(folder, splits={"train": "train-*", "test": "train-00*"})
 
 
-def test_a_shard_of_no_split_is_left_out_and_said_where_train_has_a_pattern(tmp_path: Path) -> None:
+def test_a_split_with_a_pattern_has_its_shards_alone_and_those_left_out_are_said(tmp_path: Path) -> None:
     names = [*(f"{one}.tar" for one in "abcdef"), "val-0.tar"]
     folder = shards(tmp_path / "s", dict.fromkeys(names, 4))
     parts = webdataset(str(folder), splits={"train": "a.tar", "test": "{c,d,e}.tar"})
@@ -109,6 +109,10 @@ def test_a_shard_of_no_split_is_left_out_and_said_where_train_has_a_pattern(tmp_
     assert parts.notes[1:] == ("shards not used: b.tar, f.tar; dataset.splits.train=PATTERN takes them",)
     parts = webdataset(str(folder), splits={"test": "c.tar"})
     assert (len(parts.train), len(parts.notes)) == (20, 1)
+    shards(tmp_path / "t", {"train-0.tar": 4, "train-1.tar": 8, "test-0.tar": 4, "val-0.tar": 4, "val-1.tar": 8})
+    parts = webdataset(str(tmp_path / "t"), splits={"train": "train-0.tar", "val": "val-1.tar"})
+    assert parts.folders == {"train": "train-0.tar", "val": "val-1.tar", "test": "test-0.tar"}
+    assert parts.notes[1].startswith("shards not used: train-1.tar, val-0.tar;")
     shards(tmp_path / "s" / "test", {"a.tar": 4})
     parts = webdataset(str(folder / "{a,test/a}.tar"))
     assert parts.folders == {"train": "a.tar", "test": "test/a.tar"}

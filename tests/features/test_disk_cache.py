@@ -21,6 +21,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tlx.cli import cache
+from tlx.core import large_arrays
 from tlx.core.errors import RequestError
 from tlx.features import disk_block, disk_cache
 from tlx.features.disk_cache import MARGIN, RowStore, mib
@@ -377,7 +378,7 @@ def test_the_space_is_taken_before_the_first_row(cached: CacheFolder) -> None:
 
 def test_a_system_that_cannot_reserve_space_writes_it(cached: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(disk_block, "_COPIED", 100)
+    monkeypatch.setattr(large_arrays, "_COPIED", 100)
     assert cached.write()
     disk_block._known.clear()
     assert all(cached.has())

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.analysis.test_audit import clean, pixels, save
 from tests.config.test_compose import config_of
+from tlx.analysis.image_facts import facts_of
 from tlx.cli.main import main
 from tlx.runs.request import run_overrides
 from tlx.runs.run import run
@@ -55,6 +56,44 @@ def test_findings_are_said_in_five_lines_at_most_and_kept(
     monkeypatch.setattr("tlx.analysis.fact_reading.facts_of", lambda *_: pytest.fail("a picture is looked at again"))
     again = run_overrides(words(faulty, tmp_path / "out", "seed=1"))
     assert (again.folder / "audit.json").is_file()
+
+
+def test_a_second_run_takes_what_the_first_has_found_but_looks_at_folders_and_at_changed_images(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def findings() -> list[dict[str, Any]]:
+        text = (run_overrides(words(faulty, tmp_path / "out", "resume=never")).folder / "audit.json").read_text()
+        return [dict(finding) for finding in json.loads(text)]
+
+    first = findings()
+    with monkeypatch.context() as patched:
+        patched.setattr("tlx.analysis.audit.numbered", lambda *_: pytest.fail("a check is made again"))
+        assert findings() == first
+        (faulty / "train/.old").mkdir()
+        save(faulty / "train/.old/1.png")
+        more = findings()
+        assert [finding for finding in more if finding["kind"] != "hidden_folder"] == first
+        assert len(more) == 1 + len(first)
+    save(faulty / "train/cat/grey-3.png", Image.new("RGB", (96, 96), (40, 90, 90)))
+    constant = next(finding for finding in findings() if finding["kind"] == "constant")
+    assert constant["count"] == 3
+
+
+@pytest.mark.parametrize("store", [0, 10**9])
+def test_each_picture_is_looked_at_once_whether_or_not_anything_is_kept(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: int
+) -> None:
+    looked = list[str]()
+
+    def counted(content: bytes, digest: str, *more: Any) -> Any:
+        looked.append(digest)
+        return facts_of(content, digest, *more)
+
+    monkeypatch.setattr("tlx.analysis.fact_reading.facts_of", counted)
+    save(faulty / "test/dog/of-this-test.png", pixels(str(tmp_path)))
+    run_overrides(words(faulty, tmp_path / "out", "dataset.drop_duplicates=true", f"features.store={store}"))
+    files = [path for path in faulty.rglob("*") if path.is_file()]
+    assert 0 < len(looked) <= len(files)
 
 
 @pytest.mark.parametrize("anew", [0, 2])
@@ -101,7 +140,7 @@ def test_a_run_that_goes_on_is_not_audited_again(faulty: Path, tmp_path: Path, m
 
     typed, folder = words(faulty, tmp_path, "training.epochs=2", "dataset.audit=fail"), tmp_path / "run"
     with monkeypatch.context() as patched:  # as if an earlier version had not found it
-        patched.setattr("tlx.runs.data_audit.audit", lambda _: [])
+        patched.setattr("tlx.analysis.audit.numbered", lambda *_: [])
         with pytest.raises(KeyboardInterrupt):
             run(config_of(*typed), folder, command="", watch=stop)
     assert main(["resume", str(folder)]) == 0
@@ -112,10 +151,10 @@ def test_a_run_that_goes_on_is_not_audited_again(faulty: Path, tmp_path: Path, m
 def test_a_check_that_fails_ends_a_run_only_with_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(_: object) -> None:
+    def check(*_: object) -> None:
         raise ValueError("a picture of 0 pixels")
 
-    monkeypatch.setattr("tlx.runs.data_audit.audit", check)
+    monkeypatch.setattr("tlx.analysis.audit.numbered", check)
     root = clean(tmp_path / "data")
     summary = run_overrides(words(root, tmp_path / "out"))
     assert summary.status == "finished"

@@ -1,6 +1,6 @@
 """All checks of an audit, and what they find together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from tlx.analysis import (
     class_checks,
@@ -8,28 +8,35 @@ from tlx.analysis import (
     crop_check,
     duplicate_check,
     file_checks,
+    folder_checks,
     label_checks,
     pixel_checks,
     prediction_checks,
     pretraining_check,
 )
 from tlx.analysis.audit_data import AuditData, Check
-from tlx.analysis.finding import SEVERITIES, Finding
+from tlx.analysis.finding import Finding, Numbered, ranked
 
 CHECKS: tuple[Check, ...] = (
     file_checks.check,
     copies_check.check,
     duplicate_check.check,
     class_checks.check,
+    folder_checks.check,
     pixel_checks.check,
     crop_check.check,
     label_checks.check,
     prediction_checks.check,
     pretraining_check.check,
 )
+OF_FOLDERS = CHECKS.index(folder_checks.check)  # it looks at the disk; the others at images alone
 
 
-def audit(data: AuditData, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+def audit(data: AuditData) -> list[Finding]:
     """The findings of all checks, the most severe first; those of one severity in the order of the checks."""
-    found = [finding for check in checks for finding in check(data)]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    return ranked(numbered(data, range(len(CHECKS))))
+
+
+def numbered(data: AuditData, checks: Iterable[int]) -> Numbered:
+    """What some of the checks find."""
+    return [(number, finding) for number in checks for finding in CHECKS[number](data)]

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from tlx.analysis.fact_reading import UnreadableFile, read_facts
 from tlx.analysis.fact_store import FactStore
 from tlx.analysis.finding import Finding, Severity
-from tlx.analysis.image_facts import RECORD, Facts
+from tlx.analysis.image_facts import RECORD, SIDE, Facts
 from tlx.analysis.remembered import Arrays, remembered
+from tlx.core import large_arrays
 from tlx.datasets.image_decoding import Pixels
 from tlx.datasets.images import Images, Labels
 
 Key = TypeVar("Key")
+NAMES = [name for name in RECORD.names or () if name != "thumbnail"]  # of facts that are in memory
+ROWS, CHUNKS = 4_096, 256  # rows that are looked at together; chunks of facts after which their pages are given back
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class AuditData:
         files, names: of each image, as `Images` has them.
         labels: int64 [N], positions in `classes`.
         splits: of each image: train, val or test.
-        facts: [N] of `image_facts.RECORD`: `facts["width"]`, …, `facts["thumbnail"]`.
+        facts: [N] of `image_facts.RECORD` without its thumbnails: `facts["width"]`, ….
+        thumbnails: the whole pictures, squashed: uint8 [N, 32, 32, 3]. Large arrays are mapped to files.
         features: float32 [N, D], pooled features of a pretrained network, or None.
         unreadable: the files that give no picture; they are in none of the arrays.
         skipped: (path, reason) of what the reader has left out.
@@ -73,6 +77,7 @@ class AuditData:
     labels: Labels
     splits: NDArray[np.str_]
     facts: Facts
+    thumbnails: Pixels
     features: NDArray[np.float32] | None = None
     unreadable: tuple[UnreadableFile, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
@@ -90,12 +95,6 @@ class AuditData:
 
     def __len__(self) -> int:
         return len(self.files)
-
-    @property
-    def thumbnails(self) -> Pixels:
-        """The whole pictures, squashed: uint8 [N, 32, 32, 3]."""
-        thumbnails: Pixels = self.facts["thumbnail"]
-        return thumbnails
 
     def decode(self, row: int) -> Pixels:
         """Image `row` as uint8 [H, W, 3]. Raises `UnreadableImage`."""
@@ -153,35 +152,55 @@ def audit_data(
     created: Sequence[str] = (),
     view: View | None = None,
     memory: Path | None = None,
+    overlap: str = "",
 ) -> AuditData:
     """Reads each image once, in threads, but for those that `store` knows; what cannot be read is listed."""
-    read = read_facts(sets, store)
-    entries = [
-        (images.names[place], split, place, found)
-        for split, images in sets.items()
-        for place, found in enumerate(read[split])
-        if not isinstance(found, UnreadableFile)
-    ]
-    entries.sort(key=lambda entry: entry[:3])
-    facts = np.zeros(len(entries), RECORD)
-    for row, (_, _, _, found) in enumerate(entries):
-        facts[row] = found
+    members = [(split, place) for split, images in sets.items() for place in range(len(images))]
+    members.sort(key=lambda member: (sets[member[0]].names[member[1]], *member))
+    row_of = {split: np.zeros(len(images), np.int64) for split, images in sets.items()}
+    for row, (split, place) in enumerate(members):
+        row_of[split][place] = row
+    facts = np.zeros(len(members), [(name, RECORD[name]) for name in NAMES])
+    thumbnails = large_arrays.zeros((len(members), SIDE, SIDE, 3), np.uint8, memory)
+    readable, unreadable = np.ones(len(members), bool), list[UnreadableFile]()
+    for number, chunk in enumerate(read_facts(sets, store)):
+        rows = row_of[chunk.split][chunk.start : chunk.start + len(chunk.facts)]
+        facts[rows], thumbnails[rows] = chunk.facts[NAMES], chunk.facts["thumbnail"]
+        readable[rows[list(chunk.unreadable)]] = False
+        unreadable += chunk.unreadable.values()
+        if number % CHUNKS == 0:
+            large_arrays.release(thumbnails)
+    large_arrays.release(thumbnails)
+    if unreadable:
+        members = [member for member, there in zip(members, readable.tolist(), strict=True) if there]
+        facts, thumbnails = facts[readable], _only(thumbnails, np.flatnonzero(readable))
     return AuditData(
         classes=tuple(classes),
-        files=tuple(sets[split].files[place] for _, split, place, _ in entries),
-        names=tuple(name for name, _, _, _ in entries),
-        labels=np.array([sets[split].labels[place] for _, split, place, _ in entries], dtype=np.int64),
-        splits=np.array([split for _, split, _, _ in entries], dtype=np.str_),
+        files=tuple(sets[split].files[place] for split, place in members),
+        names=tuple(sets[split].names[place] for split, place in members),
+        labels=np.array([sets[split].labels[place] for split, place in members], dtype=np.int64),
+        splits=np.array([split for split, _ in members], dtype=np.str_),
         facts=facts,
-        unreadable=tuple(found for of in read.values() for found in of if isinstance(found, UnreadableFile)),
+        thumbnails=thumbnails,
+        unreadable=tuple(unreadable),
         skipped=tuple(skipped),
         root=root,
         created=tuple(created),
         view=view,
         sets=sets,
-        places=tuple(place for _, _, place, _ in entries),
+        places=tuple(place for _, place in members),
         memory=memory,
+        overlap=overlap,
     )
+
+
+def _only(thumbnails: Pixels, rows: NDArray[np.int64]) -> Pixels:
+    """Those of some rows, ascending, in the place of the first ones."""
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        thumbnails[start : start + len(some)] = thumbnails[some]
+    large_arrays.release(thumbnails)
+    return thumbnails[: len(rows)]
 
 
 def grouped(keys: Iterable[Key]) -> list[list[int]]:

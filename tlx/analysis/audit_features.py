@@ -17,14 +17,16 @@ from tlx.backbones import pretrained_weights
 from tlx.backbones.factories import build
 from tlx.config.schema import Backbone, Head
 from tlx.core.errors import RequestError, reason
+from tlx.core.large_arrays import SMALL, release, zeros
 from tlx.datasets.images import Labels
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import Pixels
 from tlx.features.disk_cache import RowStore
 from tlx.features.feature_cache import FeatureCache
-from tlx.features.pooled_rows import pooled
+from tlx.features.pooled_rows import BATCH, pooled_batches
 
 SIZE = 64  # pixels of a side: enough to tell pictures apart, and fast
+RELEASED = 16 * BATCH  # images after which what is written of their features need not stay in memory
 
 log = logging.getLogger("tlx")
 
@@ -101,6 +103,7 @@ def _features(
         None,
         made.device,
         made.precision,
+        budget=SMALL,  # more of them are read from files, or computed as they are requested
         cuts=[cut],
         store=made.store,
         about={"backbone": backbone.name, "data": "audit"},
@@ -108,8 +111,16 @@ def _features(
         say=log.info,
     )
     net = net.to(made.device)
-    read = {name: pooled(cache.rows(net, cut, name), torch.arange(len(images))) for name, images in sets.items()}
-    features = np.zeros((len(rows), next(iter(read.values())).shape[1]), np.float32)
-    for name, found in read.items():
-        features[places[name]] = found
+    features: NDArray[np.float32] | None = None
+    for name, images in sets.items():
+        done = 0
+        for some in pooled_batches(cache.rows(net, cut, name), torch.arange(len(images))):
+            if features is None:
+                features = zeros((len(rows), some.shape[1]), np.float32, data.memory)
+            features[places[name][done : done + len(some)]] = some
+            done += len(some)
+            if done % RELEASED == 0:
+                release(features)
+    assert features is not None
+    release(features)
     return features

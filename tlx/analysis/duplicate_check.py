@@ -12,7 +12,8 @@ from tlx.analysis.duplicate_groups import STRONG, Duplicates
 from tlx.analysis.finding import Finding, number_of
 from tlx.analysis.group_proposals import proposals
 from tlx.analysis.same_pictures import equal, measured_copies, near_groups
-from tlx.datasets.image_decoding import UnreadableImage
+from tlx.core.large_arrays import blocks
+from tlx.datasets.image_decoding import Pixels, UnreadableImage
 
 DRAWINGS = "drawings-1"  # another number where other pictures would be drawn
 MUCH = 0.01  # share of the test images that are surely in train from which the accuracy is surely wrong
@@ -26,8 +27,8 @@ def check(data: AuditData) -> Iterator[Finding]:
     """Groups of near duplicates; copies to the last bit have findings of their own, and count as members here."""
     same = equal(data)
     yield from _placeholders(data, same)
-    content = [record.tobytes() for record in data.facts["pixels"]]
-    found = [group for group in near_groups(data) if len({content[row] for row in group.rows}) > 1]
+    pixels = data.facts["pixels"]
+    found = [group for group in near_groups(data) if len({pixels[row].tobytes() for row in group.rows}) > 1]
     yield from _across(data)
     yield from _contradictory(data, found)
     within = [group for group in found if len({str(data.splits[row]) for row in group.rows}) == 1]
@@ -105,16 +106,20 @@ def _placeholders(data: AuditData, same: Sequence[Sequence[int]]) -> Iterator[Fi
 def _drawn(data: AuditData) -> NDArray[np.int64]:
     """The rows of drawn pictures; none where the data set consists of them, which no more are looked at to know."""
     most = int(max(SELDOM * len(data), 1))
-    rows = list(islice((row for row in range(len(data)) if _plain(data, row)), most + 1))
+    large = data.facts["width"].astype(np.int64) * data.facts["height"] >= PIXELS
+    found = (
+        row
+        for place, some in blocks(data.thumbnails)
+        for row, thumbnail in enumerate(some, place.start)
+        if large[row] and _plain(data, row, thumbnail)
+    )
+    rows = list(islice(found, most + 1))
     return np.array(rows if len(rows) <= most else [], dtype=np.int64)
 
 
-def _plain(data: AuditData, row: int) -> bool:
+def _plain(data: AuditData, row: int, thumbnail: Pixels) -> bool:
     """Whether a picture is drawn in few colours, most of it in one; a photograph's pixels have hundreds."""
-    facts = data.facts[row]
-    if facts["width"] * facts["height"] < PIXELS:
-        return False
-    levels = facts["thumbnail"].reshape(-1, 3).astype(np.int64) * LEVELS // 256
+    levels = thumbnail.reshape(-1, 3).astype(np.int64) * LEVELS // 256
     _, counts = np.unique(levels @ [LEVELS**2, LEVELS, 1], return_counts=True)
     if not 1 < len(counts) <= FEW_COLOURS or counts.max() < ONE_COLOUR * counts.sum():
         return False

@@ -1,11 +1,13 @@
 """The facts of many images: each is read once, by content; what gives no picture is listed. No torch here."""
 
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlx.analysis.fact_store import FactStore
 from tlx.analysis.image_facts import RECORD, Facts, facts_of
@@ -17,6 +19,8 @@ from tlx.datasets.images import Images
 from tlx.datasets.left_out import Keys
 
 CHUNK = 16  # images a task of the reading threads
+AHEAD = 16  # tasks of each thread that are begun before they are requested
+KEPT = 2_048  # images that are read before what is known of them is written down
 
 
 @dataclass(frozen=True)
@@ -30,29 +34,68 @@ class UnreadableFile:
     size: int
 
 
-def read_facts(sets: Mapping[str, Images], store: FactStore) -> dict[str, list[Facts | UnreadableFile]]:
-    """What is known of each image, in threads; only those are read that `store` does not know."""
-    total, read = sum(map(len, sets.values())), list[int]()
+@dataclass(frozen=True)
+class FactChunk:
+    """What is known of some images that follow each other in a split.
+
+    Attributes:
+        split: its name.
+        start: the position of the first.
+        facts: [n] of `image_facts.RECORD`; zeros for a file that gives no picture.
+        unreadable: such files, by their place in the chunk.
+        new: bool [n]: they were not known before.
+    """
+
+    split: str
+    start: int
+    facts: Facts
+    unreadable: dict[int, UnreadableFile]
+    new: NDArray[np.bool_]
+
+
+def read_facts(sets: Mapping[str, Images], store: FactStore) -> Iterator[FactChunk]:
+    """What is known of each image, in threads, in order; only those are read that `store` does not know."""
+    total, done = sum(map(len, sets.values())), 0
 
     def now() -> activity.State:
-        return activity.State((f"auditing images, {sum(read):,} of {total:,}",), sum(read) / total if total else None)
+        return activity.State((f"auditing images, {done:,} of {total:,}",), done / total if total else None)
 
-    def some(name: str, start: int) -> list[tuple[Facts | UnreadableFile, bool]]:
-        images = sets[name]
-        found = [_one(name, images, index, store) for index in range(start, min(start + CHUNK, len(images)))]
-        read.append(len(found))
-        return found
-
+    tasks = ((name, images, start) for name, images in sets.items() for start in range(0, len(images), CHUNK))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with activity.doing(now), ThreadPoolExecutor(max_workers=min(cores, 16)) as threads:
-        tasks = {
-            name: [threads.submit(some, name, start) for start in range(0, len(images), CHUNK)]
-            for name, images in sets.items()
-        }
-        found = {name: [pair for task in of for pair in task.result()] for name, of in tasks.items()}
-    new = [facts for of in found.values() for facts, known in of if not known and not isinstance(facts, UnreadableFile)]
-    store.add(np.array(new, RECORD))
-    return {name: [facts for facts, _ in of] for name, of in found.items()}
+    waiting, new = deque[Future[FactChunk]](), list[Facts]()
+    threads = ThreadPoolExecutor(max_workers=min(cores, 16))
+    try:
+        with activity.doing(now):
+            while True:
+                while len(waiting) < AHEAD * cores and (task := next(tasks, None)) is not None:
+                    waiting.append(threads.submit(_chunk, *task, store))
+                if not waiting:
+                    break
+                chunk = waiting.popleft().result()
+                if chunk.new.any():
+                    new.append(chunk.facts[chunk.new])
+                    if sum(map(len, new)) >= KEPT:
+                        store.add(np.concatenate(new))
+                        new.clear()
+                done += len(chunk.facts)
+                yield chunk
+    finally:
+        threads.shutdown(cancel_futures=True)
+        if new:
+            store.add(np.concatenate(new))
+
+
+def _chunk(split: str, images: Images, start: int, store: FactStore) -> FactChunk:
+    """The images from `start` on."""
+    indices = range(start, min(start + CHUNK, len(images)))
+    facts, new, unreadable = np.zeros(len(indices), RECORD), np.zeros(len(indices), bool), {}
+    for place, index in enumerate(indices):
+        found, known = _one(split, images, index, store)
+        if isinstance(found, UnreadableFile):
+            unreadable[place] = found
+        else:
+            facts[place], new[place] = found, not known
+    return FactChunk(split, start, facts, unreadable, new)
 
 
 def _one(split: str, images: Images, index: int, store: FactStore) -> tuple[Facts | UnreadableFile, bool]:
@@ -79,7 +122,11 @@ def pixel_keys(store: FactStore) -> Keys:
     """By which images of equal pixels are known, whatever their files: for `datasets.left_out`."""
 
     def keys(images: Images) -> list[bytes | str]:
-        found = read_facts({"train": images}, store)["train"]
-        return [one.file if isinstance(one, UnreadableFile) else one["pixels"].tobytes() for one in found]
+        found = list[bytes | str]()
+        for chunk in read_facts({"train": images}, store):
+            for place, pixels in enumerate(chunk.facts["pixels"]):
+                unreadable = chunk.unreadable.get(place)
+                found.append(pixels.tobytes() if unreadable is None else unreadable.file)
+        return found
 
     return keys

@@ -1,21 +1,25 @@
-"""Facts of images that were read before, by the digest of their content: the next audit reads no picture again."""
+"""Facts of images that were read before, by the digest of their content: none is read again, also by the next audit."""
 
 import contextlib
+import tempfile
+import threading
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from tlx.analysis.image_facts import RECORD, Facts
+from tlx.core.large_arrays import BLOCK, blocks, release
 
 VERSION = 1  # one more where the facts of an image are others than before
 PATIENCE = 10.0  # seconds that another process's writing is waited for
 
 
 class FactStore:
-    """Records of `RECORD` in one file, one after the other. `path`: None keeps nothing.
+    """Records of `RECORD` in one file, one after the other. `path`: None is a file that ends with the store.
 
     A file that is damaged or cannot be written costs time, nothing else.
     """
@@ -24,12 +28,11 @@ class FactStore:
         self.path = path
         self._records: Facts = np.zeros(0, RECORD)
         self._places: dict[bytes, int] = {}
+        self._unnamed: BinaryIO | None = None
+        self._lock, self._unreleased = threading.Lock(), 0
         if path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                whole = path.stat().st_size // RECORD.itemsize  # without a record that was cut short
-                if whole:
-                    self._records = np.memmap(path, RECORD, mode="r", shape=(whole,))
-                    self._places = {digest.tobytes(): i for i, digest in enumerate(np.array(self._records["digest"]))}
+            with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+                self._map(file)
 
     @classmethod
     def below(cls, folder: Path) -> "FactStore":
@@ -40,14 +43,42 @@ class FactStore:
     def get(self, digest: str) -> Facts | None:
         """The facts of an image, if it was read before."""
         place = self._places.get(bytes.fromhex(digest))
-        return None if place is None else self._records[place]
+        if place is None:
+            return None
+        with self._lock:
+            self._unreleased += RECORD.itemsize
+            if self._unreleased >= BLOCK:
+                release(self._records)
+                self._unreleased = 0
+            return np.array(self._records[place])
 
     def add(self, new: Facts) -> None:
         """Keeps the records of images that were read."""
-        if self.path is None or not len(new):
+        if not len(new):
             return
-        with contextlib.suppress(OSError, Timeout):
+        with contextlib.suppress(OSError, ValueError, Timeout), self._lock:
+            if self.path is None:
+                self._unnamed = self._unnamed or tempfile.TemporaryFile()  # noqa: SIM115 (it ends with the store)
+                self._append(self._unnamed, new)
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", timeout=PATIENCE), self.path.open("ab") as file:
-                file.truncate(file.tell() // RECORD.itemsize * RECORD.itemsize)
-                file.write(new.tobytes())
+            with FileLock(f"{self.path}.lock", timeout=PATIENCE), self.path.open("a+b") as file:
+                self._append(file, new)
+
+    def _append(self, file: BinaryIO, new: Facts) -> None:
+        whole = file.seek(0, 2) // RECORD.itemsize  # without a record that was cut short
+        file.truncate(whole * RECORD.itemsize)
+        file.seek(0, 2)
+        file.write(new.tobytes())
+        file.flush()
+        self._map(file)
+
+    def _map(self, file: BinaryIO) -> None:
+        """Looks at the file as it is now; other processes may have added records, too."""
+        whole, known = file.seek(0, 2) // RECORD.itemsize, len(self._records)
+        if not whole:
+            return
+        self._records = np.memmap(file, RECORD, mode="r", shape=(whole,))
+        for place, some in blocks(self._records[known:]):
+            digests = np.array(some["digest"])
+            self._places |= {digest.tobytes(): known + place.start + i for i, digest in enumerate(digests)}

@@ -1,5 +1,6 @@
 """What an audit has found, as a value: `audit.json`, terminal, page and exit code are made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,3 +54,20 @@ class Finding:
         if self.suggested:
             found["suggested"] = list(self.suggested)
         return found | ({"remedy": self.remedy} if self.remedy else {})
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Finding":
+        """The inverse of `to_dict`, with certainties as that has them."""
+        groups = {name: tuple(map(tuple, found[name])) for name in ("files", "splits", "labels") if name in found}
+        flat = {name: tuple(found[name]) for name in ("certainty", "suggested") if name in found}
+        return cls(**{**found, **groups, **flat})
+
+
+Numbered = list[tuple[int, Finding]]
+"""Findings, each with the place of its check among all."""
+
+
+def ranked(found: Numbered) -> list[Finding]:
+    """The most severe first; those of one severity in the order of the checks."""
+    ordered = sorted(found, key=lambda one: (SEVERITIES.index(one[1].severity), one[0]))
+    return [finding for _, finding in ordered]

@@ -117,6 +117,6 @@ def _out_of_fold(data: AuditData, features: Callable[[], Logits], groups: Labels
 
         made = features()
         with activity.doing("looking for wrong labels"):
-            return {"logits": out_of_fold(made, data.labels, len(data.classes), groups).logits}
+            return {"logits": out_of_fold(made, data.labels, len(data.classes), groups, folder=data.memory).logits}
 
     return data.remembered("out_of_fold", logits, digest(groups), *about, labels=True)["logits"].astype(np.float32)

@@ -6,6 +6,7 @@ mirroring. Each is aligned (`alignment`), and judged by what still differs then,
 features than each of them is to unrelated images: two cars of one model have a close third.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.nn import functional as F
 
 from tlx.analysis.alignment import agreement, rough
 from tlx.analysis.duplicate_groups import Pairs
-from tlx.analysis.neighbours import EVERY, Neighbours, nearest, reduced
+from tlx.analysis.neighbours import EVERY, Neighbours, Vectors, nearest, reduced
+from tlx.core.large_arrays import Selected, release, zeros
 
 __all__ = ["Pairs", "near_duplicates"]
 
@@ -30,7 +32,7 @@ MANY = 200  # images from which their neighbours say more than nothing of how cl
 CENTRE, WIDTH = 1.12, 0.12  # the score at which half of the pairs are duplicates; how fast that changes
 TEXTURE = 3.0  # grey levels of fine structure below which agreement says little
 LEAST = 0.05  # certainty of what is returned
-BLOCK = 2_048
+BLOCK, WORD = 2_048, 8  # rows, and bytes of each, that are looked at together
 
 
 class _Candidates(NamedTuple):
@@ -46,7 +48,11 @@ class _Candidates(NamedTuple):
 
 
 def near_duplicates(
-    thumbnails: NDArray[np.uint8], features: NDArray[np.floating[Any]] | None = None, *, every: int = EVERY
+    thumbnails: NDArray[np.uint8],
+    features: NDArray[np.floating[Any]] | None = None,
+    *,
+    every: int = EVERY,
+    folder: Path | None = None,
 ) -> Pairs:
     """The pairs of images that are probably one picture.
 
@@ -56,13 +62,14 @@ def near_duplicates(
         thumbnails: the whole pictures, squashed: [N, 32, 32, 3].
         features: [N, D] pooled features of the same images; without them pairs that are altered much are missed.
         every: as `neighbours.nearest` has it.
+        folder: for large arrays while this lasts; None: the system's.
     """
     distinct, same = _distinct(thumbnails)
-    pictures = torch.from_numpy(thumbnails[distinct])
     if len(distinct) > 1:
+        pictures = Selected(thumbnails, distinct)
         with torch.no_grad():
-            known = None if features is None else torch.from_numpy(features[distinct])
-            candidates = _candidates(pictures, known, every)
+            known = None if features is None else Selected(features, distinct)
+            candidates = _candidates(pictures, known, every, folder)
             certainty = _certainty(pictures, candidates, known is not None)
         first, second = (distinct[rows.numpy()] for rows in candidates[:2])
     else:
@@ -76,40 +83,80 @@ def _distinct(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Pairs]:
     """The first row of each thumbnail, ordered by content, and (row, later row, certainty) of equal ones."""
     if not len(thumbnails):
         return np.zeros(0, np.int64), Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    content = np.ascontiguousarray(thumbnails.reshape(len(thumbnails), -1))
-    keys = content.view(f"V{content.shape[1]}").ravel()
-    order = np.array(sorted(range(len(keys)), key=lambda row: (keys[row].tobytes(), row)), dtype=np.int64)
-    new = np.concatenate([[True], keys[order[1:]] != keys[order[:-1]]])
+    order, new = by_content(thumbnails.reshape(len(thumbnails), -1))
     first = order[new][np.cumsum(new) - 1]
-    flat = thumbnails[order[~new]].std((1, 2)).max(1) < TEXTURE  # blank pictures are alike, and not one picture
-    return order[new], Pairs(first[~new], order[~new], np.where(flat, 0.0, 1.0))
+    later = order[~new]
+    texture = [thumbnails[some].std((1, 2)).max(1) for some in np.array_split(later, len(later) // BLOCK + 1)]
+    flat = np.concatenate(texture) < TEXTURE  # blank pictures are alike, and not one picture
+    return order[new], Pairs(first[~new], later, np.where(flat, 0.0, 1.0))
 
 
-def _candidates(pictures: Tensor, features: Tensor | None, every: int) -> _Candidates:
+def by_content(rows: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The rows [N, D] in the order of their bytes, equal ones in their own, int64 [N], and which differ from the one
+    before, bool [N]. A few bytes are looked at of all rows, and further ones of those that are equal so far."""
+    order, new = np.arange(len(rows)), np.arange(len(rows)) == 0
+    for start in range(0, rows.shape[1], WORD):
+        alone = new & np.append(new[1:], True)
+        places = np.flatnonzero(~alone)  # of runs that are equal so far
+        if not len(places):
+            break
+        words = np.zeros((len(places), WORD), np.uint8)
+        for block in np.array_split(np.arange(len(places)), len(places) // BLOCK + 1):
+            words[block, : rows.shape[1] - start] = rows[order[places[block]], start : start + WORD]
+            release(rows)
+        word, run = words.view(">u8")[:, 0], np.cumsum(new[places])
+        inner = np.lexsort((order[places], word, run))
+        word = word[inner]
+        order[places] = order[places[inner]]
+        new[places[1:]] |= word[1:] != word[:-1]
+    return order, new
+
+
+def _candidates(
+    pictures: "Selected[np.uint8]", features: "Selected[np.floating[Any]] | None", every: int, folder: Path | None
+) -> _Candidates:
     """Pairs that may be one picture, at most two an image of each source, as far as their features tell."""
-    small, mirrored = _small(pictures)
     most = max(FEW, int(ROUGH * len(pictures)))
+    small, mirrored = _small(pictures, folder)
     found = [_of(nearest(query, small, NEIGHBOURS, every=every), most) for query in (small, mirrored)]
+    del small, mirrored
     if features is None:
         pairs = _merged(found, len(pictures))
         return pairs._replace(closer=torch.full_like(pairs.closer, UNKNOWN))
-    units = reduced(features, COMPONENTS, POWER)
+    units = reduced(features, COMPONENTS, POWER, folder)
     neighbours = nearest(units, units, NEIGHBOURS, every=every)
     pairs = _merged([*found, _of(neighbours, most)], len(pictures))
     density = neighbours.density
-    blocks = zip(torch.split(pairs.first, BLOCK), torch.split(pairs.second, BLOCK), strict=True)
-    cosines = torch.cat([(units[i] * units[j]).sum(1) for i, j in blocks])
+    cosines = torch.empty(len(pairs.first))
+    for place in torch.split(torch.arange(len(cosines)), BLOCK):
+        one, other = (torch.from_numpy(units[rows[place].numpy()]) for rows in pairs[:2])
+        cosines[place] = (one * other).sum(1)
+        release(units)
     closer = cosines - (density[pairs.first] + density[pairs.second]) / 2
     trusted = len(pictures) / (len(pictures) + MANY)
     return pairs._replace(closer=UNKNOWN + trusted * (closer - UNKNOWN))
 
 
-def _small(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures at 8x8 without the mean picture and their own brightness, as unit vectors, and mirrored ones."""
-    made = torch.cat([F.avg_pool2d(block.permute(0, 3, 1, 2).float(), 4) for block in torch.split(pictures, BLOCK)])
-    made = made - made.mean(0)
-    made = made - made.mean((1, 2, 3), keepdim=True)
-    return F.normalize(made.flatten(1)), F.normalize(made.flip(3).flatten(1))
+def _small(pictures: "Selected[np.uint8]", folder: Path | None) -> tuple[Vectors, Vectors]:
+    """Pictures at 8x8, without the mean one and their own brightness, as unit vectors [N, 192]; and mirrored ones."""
+    shape = (len(pictures), 3 * 8 * 8)
+    small, mirrored = (zeros(shape, np.float32, folder) for _ in range(2))
+    places = [slice(start, start + BLOCK) for start in range(0, len(pictures), BLOCK)]
+    total = torch.zeros(shape[1], dtype=torch.float64)
+    for place in places:
+        block = torch.from_numpy(pictures[place]).permute(0, 3, 1, 2).float()
+        block = F.avg_pool2d(block, 4).flatten(1)
+        small[place] = block.numpy()
+        total += block.sum(0, dtype=torch.float64)
+    mean = (total / len(small)).float()
+    for place in places:
+        made = (torch.from_numpy(small[place]) - mean).view(-1, 3, 8, 8)
+        made = made - made.mean((1, 2, 3), keepdim=True)
+        small[place] = F.normalize(made.flatten(1)).numpy()
+        mirrored[place] = F.normalize(made.flip(3).flatten(1)).numpy()
+    for written in (small, mirrored):
+        release(written)
+    return small, mirrored
 
 
 def _of(neighbours: Neighbours, most: int) -> _Candidates:
@@ -130,18 +177,23 @@ def _merged(sources: list[_Candidates], images: int) -> _Candidates:
     return _Candidates(keys // images, keys % images, torch.zeros(len(keys)))
 
 
-def _certainty(pictures: Tensor, candidates: _Candidates, known: bool) -> NDArray[np.float64]:
+def _certainty(pictures: "Selected[np.uint8]", candidates: _Candidates, known: bool) -> NDArray[np.float64]:
     """Of each pair; 0 for those that the rough search leaves out."""
     closer = candidates.closer
     blocks = list(torch.split(torch.arange(len(closer)), BLOCK))
-    searched = [rough(pictures[candidates.first[at]], pictures[candidates.second[at]]) for at in blocks]
+
+    def both(at: Tensor) -> tuple[Tensor, Tensor]:
+        one, other = (torch.from_numpy(pictures[rows[at].numpy()]) for rows in candidates[:2])
+        return one, other
+
+    searched = [rough(*both(at)) for at in blocks]
     scores = torch.cat([score for score, _ in searched]) + (CLOSER * closer if known else 0)
     starts = torch.cat([start for _, start in searched])
     kept = scores.argsort(descending=True, stable=True)[: max(FEW, int(FINE * len(pictures)))]
     kept = kept[scores[kept] >= ALIKE]
     certainty = torch.zeros(len(closer), dtype=torch.float64)
     for at in torch.split(kept.sort().values, BLOCK) if len(kept) else ():
-        found = agreement(pictures[candidates.first[at]], pictures[candidates.second[at]], starts[at])
+        found = agreement(*both(at), starts[at])
         score = found.structure + PLACES * found.places + CLOSER * closer[at] - COLOUR * found.difference
         textured = 1 - torch.exp(-((found.texture / TEXTURE) ** 2))
         certainty[at] = (torch.sigmoid((score - CENTRE) / WIDTH) * textured).double()

@@ -6,6 +6,7 @@ features are rotated to their principal axes, which changes nothing for the pena
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tlx.analysis.folds import deal_folds
+from tlx.core.large_arrays import blocks, release, zeros
 from tlx.datasets.images import Labels
 from tlx.training import logistic_regression
 from tlx.training.logistic_regression import scores
@@ -59,6 +61,7 @@ def out_of_fold(
     folds: int = 5,
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
+    folder: Path | None = None,
 ) -> OutOfFold:
     """A probe's logits of each image, from the folds that the image and its group are not in.
 
@@ -70,12 +73,14 @@ def out_of_fold(
         folds: their number, fewer where there are fewer groups.
         seed: of the folds, and of the sample from which the strength is chosen.
         strengths: of the penalty, the strongest first. Weaker ones are tried while the log loss out of fold falls.
+        folder: for large arrays while this lasts; None: the system's.
 
     Raises:
         ValueError: there are fewer than two groups, or no features.
     """
     dealt = deal_folds(labels, groups, folds, seed)
-    rows, y, fold = principal_axes(features), torch.from_numpy(np.asarray(labels, np.int64)), torch.from_numpy(dealt)
+    rows, fold = principal_axes(features, folder), torch.from_numpy(dealt)
+    y = torch.from_numpy(np.asarray(labels, np.int64))
     sample = torch.from_numpy(np.sort(np.random.default_rng([seed, 7]).permutation(len(labels))[:SAMPLE]))
     chosen, logits = _strength(rows[sample], y[sample], fold[sample], classes, strengths)
     if len(sample) < len(labels):
@@ -84,7 +89,8 @@ def out_of_fold(
         for some in torch.split(numbers, max(1, LOGITS // (len(labels) * classes))):
             weights = fit(rows, y, (fold[:, None] != some).float(), classes, chosen)
             for number, weight in zip(some, weights, strict=True):
-                logits[fold == number] = scores(rows[fold == number], weight)
+                for place in torch.split(torch.nonzero(fold == number)[:, 0], ROWS):
+                    logits[place] = scores(rows[place], weight)
     return OutOfFold(logits.numpy(), dealt, chosen)
 
 
@@ -108,28 +114,43 @@ def _strength(rows: Tensor, y: Tensor, fold: Tensor, classes: int, strengths: Se
     return chosen, kept
 
 
-def principal_axes(features: NDArray[np.floating], axes: int = AXES) -> Tensor:
-    """Float32 [N, at most `axes`]: the centred features along their principal axes, with a mean squared norm of 1."""
+def principal_axes(features: NDArray[np.floating], folder: Path | None = None) -> Tensor:
+    """Float32 [N, at most `AXES`]: the centred features along their principal axes, with a mean squared norm of 1."""
     n, width = features.shape
     if not features.size:
         raise ValueError("a probe needs features")
-    chunks = [slice(start, start + ROWS) for start in range(0, n, ROWS)]
-    mean = torch.from_numpy(features.mean(axis=0, dtype=np.float64).astype(np.float32))
+    total = sum((some.sum(axis=0, dtype=np.float64) for _, some in blocks(features)), np.zeros(width))
+    mean = torch.from_numpy((total / n).astype(np.float32))
 
-    def centred(chunk: slice) -> Tensor:
-        return torch.from_numpy(features[chunk].astype(np.float32)) - mean
+    def centred(some: NDArray[np.floating]) -> Tensor:
+        return torch.from_numpy(some.astype(np.float32)) - mean
 
     if n < width:
-        values, vectors = torch.linalg.eigh(_gram(centred(slice(0, n))))
-        rows = vectors * values.clamp(min=0).sqrt()
+        values, vectors = torch.linalg.eigh(_gram(centred(features)))
+        found = (vectors * values.clamp(min=0).sqrt())[:, -AXES:]
+        kept = _kept(values[-AXES:])
+        rows: Floats = found[:, kept].numpy()
     else:
-        values, vectors = torch.linalg.eigh(sum((_gram(centred(chunk).T) for chunk in chunks), torch.zeros(())))
-        vectors = vectors[:, -axes:]
-        rows = torch.cat([centred(chunk) @ vectors for chunk in chunks])
-    values, rows = values[-axes:], rows[:, -axes:]
-    rows = rows[:, values > 1e-6 * values[-1]] if float(values[-1]) > 0 else rows[:, -1:]
-    scaled: Tensor = rows / rows.square().sum(1).mean().sqrt().clamp(min=1e-30)
-    return scaled.contiguous()
+        square = sum((_gram(centred(some).T) for _, some in blocks(features, ROWS)), torch.zeros(()))
+        values, vectors = torch.linalg.eigh(square)
+        kept, vectors = _kept(values[-AXES:]), vectors[:, -AXES:]
+        rows = zeros((n, int(kept.sum())), np.float32, folder)
+        for place, some in blocks(features, ROWS):
+            rows[place] = (centred(some) @ vectors)[:, kept].numpy()
+            release(rows)
+    norms = torch.cat([torch.from_numpy(some).square().sum(1) for _, some in blocks(rows, ROWS)])
+    size = float(norms.mean().sqrt().clamp(min=1e-30))
+    for _, some in blocks(rows, ROWS):
+        some /= np.float32(size)
+    release(rows)
+    return torch.from_numpy(np.ascontiguousarray(rows))
+
+
+def _kept(values: Tensor) -> Tensor:
+    """Which axes matter, by their variances in ascending order; bool."""
+    if float(values[-1]) > 0:
+        return values > 1e-6 * values[-1]
+    return torch.arange(len(values)) == len(values) - 1
 
 
 def _gram(rows: Tensor) -> Tensor:

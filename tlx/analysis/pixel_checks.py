@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tlx.analysis.audit_data import AuditData
+from tlx.analysis.audit_data import ROWS, AuditData
 from tlx.analysis.finding import Finding, Severity
 
 TINY, SMALL = 16, 64  # pixels of the short side: always tiny; tiny beside images that have four times as many
@@ -23,9 +23,9 @@ def check(data: AuditData) -> Iterator[Finding]:
     usual = float(np.median(short)) if len(short) else 0.0
     contrast = facts["high"] - facts["low"]
     constant = contrast <= FLAT
-    if constant.any():
-        colours = facts["thumbnail"][constant].reshape(int(constant.sum()), -1, 3)
-        constant[constant] = np.ptp(colours, axis=1).max(axis=1) <= FLAT
+    rows = np.flatnonzero(constant)
+    for some in np.array_split(rows, len(rows) // ROWS + 1):
+        constant[some] = np.ptp(data.thumbnails[some], axis=(1, 2)).max(axis=1) <= FLAT
     dark = ~constant & (facts["high"] < DARK)
     bright = ~constant & (facts["low"] > BRIGHT)
     kinds = {

@@ -3,7 +3,7 @@
 torch is imported where a probe is trained only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from tlx.analysis.finding import Finding
 from tlx.analysis.known_facts import known_facts
 from tlx.analysis.remembered import digest, fingerprint
 from tlx.analysis.same_pictures import pictures
-from tlx.analysis.shortcuts import Predictor, predictors
+from tlx.analysis.shortcuts import Fact, Predictor, predictors
 from tlx.core import activity
 from tlx.core.errors import printable
 
@@ -23,17 +23,18 @@ EXAMPLES = 12  # files that are named of a shift
 
 def check(data: AuditData) -> Iterator[Finding]:
     """Shortcuts, and how the splits differ."""
+    facts = known_facts(data)
     if len(np.unique(data.labels)) >= 2:
-        yield from _shortcuts(data)
+        yield from _shortcuts(data, facts)
     if len(train := data.rows("train")):
         for split in ("val", "test"):
             if len(rows := data.rows(split)):
-                yield from _shift(data, split, train, rows)
+                yield from _shift(data, facts, split, train, rows)
                 yield from _class_shares(data, split, train, rows)
 
 
-def _shortcuts(data: AuditData) -> Iterator[Finding]:
-    for one in predictors(known_facts(data), data.labels, pictures(data)):
+def _shortcuts(data: AuditData, facts: Mapping[str, Fact]) -> Iterator[Finding]:
+    for one in predictors(facts, data.labels, pictures(data)):
         if one.of_all or one.of_class:
             yield data.finding(
                 "shortcut",
@@ -57,7 +58,9 @@ def _said(one: Predictor, data: AuditData) -> str:
     )
 
 
-def _shift(data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[Finding]:
+def _shift(
+    data: AuditData, facts: Mapping[str, Fact], split: str, train: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Iterator[Finding]:
     both = np.concatenate([train, rows])
     second = np.arange(len(both)) >= len(train)
     chosen = shift.matched(data.labels[both], second)
@@ -65,9 +68,7 @@ def _shift(data: AuditData, split: str, train: NDArray[np.int64], rows: NDArray[
     if second.sum() < shift.LEAST:
         return
     side = second.astype(np.int64)
-    by_fact = [
-        one for one in predictors({name: fact[both] for name, fact in known_facts(data).items()}, side) if one.of_all
-    ]
+    by_fact = [one for one in predictors({name: fact[both] for name, fact in facts.items()}, side) if one.of_all]
     apart_by = [f"by {one.fact} {one.accuracy:.0%}" for one in sorted(by_fact, key=lambda one: -one.accuracy)]
     strange: list[int] = []
     if data.features is not None:

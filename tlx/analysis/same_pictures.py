@@ -38,7 +38,7 @@ def near_pairs(data: AuditData) -> Pairs:
     def made() -> Mapping[str, NDArray[np.generic]]:
         from tlx.analysis.near_duplicates import near_duplicates
 
-        return near_duplicates(data.thumbnails, data.features)._asdict()
+        return near_duplicates(data.thumbnails, data.features, folder=data.memory)._asdict()
 
     known = data.remembered(METHOD, made, "" if data.features is None else fingerprint(data.features))
     return Pairs(known["first"], known["second"], known["certainty"])

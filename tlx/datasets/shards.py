@@ -90,7 +90,8 @@ def webdataset(
     the images; None: that of an image's format. `label`: where the label is, as `cls` or `json.label`; None: `cls`, or
     the one key of the JSON that is called so. `classes`: names of labels that are numbers from 0. `group`: as `label`,
     or an expression that `split` reads. `splits`: which shards are which split, as a pattern of their names; the
-    others are what their names say, and those whose names say nothing are train, or unused where train has a pattern.
+    others are what their names say, and those whose names say nothing are train. A split that has a pattern has no
+    other shards: these are unused.
     `on_error`: `skip` leaves out samples without an image or a label.
 
     Raises `RequestError` where a shard is missing or cannot be read in place, or a sample is not as it should be.
@@ -179,7 +180,7 @@ def _shards(root: str, key: str) -> list[str]:
 def _splits(shards: Sequence[str], chosen: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
     """The split of each shard, as the user says by a pattern or as its name or its folder's says, and the unused ones.
 
-    A shard of which neither says anything is train where train has no pattern.
+    A split that has a pattern has the shards of the pattern alone. A shard of which neither says anything is train.
     """
     found = dict[str, str]()
     for split, pattern in chosen.items():
@@ -200,10 +201,9 @@ def _splits(shards: Sequence[str], chosen: Mapping[str, str | None]) -> tuple[di
                 raise RequestError(f"dataset.splits: {os.path.basename(shard)} is {found[shard]} and {split}")
     for shard in shards:
         spoken = named(Path(shard).stem) or named(Path(shard).parent.name)
-        if spoken:
-            found.setdefault(shard, "test" if spoken.split == "eval" else spoken.split)
-        elif chosen.get("train") is None:
-            found.setdefault(shard, "train")
+        split = "train" if spoken is None else "test" if spoken.split == "eval" else spoken.split
+        if chosen.get(split) is None:
+            found.setdefault(shard, split)
     return {shard: found[shard] for shard in shards if shard in found}, [one for one in shards if one not in found]
 
 

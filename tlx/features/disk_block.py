@@ -4,7 +4,6 @@ A block is a folder with `rows.bin`, `keys.bin` and `block.json`, the last with 
 """
 
 import contextlib
-import errno
 import json
 import mmap
 import os
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlx.core.large_arrays import blocks
+
 __all__ = [
     "KEY_BYTES",
     "BlockHeader",
@@ -32,7 +33,6 @@ __all__ = [
     "read_keys",
     "remember",
     "remove",
-    "reserve",
     "write_names",
 ]
 
@@ -71,7 +71,9 @@ def write_names(place: Path, keys: Sequence[str], rows: NDArray[np.uint8], about
     if len(packed) != KEY_BYTES * len(keys):
         raise ValueError(f"keys must have {2 * KEY_BYTES} hex digits each")
     # Nothing waits for the disk: what a power failure loses does not fit the checksum.
-    crc = zlib.crc32(rows.data)
+    crc = 0
+    for _, some in blocks(rows):
+        crc = zlib.crc32(some.data, crc)
     head = {"format": FORMAT, "rows": len(keys), "row_bytes": rows.shape[1], "rows_crc32": crc,
             "keys_crc32": zlib.crc32(packed), "about": dict(about)}  # fmt: skip
     (place / "keys.bin").write_bytes(packed)
@@ -162,18 +164,6 @@ def remember(path: Path, crc: int) -> None:
 def _state(path: Path) -> tuple[str, int, int]:
     found = path.stat()
     return str(path), found.st_mtime_ns, found.st_size
-
-
-def reserve(descriptor: int, size: int) -> None:
-    """Takes the space on the disk now; raises OSError where it has too little."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError) as error:  # macOS has no such call, and some file systems refuse it
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-        done = 0
-        while done < size:
-            done += os.pwrite(descriptor, bytes(min(_COPIED, size - done)), done)
 
 
 def remove(place: Path) -> bool:

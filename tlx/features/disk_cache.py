@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlx.core.errors import reason
+from tlx.core.large_arrays import reserve
 from tlx.features.disk_block import (
     KEY_BYTES,
     Damaged,
@@ -27,7 +28,6 @@ from tlx.features.disk_block import (
     read_keys,
     remember,
     remove,
-    reserve,
     write_names,
 )
 from tlx.features.disk_namespaces import Namespaces

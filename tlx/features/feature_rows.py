@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlx.core.device import autocast, sent
+from tlx.core.large_arrays import SMALL, release
 from tlx.features.batches import Pixels, Rows
 from tlx.features.disk_cache import FoundRows, RowStore
 from tlx.features.frozen_forward import rows_per_pass
 
-_CHUNK = 1 << 26  # bytes that are copied at once between memory and a file
+PIECE = 1 << 27  # bytes of rows that are stored together
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def outline(net: nn.Sequential, cut: int, input_size: int, precision: str, devic
 
 @dataclass(frozen=True)
 class Mapped:
-    """Rows in files of the store, read as they are requested."""
+    """Rows in files of the store, read as they are requested; what was read does not stay in this process's memory."""
 
     found: FoundRows
     outline: Outline
+    _unreleased: list[int] = field(default_factory=lambda: [0])  # bytes that were read since files were released
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """The rows at `index`, int64 `[B]` on the CPU."""
@@ -78,6 +80,11 @@ class Mapped:
         block, row = self.found.block[chosen], self.found.row[chosen]
         for number in np.unique(block):
             raw[block == number] = self.found.blocks[number][row[block == number]]
+        self._unreleased[0] += raw.nbytes
+        if self._unreleased[0] >= SMALL:
+            self._unreleased[0] = 0
+            for mapped in self.found.blocks:
+                release(mapped)
         return self.outline.from_bytes(raw)
 
 
@@ -139,22 +146,19 @@ def _in_memory(
         for index, some in task.compute(np.arange(n)):
             x[sent(index, device)] = sent(some, device)
         return x, Known()
-    keys, chunk = task.keys(), max(1, _CHUNK // outline.row_bytes)
+    keys, chunk = task.keys(), max(1, SMALL // outline.row_bytes)
     with store.lock(namespace):
         found = store.find(namespace, keys, outline.row_bytes)
         known = np.flatnonzero(found.block >= 0)
         for start in range(0, len(known), chunk):
             some = torch.from_numpy(known[start : start + chunk])
             x[sent(some, device)] = sent(Mapped(found, outline)[some], device)
-        missing = found.missing
-        for index, rows in task.compute(missing):
-            x[sent(index, device)] = sent(rows, device)
-        if len(missing):
+        for missing in _pieces(found.missing, outline):
+            for index, rows in task.compute(missing):
+                x[sent(index, device)] = sent(rows, device)
             with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is not None:
-                    for start in range(0, len(missing), chunk):
-                        some = torch.from_numpy(missing[start : start + chunk])
-                        block[start : start + len(some)] = outline.to_bytes(x[some.to(device)])
+                    block[:] = outline.to_bytes(x[sent(torch.from_numpy(missing), device)])
     return x, Known(len(known) - found.owned, found.owned)
 
 
@@ -163,9 +167,8 @@ def _in_files(task: Task, store: RowStore, namespace: str, about: Mapping[str, s
     keys, outline = task.keys(), task.outline
     with store.lock(namespace):
         found = store.find(namespace, keys, outline.row_bytes)
-        missing = found.missing
-        known = Known(len(keys) - len(missing) - found.owned, found.owned)
-        if len(missing):
+        known = Known(len(keys) - len(found.missing) - found.owned, found.owned)
+        for missing in _pieces(found.missing, outline):
             with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is None:
                     return None, Known()
@@ -173,6 +176,13 @@ def _in_files(task: Task, store: RowStore, namespace: str, about: Mapping[str, s
                 for index, rows in task.compute(missing):
                     block[done : done + len(index)] = outline.to_bytes(rows)
                     done += len(index)
+        if len(found.missing):
             found = store.find(namespace, keys, outline.row_bytes)
     # Another process may have freed space for its own meanwhile.
     return (None if len(found.missing) else Mapped(found, outline)), known
+
+
+def _pieces(missing: NDArray[np.int64], outline: Outline) -> list[NDArray[np.int64]]:
+    """The rows that are computed before they are stored: what is interrupted goes on behind the last of them."""
+    size = max(1, PIECE // outline.row_bytes)
+    return [missing[start : start + size] for start in range(0, len(missing), size)]

@@ -1,5 +1,7 @@
 """Rows behind a cut as one vector an image: maps and tokens are averaged."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +17,13 @@ def pooled(rows: Rows, images: Tensor) -> NDArray[np.float32]:
 
     `images`: int64 [N], their places.
     """
-    found = [vectors(x.float()).cpu() for x, _ in rows.batches(list(torch.split(images, BATCH)), 0)]
-    whole: NDArray[np.float32] = torch.cat(found).numpy()
-    return whole
+    return np.concatenate(list(pooled_batches(rows, images)))
+
+
+def pooled_batches(rows: Rows, images: Tensor) -> Iterator[NDArray[np.float32]]:
+    """The same, some images after the other."""
+    for x, _ in rows.batches(list(torch.split(images, BATCH)), 0):
+        yield vectors(x.float()).cpu().numpy()
 
 
 def vectors(x: Tensor) -> Tensor:

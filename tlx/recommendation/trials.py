@@ -94,7 +94,7 @@ class Trials:
     def audit(self) -> "Found":
         """The worst findings about the data, in lines."""
         from tlx.analysis.audit_lines import brief
-        from tlx.runs.data_audit import audit_of_job
+        from tlx.runs.job_audit import audit_of_job
 
         if self.first.config.dataset.audit == "off":
             return {"lines": []}, None

@@ -35,7 +35,7 @@ def look(record: "Record", job: "Job", *, alone: bool) -> None:
     with record.clock.part("data"), doing("auditing the data"):
         from tlx.analysis.audit_lines import brief
         from tlx.analysis.finding import number_of
-        from tlx.runs.data_audit import audit_of_job
+        from tlx.runs.job_audit import audit_of_job
 
         try:
             findings = audit_of_job(job)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 
 from tlx.analysis.audit import audit
 from tlx.analysis.audit_data import AuditData, View, audit_data
@@ -16,8 +15,9 @@ from tlx.datasets.folder_layout import Faults
 from tlx.datasets.image_decoding import allow
 from tlx.datasets.left_out import without_requested
 from tlx.datasets.splits import Parts
+from tlx.runs.job_audit import folder, memory, overlap
 from tlx.runs.output_layout import fact_store, output
-from tlx.runs.prepare import Job, found
+from tlx.runs.prepare import found
 
 READ = ("dataset", "backbone", "head", "features", "runtime", "output")  # parts of a configuration
 CUTS = ("limit", "per_class", "folds", "fold", "val_fraction", "test_fraction")  # keys of a data set
@@ -36,7 +36,7 @@ def audit_of_data(config: Config) -> tuple[AuditData, list[Finding]]:
     faults: Faults = []
     parts = found(config, fewest=1, on_error="skip", faults=faults)
     data = _with_features(_of_parts(parts, config), config)
-    data = dataclasses.replace(data, faults=tuple(faults), overlap=_overlap(config))
+    data = dataclasses.replace(data, faults=tuple(faults), overlap=overlap(config))
     return data, audit(data)
 
 
@@ -47,25 +47,6 @@ def unread() -> dict[str, str]:
     found |= {f"features.{field.name}": alone for field in dataclasses.fields(Features) if field.name != "store"}
     found |= {f"dataset.{name}": "an audit looks at all images, in the parts that they come in" for name in CUTS}
     return found | {"dataset.on_error": "an audit lists what cannot be read, and goes on"}
-
-
-def audit_of_job(job: Job) -> list[Finding]:
-    """What is found in the data of a run, in the sets that it trains on, is chosen and measured by."""
-    config, data, view = job.config, job.data, job.preprocessing
-    made = audit_data(
-        {"train": data.train, "val": data.val, "test": data.test},
-        data.classes,
-        fact_store(config),
-        skipped=data.skipped,
-        root=_folder(data.source),
-        view=View(view.input_size, view.resize, view.crop),
-        memory=_memory(config),
-    )
-    return audit(dataclasses.replace(made, overlap=_overlap(config)))
-
-
-def _overlap(config: Config) -> str:
-    return config.dataset.pretraining_overlap or "" if config.backbone.weights == "imagenet" else ""
 
 
 def _with_features(data: AuditData, config: Config) -> AuditData:
@@ -103,10 +84,10 @@ def _of_parts(parts: Parts, config: Config) -> AuditData:
         parts.classes,
         store,
         skipped=parts.skipped,
-        root=_folder(parts.source),
+        root=folder(parts.source),
         created=[split for split, images in sets.items() if images is None],
         view=view_of(config.backbone),
-        memory=_memory(config),
+        memory=memory(config),
     )
     return dataclasses.replace(data, notes=tuple(notes))
 
@@ -120,11 +101,3 @@ def view_of(backbone: Backbone) -> View | None:
         return View(size, None, None)
     crop = size if backbone.crop == "auto" else backbone.crop
     return View(size, size if resize is None else int(resize), None if crop is None else int(crop))
-
-
-def _memory(config: Config) -> Path | None:
-    return output(config) / "features" / "audits" if config.features.store else None
-
-
-def _folder(source: str) -> Path | None:
-    return Path(source) if source and Path(source).is_dir() else None

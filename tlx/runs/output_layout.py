@@ -1,5 +1,6 @@
 """Where runs lie in the output folder."""
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,4 +38,10 @@ def output(config: Config) -> Path:
 
 def fact_store(config: Config) -> FactStore:
     """What is known of images that were read before, below the output folder."""
-    return FactStore.below(output(config)) if config.features.store else FactStore(None)
+    return FactStore.below(output(config)) if config.features.store else _of_this_process()
+
+
+@functools.cache
+def _of_this_process() -> FactStore:
+    """One for all runs that keep nothing: what is read to leave copies out is not read again for the audit."""
+    return FactStore(None)

@@ -161,7 +161,7 @@ def _scaling(rows: Tensor, gram: Tensor | None, problem: _Problem, logits: Tenso
     curvature = (probabilities * (1 - probabilities) * problem.share).sum(0).mean(1).clamp(min=1e-3)  # [F]
     on_bias = 1 / (curvature[:, None] + problem.penalty[0])
     if gram is None:
-        scale = 1 / (rows.square().mean(0)[:, None, None] * curvature[:, None] + problem.penalty[1:])
+        scale = 1 / ((rows.norm(dim=0).square() / len(rows))[:, None, None] * curvature[:, None] + problem.penalty[1:])
         return lambda weights: torch.cat([(weights[0] * on_bias)[None], weights[1:] * scale])
     matrix = gram * (curvature.mean() / len(rows))
     matrix.diagonal().add_(problem.penalty[1:].mean())
