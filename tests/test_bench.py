@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from bench import __main__ as door
-from bench import forward, intervals, plain, runner, synthetic, tables
+from bench import forward, growth, intervals, plain, runner, scale, small_images, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
 from tlx.config.compose import compose
@@ -376,3 +377,45 @@ def test_intervals_hold_the_truth_of_made_populations(monkeypatch: pytest.Monkey
     assert worst < 1.1
     report = list(intervals.lines({"made": (logits, labels)}, 2, 0))
     assert len(report) == 5
+
+
+def test_growth_is_a_table_and_a_picture_of_one_file_of_results(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    common = {"busy": 1.0, "own_mib": 1.0, "processor": "Made up"}
+    for number, seconds, peak in ((1_000, 9.0, 100.0), (1_000, 2.0, 100.0), (3_000, 6.0, 120.0)):
+        growth.add(file, {"series": "a", "number": number, "seconds": seconds, "peak_mib": peak, **common})
+    growth.add(
+        file, {"series": "b", "number": 1_000, "seconds": 1, "peak_mib": 1, "unfinished": "interrupted", **common}
+    )
+    rows = growth.known(file)
+    assert [(row["series"], row["number"]) for row in rows] == [("a", 1_000), ("a", 3_000), ("b", 1_000)]
+    lines = growth.table(rows, "images").splitlines()
+    assert lines[0] == "| | 1,000 images | 3,000 images | ms a further one | KiB a further one |"
+    assert lines[2] == "| a | 2.0 s, 100 MiB | 6.0 s, 120 MiB | 2.00 | 10.2 |"
+    assert lines[3] == "| b | – | – | – | – |"
+    growth.chart(rows, "images", tmp_path / "growth.png")
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.width == 1500
+
+
+def test_sources_of_growth_hold_the_same_images_and_a_command_that_is_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_images.folder(tmp_path / "files", 25)
+    small_images.shards(tmp_path / "shards", 25)
+    with tarfile.open(tmp_path / "shards" / "00.tar") as made:
+        for name, label, content in small_images.pictures(25):
+            assert (tmp_path / "files" / f"class{label}" / f"{name}.png").read_bytes() == content
+            member = made.extractfile(f"{name}.png")
+            assert member is not None
+            assert member.read() == content
+    ends = iter(
+        [runner.Done(130, "", "interrupted", 4.0, 6.0, 90.0, 50.0), runner.Done(0, "", "", 3.0, 5.0, 80.0, 60.0)]
+    )
+    monkeypatch.setattr(scale, "process", lambda *_: next(ends))
+    words = ["--sources", "folder", "--images", "25", "--commands", "audit", "--work", str(tmp_path), "--most", "4"]
+    assert scale.main(words) == 1
+    assert scale.main(words) == 0
+    (row,) = growth.known(tmp_path / "results.json")
+    assert (row["seconds"], row["busy"], row["peak_mib"], row["own_mib"]) == (7.0, 11.0, 90.0, 60.0)
+    assert "unfinished" not in row

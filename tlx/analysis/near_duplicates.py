@@ -147,6 +147,7 @@ def _small(pictures: "Selected[np.uint8]", folder: Path | None) -> tuple[Vectors
         block = torch.from_numpy(pictures[place]).permute(0, 3, 1, 2).float()
         block = F.avg_pool2d(block, 4).flatten(1)
         small[place] = block.numpy()
+        release(small)
         total += block.sum(0, dtype=torch.float64)
     mean = (total / len(small)).float()
     for place in places:
@@ -154,8 +155,8 @@ def _small(pictures: "Selected[np.uint8]", folder: Path | None) -> tuple[Vectors
         made = made - made.mean((1, 2, 3), keepdim=True)
         small[place] = F.normalize(made.flatten(1)).numpy()
         mirrored[place] = F.normalize(made.flip(3).flatten(1)).numpy()
-    for written in (small, mirrored):
-        release(written)
+        for written in (small, mirrored):
+            release(written)
     return small, mirrored
 
 

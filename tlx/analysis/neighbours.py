@@ -57,7 +57,7 @@ def reduced(rows: "Selected[np.floating[Any]]", most: int, power: float, folder:
     made: Vectors = zeros((len(rows), basis.shape[1]), np.float32, folder)
     for place in _places(len(rows), 8 * BLOCK):
         made[place] = torch.nn.functional.normalize((torch.from_numpy(rows[place]).float() - mean) @ basis).numpy()
-    release(made)
+        release(made)
     return made
 
 

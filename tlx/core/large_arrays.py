@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 SMALL = 1 << 26  # bytes up to which an array is in memory
 BLOCK = 1 << 23  # bytes of a block
+AROUND = 1 << 16  # bytes that the system maps with each row: Linux takes the pages around one that is read
 _COPIED = 1 << 18  # bytes written at a time
 _GIVEN_BACK = getattr(mmap, "MADV_DONTNEED", None)  # not on every system
 
@@ -74,11 +75,16 @@ class Selected(Generic[Some]):
 
     def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[Some]:
         """The rows at `places`."""
-        found: NDArray[Some] = np.asarray(self.array[self.order[places]])
-        self._read += found.nbytes
-        if self._read >= BLOCK:
-            release(self.array)
-            self._read = 0
+        rows = self.order[places]
+        found: NDArray[Some] = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        step = max(1, BLOCK // max(AROUND, self.array[:1].nbytes))
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            found[start : start + step] = self.array[some]
+            self._read += len(some)
+            if self._read >= step:
+                release(self.array)
+                self._read = 0
         return found
 
 
