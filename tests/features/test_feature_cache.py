@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -31,7 +32,7 @@ from tlx.datasets.preprocessing import Preprocessing
 from tlx.features.batches import CachedRows, Pixels, Rows
 from tlx.features.feature_cache import FeatureCache
 from tlx.features.feature_plan import PlannedRows
-from tlx.features.feature_rows import Mapped, Outline
+from tlx.features.feature_rows import Mapped, Outline, Task
 from tlx.runs.build_features import features_of
 from tlx.runs.components import written
 from tlx.runs.prepare import Job, prepare
@@ -386,6 +387,29 @@ def test_a_block_removed_while_it_is_used_changes_no_result(tmp_path: Path) -> N
     assert run.features.store is not None
     run.features.store.clear(None)
     assert torch.equal(run.x(), before)
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_pass_that_is_interrupted_goes_on_behind_what_it_has_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None
+) -> None:
+    def interrupted(task: Task, indices: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        passes.append(len(indices))
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+        yield from compute(task, indices)
+
+    expected, passes, compute = Run(tmp_path / "whole", store=0).x(), list[int](), Task.compute
+    monkeypatch.setattr("tlx.features.feature_rows.PIECE", 1)
+    monkeypatch.setattr("tlx.features.feature_rows.PASSES", 8)
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "compute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Run(tmp_path, budget=budget).x()
+    assert passes[:2] == [8, 8]
+    again = Run(tmp_path, budget=budget)
+    assert torch.equal(again.x(), expected)
+    assert "16 of them from earlier runs" in again.said[0]
 
 
 def test_a_store_that_is_too_small_leaves_rows_to_be_computed_as_needed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tlx.features.batches import Pixels, Rows
 from tlx.features.disk_cache import FoundRows, RowStore
 from tlx.features.frozen_forward import rows_per_pass
 
-PIECE = 1 << 27  # bytes of rows that are stored together
+PIECE, PASSES = 1 << 27, 256  # bytes of rows that are stored together, and of how many rows they are a multiple
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _in_memory(
         for start in range(0, len(known), chunk):
             some = torch.from_numpy(known[start : start + chunk])
             x[sent(some, device)] = sent(Mapped(found, outline)[some], device)
-        for missing in _pieces(found.missing, outline):
+        for missing in _pieces(found.missing, outline, store):
             for index, rows in task.compute(missing):
                 x[sent(index, device)] = sent(rows, device)
             with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
@@ -168,7 +168,7 @@ def _in_files(task: Task, store: RowStore, namespace: str, about: Mapping[str, s
     with store.lock(namespace):
         found = store.find(namespace, keys, outline.row_bytes)
         known = Known(len(keys) - len(found.missing) - found.owned, found.owned)
-        for missing in _pieces(found.missing, outline):
+        for missing in _pieces(found.missing, outline, store):
             with store.write(namespace, [keys[i] for i in missing], outline.row_bytes, about) as block:
                 if block is None:
                     return None, Known()
@@ -182,7 +182,12 @@ def _in_files(task: Task, store: RowStore, namespace: str, about: Mapping[str, s
     return (None if len(found.missing) else Mapped(found, outline)), known
 
 
-def _pieces(missing: NDArray[np.int64], outline: Outline) -> list[NDArray[np.int64]]:
-    """The rows that are computed before they are stored: what is interrupted goes on behind the last of them."""
-    size = max(1, PIECE // outline.row_bytes)
+def _pieces(missing: NDArray[np.int64], outline: Outline, store: RowStore) -> list[NDArray[np.int64]]:
+    """The rows that are computed before they are stored: what is interrupted goes on behind the last of them.
+
+    All at once where the store does not take all: pieces would push each other out.
+    """
+    size = max(1, PIECE // outline.row_bytes // PASSES) * PASSES
+    if not store.takes(len(missing), outline.row_bytes):
+        size = max(1, len(missing))
     return [missing[start : start + size] for start in range(0, len(missing), size)]
