@@ -65,7 +65,7 @@ def tested(run: Path) -> tuple[list[Path], Table]:
     """The run's test images, and what it said of them."""
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [Path(row["file"]) for row in rows], _table(rows)
+    return [Path(row["file"]) for row in rows], most_probable(rows)
 
 
 def by_predict(run: Path, files: Sequence[Path], folder: Path) -> Table:
@@ -73,16 +73,17 @@ def by_predict(run: Path, files: Sequence[Path], folder: Path) -> Table:
     from tlx.cli.predict import predict
 
     target = folder / "predict.csv"
-    assert predict(str(run), [str(file) for file in files], {"csv": str(target)}) == 0
+    assert predict(str(run), [str(file) for file in files], {"csv": str(target)}, unknown=False) == 0
     with target.open(encoding="utf-8", newline="") as file:
-        return _table(list(csv.DictReader(file)))
+        return most_probable(list(csv.DictReader(file)))
 
 
 def by_object(run: Path, files: Sequence[Path]) -> Table:
     """By `tlx.load`, from the files' bytes."""
     import tlx
 
-    return [(p.prediction, p.probability) for p in tlx.load(run).predict([file.read_bytes() for file in files])]
+    contents = [file.read_bytes() for file in files]
+    return [(p.prediction, p.probability) for p in tlx.load(run).predict(contents, unknown=False)]
 
 
 def by_onnx(run: Path, files: Sequence[Path], folder: Path) -> Table:
@@ -113,7 +114,7 @@ def by_pyfunc(uri: str, files: Sequence[Path]) -> Table:
     import pandas as pd
 
     found = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"image": texts(files)}))
-    return _table(found.to_dict("records"))
+    return most_probable(found.to_dict("records"))
 
 
 def texts(files: Sequence[Path]) -> list[str]:
@@ -126,7 +127,7 @@ def by_server(address: str, files: Sequence[Path]) -> Table:
     body = json.dumps({"dataframe_records": [{"image": text} for text in texts(files)]}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
-        return _table(json.load(answer)["predictions"])
+        return most_probable(json.load(answer)["predictions"])
 
 
 @contextlib.contextmanager
@@ -160,8 +161,13 @@ def served(uri: str, store: str) -> Iterator[str]:
         process.wait()
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    return [(row["prediction"], float(row["probability"])) for row in rows]
+def most_probable(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Of rows of predictions; one that is predicted as unknown has a most probable class, too."""
+    shares = [row.get("probabilities") or {row["prediction"]: row["probability"]} for row in rows]
+    return [
+        (max(each, key=lambda name: each[name]), float(row["probability"]))
+        for each, row in zip(shares, rows, strict=True)
+    ]
 
 
 def _views(run: Path, files: Sequence[Path]) -> Any:

@@ -38,6 +38,7 @@ MAY_BE_HEAVY = (
     ),
     "tlx.inference.saved_model",
     "tlx.pixels",
+    "tlx.runs.unknowns",
     "tlx.served",
     *(f"tlx.training.{name}" for name in ("cuda_graphs", "evaluation", "metrics", "optimizers", "phase_plan")),
     *(

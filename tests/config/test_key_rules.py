@@ -113,4 +113,5 @@ def test_the_help_lists_the_keys_that_no_group_sets(capsys: pytest.CaptureFixtur
     listed = capsys.readouterr().out
     for group in ("training", "runtime", "evaluation", "features"):
         for field in dataclasses.fields(EVERY[group][0].type):
-            assert f"    {group}.{field.name}=" in listed
+            below = "." if dataclasses.is_dataclass(field.type) else "="
+            assert f"    {group}.{field.name}{below}" in listed

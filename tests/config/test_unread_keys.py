@@ -94,6 +94,8 @@ VALUES: dict[str, str] = {
     "features.budget": "1000",
     "evaluation.choose_by": "val_accuracy",
     "evaluation.samples": "{_target_: tlx.datasets.shapes, shapes: [star, circle], train: 3, test: 3}",
+    "evaluation.unknown.rate": "0.1",
+    "evaluation.unknown.dataset": "strangers",
     "runtime.device": "cpu",
     "runtime.precision": "fp32",
     "runtime.threads": "1",
@@ -239,7 +241,8 @@ def places(kind: Any, path: str = "") -> Iterator[tuple[type, str]]:
     """The classes of the schema, each with its place in a configuration."""
     yield kind, path
     for field in fields(kind):
-        inner = schema.DatasetConfig if field.name == "dataset" else field.type
+        data = kind in (Config, schema.Source) and field.name == "dataset"
+        inner = schema.DatasetConfig if data else field.type
         if isinstance(inner, type) and is_dataclass(inner) and inner is not schema.Source:
             yield from places(inner, f"{path}.{field.name}".lstrip("."))
 

@@ -60,7 +60,7 @@ def test_every_way_to_a_prediction_gives_the_table_of_the_runs_own_test(
         "onnx": parity.by_onnx(run, files, tmp_path),
         "torch.export": parity.by_torch_export(run, files, tmp_path),
         "pyfunc": parity.by_pyfunc(str(logged), files),
-        "served": list(zip(by_loader["prediction"], by_loader["probability"], strict=True)),
+        "served": parity.most_probable(by_loader.to_dict("records")),
     }
     apart = {way: parity.compare(table, said) for way, said in found.items()}
     assert not {way: agreement for way, agreement in apart.items() if not agreement.holds}

@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     low, high = found["test_accuracy_interval"]
     assert low <= found["test_accuracy"] <= high
     assert {path.name for path in (summary.folder / "model").iterdir()} == {
-        "model.safetensors", "model.json", "images.safetensors"
+        "model.safetensors", "model.json", "images.safetensors", "reference.safetensors"
     }  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_predictions_from_files_are_those_of_the_test(trained: tuple[Summary, Pa
         table = list(csv.DictReader(file))
     assert list(table[0]) == ["sample", "file", "label", "prediction", "probability", "correct"]
     model = tlx.load(summary.folder, device="cpu")
-    for row, found in zip(table, model.predict([row["file"] for row in table]), strict=True):
+    for row, found in zip(table, model.predict([row["file"] for row in table], unknown=False), strict=True):
         assert found.prediction == row["prediction"]
         assert f"{found.probability:.6f}" == row["probability"]
     correct = sum(row["correct"] == "1" for row in table)

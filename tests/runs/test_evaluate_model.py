@@ -69,7 +69,7 @@ def test_on_its_own_data_a_model_has_the_figures_of_its_run_to_the_bit(
     assert (tmp_path / "t.csv").read_bytes() == (run.folder / "predictions.csv").read_bytes()
     with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows])
+    predicted = tlx.load(run.folder, "cpu").predict([row["file"] for row in rows], unknown=False)
     assert [f"{p.probability:.6f}" for p in predicted] == [row["probability"] for row in rows]
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     figures = [found[name] for name in ("accuracy", "accuracy_interval", "loss", "per_class", "confusion")]
@@ -211,7 +211,8 @@ def test_of_one_class_is_said_how_many_are_right_and_nothing_that_does_not_exist
     assert run_evaluate(run, *words, "--json", str(tmp_path / "t.json")) == 0
     said = capsys.readouterr().out.splitlines()
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
-    right = [p.prediction for p in tlx.load(run.folder, "cpu").predict(sorted(root.rglob("*.png")))].count("light")
+    predicted = tlx.load(run.folder, "cpu").predict(sorted(root.rglob("*.png")), unknown=False)
+    right = [p.prediction for p in predicted].count("light")
     assert found["accuracy"] == pytest.approx(right / 7)
     assert found["accuracy_interval"] == list(wilson(right, 7))
     assert found["absent"] == ["dark", "grey"]

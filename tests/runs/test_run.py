@@ -195,7 +195,7 @@ def test_the_summary_is_what_the_contract_says(here: Path) -> None:
             "tlx.log",
         ),
         *("curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html"),
-        *("model/model.safetensors", "model/model.json", "model/images.safetensors"),
+        *("model/model.safetensors", "model/model.json", "model/images.safetensors", "model/reference.safetensors"),
     }
 
 

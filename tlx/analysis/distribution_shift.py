@@ -27,7 +27,7 @@ class Separability:
 
     Attributes:
         area: under the ROC curve: the probability that an image of the second split has the larger score; 0..1.
-        low, high: its 99.9 % interval.
+        low, high: its interval, of 99.9 % unless another level is given.
     """
 
     area: float
@@ -61,12 +61,13 @@ def matched(labels: Labels, second: NDArray[np.bool_], seed: int = 0, most: int 
     return rows
 
 
-def separability(scores: NDArray[np.floating], second: NDArray[np.bool_]) -> Separability:
+def separability(scores: NDArray[np.floating], second: NDArray[np.bool_], level: float = LEVEL) -> Separability:
     """From the scores, after Hanley and McNeil 1982 with the variance of DeLong et al. 1988; ties count half.
 
     Args:
         scores: [N], larger for the second split; of images that the classifier was not trained on.
-        second: bool [N].
+        second: bool [N]; two of either side, at least.
+        level: 1 less the confidence of the interval.
     """
     n, m = int(second.sum()), int((~second).sum())
     ranks, own = _ranks(scores), np.empty(len(scores))
@@ -76,7 +77,7 @@ def separability(scores: NDArray[np.floating], second: NDArray[np.bool_]) -> Sep
     area = float(of_second.mean())
     variance = of_second.var(ddof=1) / n + of_first.var(ddof=1) / m
     floor = (1 / 12 / n + 1 / 12 / m) / max(n, m)  # not 0 where all are separated
-    far = NormalDist().inv_cdf(1 - LEVEL / 2) * math.sqrt(max(float(variance), floor))
+    far = NormalDist().inv_cdf(1 - level / 2) * math.sqrt(max(float(variance), floor))
     return Separability(area, max(0.0, area - far), min(1.0, area + far))
 
 

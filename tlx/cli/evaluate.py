@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
@@ -13,6 +14,9 @@ from tlx.core.errors import RequestError, printable, unicode
 from tlx.reporting.text_table import aligned
 from tlx.runs.evaluate_model import Measured, evaluate, seen_lines
 from tlx.runs.evaluation_data import PARTS
+
+if TYPE_CHECKING:
+    from tlx.training.metrics import Scores
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +63,19 @@ def _main(given: argparse.Namespace) -> int:
 SUBCOMMAND = Subcommand("evaluate", "measure a saved model on other data", _options, _main)
 
 
+def _unknown(scores: "Scores", number: int) -> list[tuple[str, str]]:
+    """How many images are predicted as unknown, though they are of the classes; nothing of a model that predicts none
+    so."""
+    found = [metric for metric in scores.metrics if metric.name == "unknown_false_alarms"]
+    return [
+        (
+            "unknown",
+            f"{one.value:.1%} predicted as unknown  (95 % interval {one.low:.1%} to {one.high:.1%}, {number} images)",
+        )
+        for one in found
+    ]
+
+
 def _lines(found: Measured) -> list[str]:
     """The lines of the report."""
     from tlx.reporting.run_display import MOST  # imports rich, which --help needs not
@@ -71,6 +88,7 @@ def _lines(found: Measured) -> list[str]:
     facts = [
         ("accuracy", f"{scores.accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%}, {number} images)"),
         ("loss", f"{scores.loss:.4f} nats{after}"),
+        *_unknown(scores, number),
         ("data", f"{found.data}, part {found.part}: {number:,} images{of}"),
         ("computed", f"on {found.device}, {found.precision}"),
         *seen_lines(found),

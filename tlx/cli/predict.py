@@ -48,6 +48,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--sort", metavar="ORDER", help=f"order of the pictures: {', '.join(ORDERS)} (default: {FIRST})"
     )
     parser.add_argument("--top", type=int, metavar="K", help="show the K most probable classes of each image")
+    parser.add_argument(
+        "--no-unknown", action="store_true", help="predict a class for every image, however unlike the training images"
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="batch size; default: that of the run's evaluation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or mps")
     parser.add_argument(
@@ -66,7 +69,9 @@ def _main(given: argparse.Namespace) -> int:
         allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
     run = run_folder(given.run, given.output)
-    return predict(run, given.paths, targets, given.top, given.batch_size, given.device, given.sort)
+    return predict(
+        run, given.paths, targets, given.top, given.batch_size, given.device, given.sort, not given.no_unknown
+    )
 
 
 SUBCOMMAND = Subcommand("predict", "classify files and folders with a saved model", _options, _main)
@@ -80,11 +85,13 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
     sort: str | None = None,
+    unknown: bool = True,
 ) -> int:
     """Prints a row for each image, or writes them to the requested files.
 
     `targets`: `csv`, `json` or `html` → a file, whole or absent, or `-` for stdout. `top`: so many of the most probable
     classes in each row; None: the probability of every class. `sort`: one of `ORDERS`, for `html`; None: the first.
+    `unknown`: whether an image may be predicted as none of the classes.
 
     Returns:
         0, or 1 where some image could not be read: it has a row with its error.
@@ -117,7 +124,7 @@ def predict(
             return State([f"{done:,} of {len(files):,} images", *left], done / len(files))
 
         within.enter_context(doing(now))
-        for prediction, view in model.with_views(files, batch_size):
+        for prediction, view in model.with_views(files, batch_size, unknown=unknown):
             done, failed = done + 1, failed + bool(prediction.error)
             for rows in write:
                 rows(prediction, view)
@@ -200,6 +207,7 @@ class _JsonRows:
             row |= {"error": p.error}
         else:
             row |= {"prediction": p.prediction, "probability": p.probability}
+            row |= {} if p.unknown_score is None else {"unknown_score": p.unknown_score}
             best = [{"class": name, "probability": share} for name, share in p.top(self.top or 0)]
             row |= {"top": best} if self.top else {"probabilities": p.probabilities}
         # What is no Unicode in a file's name becomes an escape of JSON's own, and so does what the stream cannot show.

@@ -46,7 +46,8 @@ def compose_each(jobs: Sequence[Sequence[str]], config_dir: str | None = None) -
     with initialized():
         for overrides in jobs:
             refuse_typed(overrides)
-            typed = [*search_path(config_dir), *(as_typed(override, multirun=False) for override in overrides)]
+            chosen = [_chosen(override, config_dir) for override in overrides]
+            typed = [*search_path(config_dir), *(as_typed(override, multirun=False) for override in chosen)]
             files = tuple(line for line in typed if not _VALUE.match(line))
             if len(jobs) == 1 or not all(map(_CHOICE.match, files)):
                 node = composed(typed)
@@ -129,6 +130,14 @@ def folder(node: DictConfig, key: str) -> Path:
     return Path(os.path.expanduser(text(node, key))).absolute()
 
 
+def _chosen(override: str, config_dir: str | None) -> str:
+    """`evaluation.unknown.dataset=NAME` as the choice of a data set's YAML, where it names one and not a folder."""
+    key, _, value = override.partition("=")
+    named = key == UNKNOWN and value in choices("dataset", config_dir)
+    return f"+dataset@{override}" if named else override
+
+
+UNKNOWN = "evaluation.unknown.dataset"
 # What chooses no file; and what chooses one, or is Hydra's own. (The rest adds, removes, replaces a whole group.)
 _VALUE = re.compile(r"(?!hydra\.)\w+(\.\w+)+=|(seed|seeds|folds|output|resume)=", re.ASCII)
 _CHOICE = re.compile(rf"({'|'.join(GROUPS)})=|hydra[./]", re.ASCII)

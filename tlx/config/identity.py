@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tlx.config.dataset_schema import PLACES, DatasetConfig, Splits
+from tlx.config.evaluation_schema import UnknownImages
 from tlx.config.key_names import own, typed
-from tlx.config.schema import CROSS_ENTROPY, Config, Phase, Phases, Runtime
+from tlx.config.schema import CROSS_ENTROPY, Config, Phase, Phases, Runtime, Source
 from tlx.core.errors import RequestError
 from tlx.core.trees import flat
 
@@ -67,6 +68,8 @@ ADDED: dict[str, Any] = {
     **{f"{prefix}training.refit": False for prefix in ("", "source.")},
     **{f"{prefix}training.sampler": None for prefix in ("", "source.")},
     "loss": CROSS_ENTROPY,
+    # What it adds to a model changes nothing that was there before.
+    "evaluation.unknown": dataclasses.asdict(UnknownImages()),
 }
 
 
@@ -121,7 +124,8 @@ def _made(kind: Any, tree: Mapping[str, Any]) -> Any:
     values = {}
     for field in dataclasses.fields(kind):
         value = tree[field.name]
-        of = DatasetConfig if field.name == "dataset" and value is not None else field.type
+        data = kind in (Config, Source) and field.name == "dataset" and value is not None
+        of = DatasetConfig if data else field.type
         if dataclasses.is_dataclass(of):
             value = _made(of, value)
         elif of == Phases:

@@ -12,7 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from tlx.core.trees import flat
 
 # Keys that hold text whatever it looks like: a folder may be called 2024 or null-set.
-_TEXT = re.compile(r"(.*\.)?(root|weights|uri|output|name|experiment|images|group|(splits|columns)\.\w+)")
+_TEXT = re.compile(
+    r"(.*\.)?(root|weights|uri|output|name|experiment|images|group|unknown\.dataset|(splits|columns)\.\w+)"
+)
 _OVERRIDE = re.compile(r"(?P<key>[+~]{0,2}[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 

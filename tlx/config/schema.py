@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from tlx.config.dataset_schema import DatasetConfig, common
+from tlx.config.evaluation_schema import Evaluation
 from tlx.config.key_rules import key
 from tlx.config.solver_keys import SOLVERS
-from tlx.core.choose_by import RULES
 
 SELECTORS = ("all", "norm", "bias")  # of strategy
 CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
@@ -190,19 +190,6 @@ class Features:
         minimum=0,
         help="bytes on disk for <output>/features, the oldest are removed first; 0: none",
     )
-
-
-@dataclass
-class Evaluation:
-    """What chooses, and what is measured beyond the test set before and after training."""
-
-    choose_by: str = key(
-        "val_loss",
-        choices=RULES,
-        help="validation metric that chooses epoch, trial and configuration; val_loss is after the temperature",
-    )
-    after_each_phase: bool = key(False, help="measure the test set after each phase too")
-    samples: Any = key(None, help="a data set reader; its test images are predicted, as a picture in the run's folder")
 
 
 @dataclass

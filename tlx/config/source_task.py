@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from tlx.config.schema import CROSS_ENTROPY, Config, Evaluation, Head, Source
+from tlx.config.evaluation_schema import Evaluation
+from tlx.config.schema import CROSS_ENTROPY, Config, Head, Source
 
 
 def source_task(config: Config) -> Config | None:

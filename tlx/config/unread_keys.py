@@ -122,6 +122,8 @@ def unread(node: DictConfig, *, several: bool) -> dict[str, str]:
         found["backbone.weights"] = (
             "the backbone starts from the weights of the source task; take source=none for other weights"
         )
+    if node.evaluation.unknown.rate is None:
+        found["evaluation.unknown.dataset"] = "evaluation.unknown.rate=null predicts no image as unknown; give a rate"
     found |= dict(_of_features(node)) | dict(_of_tracking(node)) | dict(_of_mode(node, several))
     return found
 

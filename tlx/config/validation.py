@@ -141,8 +141,8 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
 
 
 # What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
-_FREE = r"(.*\.)?(arguments|optimizer|schedule|loss|transforms|samples|reader)\..*"
-_PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights)s?"
+_FREE = r"(.*\.)?(arguments|optimizer|schedule|loss|transforms|samples|reader|unknown\.dataset)\..*"
+_PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights|dataset)s?"
 
 
 def _empty(config: Config) -> Iterator[str]:

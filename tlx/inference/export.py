@@ -167,7 +167,7 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
         **deep,
         "resize": f"{rule}{crop} ({seen.interpolation}, antialiased)",
         "temperature": model.description.get("temperature"),
-        "unknown_threshold": model.description.get("unknown_threshold"),
+        "unknown_threshold": model.unknown_threshold,
         "measured_precision": model.precision,
         "identity": model.description.get("identity"),
         **_figures(model, home),

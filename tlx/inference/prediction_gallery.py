@@ -61,7 +61,8 @@ class _Entry:
     @property
     def lines(self) -> list[str]:
         """What stands below it."""
-        return [f"{name} {share:.1%}" for name, share in self.top]
+        known = any(name == self.prediction for name, _ in self.top)
+        return [*([] if known else [self.prediction]), *(f"{name} {share:.1%}" for name, share in self.top)]
 
     @property
     def name(self) -> str:

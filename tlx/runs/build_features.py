@@ -31,6 +31,8 @@ def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | N
 
     config, data = job.config, job.data
     splits = {split: pixels_of(job, getattr(data, split)) for split in ("train", "val", "test")}
+    if job.unknown is not None:
+        splits["unknown"] = pixels_of(job, job.unknown)
     random = random_views(job)
     settings = config.features
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())

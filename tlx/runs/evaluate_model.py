@@ -10,8 +10,6 @@ from tlx.inference.run_folder import run_folder
 from tlx.runs.evaluation_data import PARTS, composed, read, span, typed_keys
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tlx.config.schema import Config
     from tlx.datasets.images import Images
     from tlx.datasets.splits import Data
@@ -123,10 +121,7 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         parts = found(config, fewest=1)
     with importing("torch"):
         use_threads(config.runtime.threads)
-        import torch
-
         from tlx.inference.predictor import load
-        from tlx.training.metrics import scores
 
     with doing("opening the model"):
         model = load(run, config.runtime.device)
@@ -155,7 +150,7 @@ def evaluate(run: str, overrides: Sequence[str], part: str = "all", config_dir: 
         precision=model.precision,
         device=device_name(model.device),
         temperature=model.temperature,
-        scores=scores(_answers(model, chosen, config), torch.tensor(labels), model.classes, part, model.temperature),
+        scores=_scores(model, chosen, labels, part, config),
     )
 
 
@@ -191,22 +186,33 @@ def _positions(classes: Sequence[str], known: Sequence[str]) -> list[int]:
     return [places[precomposed(name)] for name in classes]
 
 
-def _answers(model: "Model", sets: Iterable["Images"], config: "Config") -> "Tensor":
-    """The logits of all images of the sets, as a run computes them: float32 `[N, classes]`."""
+def _scores(model: "Model", sets: Iterable["Images"], labels: Sequence[int], part: str, config: "Config") -> "Scores":
+    """The figures of all images of the sets, computed as a run does."""
     import torch
 
     from tlx.core.device import reader_processes
     from tlx.features.batches import Pixels, Through
-    from tlx.training.evaluation import logits
+    from tlx.training.evaluation import outputs
+    from tlx.training.metrics import scores
 
     frozen, tail = model.halves
     workers = reader_processes(config.runtime.workers, model.device)
-    found = []
+    found, far = [], []
     for images in sets:
         pixels = Pixels(images, model.preprocessing, model.device, workers=workers)
         with doing(f"measuring {len(images):,} images"):
-            found.append(logits(tail, Through(frozen, pixels), model.precision))
-    return torch.cat(found)
+            seen, logits = outputs(tail, Through(frozen, pixels), model.precision)
+            found.append(logits)
+            far += [] if model.unknown is None else [model.unknown(seen)]
+    return scores(
+        torch.cat(found),
+        torch.tensor(labels),
+        model.classes,
+        part,
+        model.temperature,
+        unknown=torch.cat(far) if far else None,
+        threshold=model.unknown_threshold,
+    )
 
 
 def seen_lines(found: Measured) -> Iterator[tuple[str, str]]:

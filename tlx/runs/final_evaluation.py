@@ -10,6 +10,7 @@ from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
 from tlx.runs.started_run import StartedRun
+from tlx.runs.unknown_figures import unknown_figures
 
 if TYPE_CHECKING:
     from tlx.features.feature_cache import FeatureCache
@@ -42,18 +43,36 @@ def calibrate(run: StartedRun) -> None:
 
 
 def look(
-    record: Record, job: Job, features: "FeatureCache", when: str, clock: Clock, temperature: float = 1.0
+    record: Record, job: Job, features: "FeatureCache", when: str, clock: Clock, model: "Model | None" = None
 ) -> "Scores":
-    """Measures the test set, which chooses nothing, and keeps what it says; `temperature`: the model's."""
-    from tlx.training.evaluation import logits
+    """Measures the test set, which chooses nothing, and keeps what it says.
+
+    `model`: the saved one, where that is measured: with its temperature, and its score for images of no class.
+    """
+    from tlx.training.evaluation import logits, outputs
     from tlx.training.metrics import scores
+
+    unknown = None if model is None else model.unknown
+    temperature = 1.0 if model is None else model.temperature
 
     when_said = "" if when == "after" else f", {when} training" if when == "before" else f", after {when}"
     with clock.part("evaluation"), doing(f"measuring the test set{when_said}"):
         cut = next(iter(job.plans.values())).cut
-        rows = features.rows(job.net, cut, "test")
-        found = logits(job.net[cut:], rows, job.precision)
-        result = scores(found, rows.y, job.data.classes, temperature=temperature, few=when != "after")
+        rows, net, few = features.rows(job.net, cut, "test"), job.net[cut:], when != "after"
+        if unknown is None:
+            found = logits(net, rows, job.precision)
+            result = scores(found, rows.y, job.data.classes, temperature=temperature, few=few)
+        else:
+            seen, found = outputs(net, rows, job.precision)
+            far = unknown(seen)
+            known = {"temperature": temperature, "unknown": far, "threshold": unknown.threshold}
+            result = scores(found, rows.y, job.data.classes, few=few, **known)
+            if job.unknown is not None:
+                others = features.rows(job.net, cut, "unknown")
+                seen, of_others = outputs(net, others, job.precision)
+                figures, theirs = unknown_figures(unknown, far, found, seen, of_others)
+                record.summary.measured("unknown", figures)
+                result.unknown_scores["unknown"] = theirs
     if when == "after":
         record.summary.calibration |= {"temperature": temperature, **result.calibration}
     table = when == "after" or job.config.evaluation.after_each_phase

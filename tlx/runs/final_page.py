@@ -24,7 +24,10 @@ def write(record: "Record", job: "Job", features: "FeatureCache", scores: "Score
             with report_page.spared("analysis.json"):
                 page_analysis.analyse(record, job, features, scores)
             with report_page.spared(report_page.FILE):
-                report_page.write(record.folder, of_sets([data.test, data.train, data.val]))
+                report_page.write(
+                    record.folder,
+                    of_sets([data.test, data.train, data.val, *([job.unknown] if job.unknown is not None else [])]),
+                )
     except KeyboardInterrupt:
         return f"{record.folder} has all of the run but its page: python -m tlx report {record.folder} makes it"
     return ""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tlx.backbones.staged_network import Net
     from tlx.datasets.preprocessing import Preprocessing
     from tlx.inference.saved_model import Format
+    from tlx.inference.unknown_score import UnknownScore
     from tlx.training.metrics import Scores
     from tlx.training.train_state import TrainState
 
@@ -28,10 +29,10 @@ def try_out(job: Job) -> None:
     saved_model.try_out(*_content(job))
 
 
-def save(record: Record, job: Job, state: "TrainState") -> None:
+def save(record: Record, job: Job, state: "TrainState", unknown: "UnknownScore | None" = None) -> None:
     """Writes the network as it is now, the best epoch's, into the run's folder; on the first rank alone.
 
-    Its temperature is 1 until the training is through.
+    Until the training is through its temperature is 1, and it has no `unknown`, the score for images of no class.
     """
     from tlx.inference import saved_model
 
@@ -45,7 +46,7 @@ def save(record: Record, job: Job, state: "TrainState") -> None:
     if record.summary.refit:
         facts["refit"] = {key: record.summary.refit[key] for key in ("images", "epochs")}
     images = {"train": data.train.digests(), "val": data.val.digests()}
-    saved_model.save(record.folder / "model", *_content(job), facts, images)
+    saved_model.save(record.folder / "model", *_content(job), facts, images, unknown)
 
 
 def describe(record: Record, scores: "Scores", images: int) -> None:

@@ -4,7 +4,7 @@ Nothing is computed that takes long: features are those that the run has cached,
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,7 @@ BYTES = 1 << 30  # of cached features that are read
 EPOCH = 6  # seconds of one, up to which features of training images that are not cached are computed: a third of that
 FEWEST, MOST = 40, 20_000  # training images for label errors, and images times classes
 ERRORS = 24  # label errors that are kept
+STRANGEST = 12  # test images that are least like the training images, and images of no class that are most like them
 
 Vectors = NDArray[np.float32]
 
@@ -64,6 +65,9 @@ def analyse(record: "Record", job: "Job", features: "FeatureCache", scores: "Sco
     if test is not None and train is not None:
         with _part("neighbours"):
             found["neighbours"] = _neighbours(job, test, train, correct, probabilities)
+    if scores.unknown_scores:
+        with _part("unknown"):
+            found["unknown"] = _unknown(job, scores.unknown_scores)
     if train is not None and not record.within_sweep:
         with _part("label_errors"):
             found |= _label_errors(job, train)
@@ -162,6 +166,19 @@ def _neighbours(
 def _unit(vectors: Vectors) -> Vectors:
     found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return found
+
+
+def _unknown(job: "Job", scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The unknown scores of test images and of images of none of the classes, and some of either with their files:
+    test images with the largest ones, the others with the smallest."""
+    kept, images = {}, {}
+    for split, some in scores.items():
+        chosen = np.linspace(0, len(some) - 1, min(POINTS, len(some))).round().astype(np.int64)
+        kept[split] = [round(some[i], 4) for i in chosen]
+        files = job.data.test.files if split == "test" or job.unknown is None else job.unknown.files
+        order = np.argsort(-np.asarray(some) if split == "test" else np.asarray(some), kind="stable")[:STRANGEST]
+        images[split] = [[files[i], round(some[i], 4)] for i in order.tolist()]
+    return {"scores": kept, "images": images}
 
 
 def _label_errors(job: "Job", train: Found) -> dict[str, Any]:

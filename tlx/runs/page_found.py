@@ -1,4 +1,4 @@
-"""What `analysis.json` and the calibration say, as a page takes it: neighbours, map, weak segments, reliability."""
+"""What `analysis.json` and the calibration say, as a page takes it: neighbours, map, weak segments, and more."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 from tlx.analysis.weak_segments import CLUSTER
 from tlx.core.metric import of_summary
 from tlx.reporting import square_charts
+from tlx.reporting.figures_in_words import unknown as of_unknown
+from tlx.reporting.score_chart import score_chart
 from tlx.runs.page_entries import Entries, named
 from tlx.runs.run_files import RunFiles
 from tlx.runs.small_pictures import SmallPictures
@@ -92,6 +94,33 @@ def _segment(one: Mapping[str, Any]) -> str:
     if one["fact"] == CLUSTER:
         return f"cluster {int(one['low']) + 1}"
     return f"{one['fact']} {one['low']:.3g} to {one['high']:.3g}"
+
+
+def unknown(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
+    """How far test images, and images of none of the classes, are from the training images; None where there are no
+    scores."""
+    found = run.analysis.get("unknown")
+    if not found:
+        return None
+    threshold = (run.summary.get("unknown") or {}).get("threshold")
+    kinds = {"test": "val", "unknown": "train"}
+    chart = score_chart({kinds[split]: scores for split, scores in found["scores"].items()}, threshold)
+
+    def shown(split: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "picture": pictures.of(file),
+                "lines": [
+                    f"distance {score:.2f}",
+                    *(["unknown"] if threshold is not None and score > threshold else []),
+                ],
+                **named(file),
+            }
+            for file, score in found["images"].get(split, ())
+        ]
+
+    lines = [f"{name}: {words}." for name, words in of_unknown(run.summary)]
+    return {"lines": lines, "chart": chart, "entries": shown("test"), "others": shown("unknown")}
 
 
 def calibration(run: RunFiles) -> dict[str, Any] | None:

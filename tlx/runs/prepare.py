@@ -20,12 +20,14 @@ from tlx.datasets.content_digests import Decoded
 from tlx.datasets.data_range import scale
 from tlx.datasets.exact_copies import copies
 from tlx.datasets.image_decoding import allow
+from tlx.datasets.images import Images
 from tlx.datasets.splits import Data, Parts
 from tlx.datasets.splits import unread as data_keys
 from tlx.distributed import process_group
 from tlx.runs import components
 from tlx.runs.output_layout import output
 from tlx.runs.split_data import split_data
+from tlx.runs.unknown_images import unknown_images
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +53,7 @@ class Job:
     precision: str
     decoded: Decoded
     samples: Parts | None = None  # of `evaluation.samples`
+    unknown: Images | None = None  # of `evaluation.unknown.dataset`
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -81,7 +84,10 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         parts = parts or found(config)
         _warn(typed, data_keys(parts, config.dataset, f"{prefix}dataset"))
         data = split_data(parts, config, config.seed, decoded)
+        unknown = unknown_images(config)
         span = scale(data, config.dataset.range)
+        if unknown is not None:
+            unknown.store.span = span
         if span is None and typed and typed.strict:  # `scale` has warned
             _warn(typed, {f"{prefix}dataset.range": "no image has more than 8 bits; leave it out"})
     with importing("torch"):
@@ -105,7 +111,7 @@ def prepare(config: Config, clock: Clock, typed: Typed | None = None, prefix: st
         plans = plans_of(config, net)
         phases = lengthened(config.strategy.phases, len(data.train))
         _warn(typed, unread(config, net, plans, f"{prefix}strategy.phases"))
-    return Job(config, data, net, preprocessing, phases, plans, device, precision, decoded, samples)
+    return Job(config, data, net, preprocessing, phases, plans, device, precision, decoded, samples, unknown)
 
 
 def unread(config: Config, net: "Net", plans: Mapping[str, "Plan"], key: str = "strategy.phases") -> dict[str, str]:

@@ -58,6 +58,7 @@ def page(run: RunFiles, read: Read) -> str:
     galleries = [] if entries is None else list(_galleries(entries, page_found.neighbours(run, pictures)))
     errors = page_found.label_errors(run, pictures)
     segments = page_found.segments(run, pictures)
+    unknown = page_found.unknown(run, pictures)
     matrix = None if entries is None else confusion(entries, run.classes)
     audit = None if run.audit is None else [_finding(finding, pictures) for finding in run.audit]
     return html_pages.page(
@@ -80,6 +81,7 @@ def page(run: RunFiles, read: Read) -> str:
         map=None if entries is None else page_found.map_of(run, entries),
         segments=segments,
         calibration=page_found.calibration(run),
+        unknown=unknown,
         seconds=_seconds(run.summary.get("seconds") or {}),
         environment=list(_environment(run)),
         command=shown(str(run.summary.get("command") or "")),

@@ -41,7 +41,7 @@ from tlx.runs.run_recorder import Record
 from tlx.runs.run_summary import Summary
 from tlx.runs.silent_record import Silent
 from tlx.runs.started_run import Judge, StartedRun, Watch
-from tlx.runs.train_phases import train_phases
+from tlx.runs.train_phases import TrainedRun, train_phases
 from tlx.tracking import tracker as tracking
 from tlx.training import checkpoint
 from tlx.training.convergence import not_converged
@@ -119,8 +119,9 @@ def run(
                 audit_before_run.look(record, job, alone=within is None)
                 if record.summary.accuracy_before_training is None and judge is None:
                     look(record, job, started.features, "before", clock)
-                learned, lost = train_phases(started)
-                model, scores = _save_and_measure(started, learned, lost)
+                trained = train_phases(started)
+                learned, lost = trained.job, trained.lost
+                model, scores = _save_and_measure(started, trained)
             missing = _close(started, learned, model, scores, lost)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(model_saving.interrupted(record, job, started.state)) from error
@@ -198,19 +199,19 @@ def _show(display: Display, watch: Watch, state: "TrainState", row: Mapping[str,
     watch({**row, "epochs": state.epochs})
 
 
-def _save_and_measure(run: StartedRun, learned: Job, lost: Diverged | None) -> tuple["Model", "Scores"]:
+def _save_and_measure(run: StartedRun, trained: TrainedRun) -> tuple["Model", "Scores"]:
     """Saves the network as it is now. What is measured is what was saved: it is built again from its files."""
     from tlx.inference import predictor
 
-    record, config = run.record, learned.config
+    record, learned, config = run.record, trained.job, trained.job.config
     with run.clock.part("saving"), doing("saving the model"):
         with process_group.first():
-            model_saving.save(record, learned, run.state)
+            model_saving.save(record, learned, run.state, trained.unknown)
         with doing("opening the saved model"):
             model = predictor.load(record.folder, str(learned.device))
-    scores = look(record, *as_saved(learned, model, run.features), "after", run.clock, model.temperature)
+    scores = look(record, *as_saved(learned, model, run.features), "after", run.clock, model)
     model_saving.describe(record, scores, len(learned.data.test))
-    if config.evaluation.after_each_phase and lost is None and not config.training.refit:
+    if config.evaluation.after_each_phase and trained.lost is None and not config.training.refit:
         record.look(list(learned.phases)[-1], scores, learned.data.test, table=True)
     return model, scores
 

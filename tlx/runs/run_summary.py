@@ -62,6 +62,10 @@ class Summary:
     # (nats), `ece` and the `bins` of the reliability table, each `before` and `after` the temperature; whether
     # `val_loss` is "before" or "after" it.
     calibration: dict[str, Any] = field(default_factory=dict)
+    # Of images of none of the classes: the stated `rate` of false alarms, the `threshold` of the score (null: too few
+    # images to say), how many `images` it is from and which (`fitted_on`), how many `reference` images the saved model
+    # has, and how many `neighbours` of them are looked at.
+    unknown: dict[str, Any] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)  # label × prediction
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where requested
     # Of a model that is fitted again on training and validation images: `images`, how many; `epochs` of each phase;

@@ -1,6 +1,7 @@
 """The training of a run: its phases, and the refit where it is requested, each epoch recorded and shown."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from tlx.config.schema import Phase
 from tlx.core.errors import Diverged, RequestError
@@ -10,33 +11,53 @@ from tlx.runs.prepare import Job
 from tlx.runs.started_run import StartedRun
 from tlx.training import checkpoint
 
-__all__ = ["train_phases"]
+if TYPE_CHECKING:
+    from tlx.inference.unknown_score import UnknownScore
+
+__all__ = ["TrainedRun", "train_phases"]
 
 
-def train_phases(run: StartedRun) -> tuple[Job, Diverged | None]:
-    """Trains what is left of a run; its network is then as the model is saved.
+class TrainedRun(NamedTuple):
+    """A run whose network is as the model is saved.
 
-    Returns the job with the images that the model has learned from, and what ended the training before its end: then
-    the network is as it was in its best epoch.
+    Attributes:
+        job: with the images that the model has learned from.
+        lost: what ended the training before its end; then the network is as it was in its best epoch.
+        unknown: its score for images of none of the classes, where one is requested.
+    """
+
+    job: Job
+    lost: Diverged | None
+    unknown: "UnknownScore | None"
+
+
+def train_phases(run: StartedRun) -> TrainedRun:
+    """Trains what is left of a run.
 
     Raises:
         Diverged: in the first epoch; there is no model.
     """
+    from tlx.runs import unknowns
     from tlx.training.snapshots import restore
 
+    unknown = None
     try:
         if not refit.under_way(run.job.config, run.state):
             _choose(run)
             calibrate(run)
             if run.judge is not None:
                 run.judge(run)
+            unknown = unknowns.fit(run.record, run.job, run.features, run.clock)
     except Diverged as error:
         if not run.state.best_epoch:
             raise
         restore(run.job.net, run.state.best)
         calibrate(run)
-        return run.job, error
-    return (refit.run(run) if run.job.config.training.refit else run.job), None
+        return TrainedRun(run.job, error, unknowns.fit(run.record, run.job, run.features, run.clock))
+    if not run.job.config.training.refit:
+        return TrainedRun(run.job, None, unknown)
+    again = refit.run(run)
+    return TrainedRun(again, None, unknowns.fit(run.record, again, run.features, run.clock))
 
 
 def _choose(run: StartedRun) -> None:

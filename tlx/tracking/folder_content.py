@@ -162,7 +162,7 @@ def _rows(file: Path, summary: Mapping[str, Any], began: float | None) -> Iterat
         step = max((row["epoch"] for row in epochs if row.get("phase") == phase), default=len(epochs))
         yield {f"test_accuracy_after_{phase}": found["test_accuracy"]}, step, end
     step = int(summary.get("epochs") or len(epochs))
-    figures = [metric.flat() for metric in of_summary(summary) if metric.split == "test"]
+    figures = [metric.flat() for metric in of_summary(summary) if metric.split in ("test", "unknown")]
     if figures:
         yield {name: value for flat_ones in figures for name, value in flat_ones.items()}, step, end
     if summary.get("best_epoch") is not None and any(row["epoch"] == summary["best_epoch"] for row in epochs):

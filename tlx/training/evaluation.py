@@ -1,7 +1,7 @@
 """How good a network's predictions are: loss, accuracy with its interval, per-class figures."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from tlx.distributed import process_group
 from tlx.distributed.data_parallel import gathered
 from tlx.features.batches import Rows
 from tlx.features.frozen_forward import as_input, rows_per_pass
+from tlx.features.pooled_rows import vectors
 from tlx.training.class_averages import confusion_of, mean_f1, mean_recall
 
 CHOOSING = 5_000  # images that an epoch's temperature is fitted to, at most: it takes the time of several passes
@@ -25,19 +26,45 @@ def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
 
     Ranks take a stretch of the rows each, and get the logits of all.
     """
-    net.eval()
-    device, n = rows.y.device, len(rows.y)
-    mine = torch.arange(n)[process_group.part(n)]
-    requested = mine if len(mine) else torch.arange(1)  # a rank that has none sees how many classes there are
+    return _computed(lambda x: (net(x).float(),), net, rows, precision)[0]
 
-    def computed(some: Iterable[Tensor]) -> list[Tensor]:
+
+def outputs(net: nn.Sequential, rows: Rows, precision: str, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `logits`, with what the last stage is given in front of them: one vector an image, float32 `[N, D]`.
+
+    `images`: int64 `[N]`, the rows that are looked at; None: all.
+    """
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        seen = net[:-1](x)
+        return vectors(seen.float()), net[-1](seen).float()
+
+    features, found = _computed(both, net, rows, precision, images)
+    return features, found
+
+
+def _computed(
+    run: Callable[[Tensor], tuple[Tensor, ...]],
+    net: nn.Module,
+    rows: Rows,
+    precision: str,
+    images: Tensor | None = None,
+) -> list[Tensor]:
+    """What `run`, which is made of `net`, gives of the rows; each of its tensors has a row for an image."""
+    net.eval()
+    device, wanted = rows.y.device, torch.arange(len(rows.y)) if images is None else images
+    n = len(wanted)
+    mine = wanted[process_group.part(n)]
+    requested = mine if len(mine) else wanted[:1]  # a rank that has none sees how many classes there are
+
+    def computed(some: Iterable[Tensor]) -> list[tuple[Tensor, ...]]:
         with torch.no_grad(), autocast(device, precision):
-            return [net(as_input(x, precision)).float() for x in some]
+            return [run(as_input(x, precision)) for x in some]
 
     passes = rows.batches(torch.split(requested, rows_per_pass(device)), epoch=0)
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(computed, given, for_passes(device)))
-    return gathered(torch.cat(list(found))[: len(mine)], n)
+    return [gathered(torch.cat(parts)[: len(mine)], n) for parts in zip(*found, strict=True)]
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:

@@ -4,9 +4,10 @@ A figure is a function from `Classified` to a `MetricValue`; all that are in `ME
 MLflow, in the closing table and in a sweep's CSV.
 """
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Classified:
         labels: int64 `[N]`.
         confusion: counts, int64 `[label, prediction]`.
         temperature: by what the logits are divided before they become probabilities.
+        unknown: whether each is predicted as none of the classes, bool `[N]`; None of a model that has no threshold.
     """
 
     split: str
@@ -72,6 +74,7 @@ class Classified:
     labels: Tensor
     confusion: Tensor
     temperature: float = 1.0
+    unknown: Tensor | None = None
 
     @cached_property
     def resampled(self) -> tuple[Floats, Floats]:
@@ -160,6 +163,13 @@ def ece_floor(of: Classified) -> MetricValue:
     return MetricValue("ece_floor", of.split, floor.mean, floor.low, floor.high, higher_is_better=False)
 
 
+def unknown_false_alarms(of: Classified) -> MetricValue | None:
+    """Share of images that are predicted as `unknown`, though they are of the classes; None without a threshold."""
+    if of.unknown is None:
+        return None
+    return dataclasses.replace(of.proportion("unknown_false_alarms", int(of.unknown.sum())), higher_is_better=False)
+
+
 # Each gives None where its figure does not exist for these images.
 METRICS: tuple[Callable[[Classified], MetricValue | None], ...] = (
     accuracy,
@@ -171,6 +181,7 @@ METRICS: tuple[Callable[[Classified], MetricValue | None], ...] = (
     brier,
     ece,
     ece_floor,
+    unknown_false_alarms,
 )
 FEW = (accuracy, loss)  # what is needed of a model that is not the run's result
 
@@ -186,6 +197,7 @@ class Scores:
         predictions, probabilities: of each image, the most probable class and its probability.
         calibration: `log_loss`, `ece` and the `bins` of the reliability table, `before` and `after` the temperature;
             empty where few figures were requested.
+        unknown_scores: split → of each image; empty of a model that has none.
     """
 
     metrics: tuple[MetricValue, ...]
@@ -194,6 +206,7 @@ class Scores:
     predictions: list[int]
     probabilities: list[float]
     calibration: dict[str, Any]
+    unknown_scores: dict[str, list[float]] = field(default_factory=dict)
 
     def metric(self, name: str) -> MetricValue:
         """The figure of this name."""
@@ -240,10 +253,13 @@ def scores(
     temperature: float = 1.0,
     *,
     few: bool = False,
+    unknown: Tensor | None = None,
+    threshold: float | None = None,
 ) -> Scores:
     """Compares logits (`[N, classes]`) with labels (int64 `[N]`) of the images of a split.
 
-    `temperature`: the model's. `few`: accuracy and loss are enough.
+    `temperature`: the model's. `few`: accuracy and loss are enough. `unknown`: the unknown score of each image, where
+    the model has one, and `threshold`: above which it is predicted as unknown, where the model has one.
     """
     logits, labels = logits.cpu(), labels.cpu()
     probabilities, predictions = (logits / temperature).softmax(1).max(1)
@@ -262,7 +278,8 @@ def scores(
         of_label.tolist(),
         strict=True,
     )
-    known = Classified(split, logits.float(), labels, confusion, temperature)
+    beyond = None if unknown is None or threshold is None else unknown.cpu() > threshold
+    known = Classified(split, logits.float(), labels, confusion, temperature, beyond)
     return Scores(
         metrics=tuple(found for metric in (FEW if few else METRICS) if (found := metric(known)) is not None),
         confusion=confusion.tolist(),
@@ -270,4 +287,5 @@ def scores(
         predictions=predictions.tolist(),
         probabilities=probabilities.tolist(),
         calibration={} if few else {"before": known.raw.to_dict(), "after": known.calibrated.to_dict()},
+        unknown_scores={} if unknown is None else {split: unknown.tolist()},
     )
