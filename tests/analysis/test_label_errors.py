@@ -3,7 +3,7 @@ import pytest
 
 from bench.labels import confidently_wrong
 from tests.analysis.test_out_of_fold import clusters
-from tlx.analysis.label_errors import label_errors, mixture, softmax, wrong
+from tlx.analysis.label_errors import contradicted, label_errors, mixture, softmax, wrong
 from tlx.analysis.out_of_fold import out_of_fold
 
 
@@ -54,6 +54,31 @@ def test_planted_errors_are_found_by_a_probe(noise: float) -> None:
     assert hits.sum() > 0.8 * len(planted)
     assert (found.suggested[hits] == right[found.rows[hits]]).mean() > 0.9
     assert not len(label_errors(out_of_fold(features, right, 4).logits, right))
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("apart", [6.0, 40.0])
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_planted_errors_are_found_where_features_separate_the_classes_fully(
+    noise: float, apart: float, classes: int
+) -> None:
+    for seed in range(2):
+        features, right = clusters(400, classes, apart=apart, seed=seed)
+        random = np.random.default_rng(seed)
+        planted = random.choice(400, round(400 * noise), replace=False)
+        labels = right.copy()
+        labels[planted] = (labels[planted] + random.integers(1, classes, len(planted))) % classes
+        hits = np.isin(label_errors(out_of_fold(features, labels, classes).logits, labels).rows, planted)
+        assert hits.sum() >= 0.5 * len(planted)
+        assert hits.mean() >= 0.9
+
+
+@pytest.mark.parametrize("apart", [1.0, 2.0, 40.0])
+def test_where_all_labels_are_right_none_is_contradicted_as_strongly_as_the_others_are_confirmed(apart: float) -> None:
+    for seed in range(4):
+        classes = (2, 5)[seed % 2]
+        features, labels = clusters(300, classes, apart=apart, seed=seed)
+        assert contradicted(out_of_fold(features, labels, classes).logits, labels) == 0.0
 
 
 def test_an_image_between_two_classes_is_doubted_by_confident_learning_only() -> None:

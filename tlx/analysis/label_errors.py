@@ -2,8 +2,10 @@
 
 A label is taken to be drawn, with probability 1 - e, from the probe's probabilities at a temperature, and else from all
 classes alike. Both numbers are those of highest likelihood. What the probe does not know by itself is so counted as
-its uncertainty: an image between two classes is no error under either label. Confident learning (Northcutt et al. 2021,
-"Confident Learning: Estimating Uncertainty in Dataset Labels") lists such images as well; `bench.labels` compares them.
+its uncertainty: an image between two classes is no error under either label. Where features separate the classes fully,
+errors and such images are equally likely, and how deep in the other class the contradicted images lie decides.
+Confident learning (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels") lists images
+between two classes as well; `bench.labels` compares them.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ Reals = NDArray[np.float64]
 TEMPERATURES = np.geomspace(0.4, 4.0, 24)
 SHARE = 0.05  # of blind labels, from which the search begins
 STEPS = 50  # of expectation-maximisation, at each temperature
-EVIDENCE = 2.0  # nats by which errors must raise the likelihood of all labels, or there are none
+EVIDENCE = 2.0  # nats by which errors must raise the likelihood of all labels, or there are none by that
+FEWEST, MOST = 3, 0.2  # contradicted labels from which, and share up to which, their depth decides
+DEEP = 0.65  # their median margin, as a share of the others': where nothing is wrong it is below half
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,24 @@ def mixture(logits: NDArray[np.floating], labels: Labels, weights: Reals | None 
         if likelihood > best:
             best, chosen = likelihood, (share, temperature)
     share, temperature = chosen
-    noise = share * (1 - blind) if best > without + needed else 0.0
-    return Mixture(noise, temperature, best - without)
+    if best > without + needed:
+        return Mixture(share * (1 - blind), temperature, best - without)
+    deep = contradicted(logits, labels) if count.max() <= 1 else 0.0
+    return Mixture(deep, float(TEMPERATURES[0]) if deep else temperature, best - without)
+
+
+def contradicted(logits: NDArray[np.floating], labels: Labels) -> float:
+    """The share of labels that the scores contradict, where they do so about as strongly as they confirm the others.
+
+    An image between two classes is contradicted weakly; one that is labelled wrongly lies deep in the other class. 0
+    where they are few, too many to be errors, or not so deep.
+    """
+    rows = np.arange(len(labels))
+    margin = (logits[rows, labels] - logits[rows, other(logits, labels)]).astype(np.float64)
+    wrong = margin < 0
+    if not FEWEST <= wrong.sum() <= MOST * len(labels):
+        return 0.0
+    return float(wrong.mean()) if np.median(-margin[wrong]) >= DEEP * np.median(margin[~wrong]) else 0.0
 
 
 def wrong(probabilities: Reals, labels: Labels, noise: float) -> Reals:
