@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tlx.analysis.label_errors import Reals, other
 from tlx.datasets.images import Labels
 
-SHARE, MOST = 0.05, 1_000  # of each split: the part that is suspicious, and how many images at most
+SHARE, MOST = 0.1, 1_000  # of each split: the part that is suspicious, and how many images at most
 SAMPLE = 6_000  # of the others
 FEWEST = 10  # images of a class in the sample, on average, or the probe of the small features knows more
 
