@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tlx.config.command_line import command
-from tlx.core import folder_lock
+from tlx.core import activity, folder_lock
 from tlx.core.activity import doing
 from tlx.core.errors import said
 from tlx.distributed import launch
@@ -62,8 +62,9 @@ def run_recommendation(request: RecommendationRequest, typed: Sequence[str], beg
         )  # fmt: skip
         try:
             work = Recommender(request, pool, trials, folder, began)
-            ranked = work.ranking()
-            final = work.final(ranked[0])
+            with activity.whole(work.now):
+                ranked = work.ranking()
+                final = work.final(ranked[0])
             with doing("writing the answer"):
                 found = answer.write(work, ranked, final, line, widening(request))
         except BaseException as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlx.core import activity
 from tlx.core.choose_by import DEFAULT
 from tlx.recommendation import candidates
 from tlx.recommendation.candidates import CandidateRun
@@ -18,6 +19,7 @@ from tlx.recommendation.judging import Judgement, distinguishable, fine_tuned, p
 from tlx.recommendation.pool import Member
 from tlx.recommendation.request import RecommendationRequest
 from tlx.recommendation.steps import Found, Steps
+from tlx.reporting.text_table import duration
 from tlx.sweeps.sweep_plan import Planned
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = ["RankedCandidate", "Recommender"]
 RUNGS = (500, 2000, 8000)  # images on which networks are probed before all, where there are half as many again
 FIXED = 12.0  # seconds for the last fit, its page, the saving and MLflow, on a machine that starts in `START` seconds
 START = 6.0
+AUDIT = 0.1  # share of the time that the audit may take
 PER_CLASS = 10  # images of a class in the mean, that probes are worth anything
 TEST, FEWEST = 0.2, 500  # share of the time for the test images, and how many are measured in any case
 SLACK = 1.5  # what features take, against the network's own time
@@ -76,9 +79,16 @@ class Recommender:
             self.journal.add("start", time.monotonic() - began, {})
         self.refused = dict[str, str]()
 
+    def now(self) -> activity.State:
+        """How much of the time is left, for a screen."""
+        left = max(self.steps.left(), 0.0)
+        words = f"{duration(left)} of {duration(self.request.seconds)} left"
+        return activity.State([words], 1.0 - min(left / self.request.seconds, 1.0))
+
     def ranking(self) -> list[RankedCandidate]:
         """Measures, probes and fine-tunes as far as the time goes; the candidates, the best first."""
-        self.steps.run("audit", 0.05 * self.request.seconds, self._reserve(), self.trials.audit)
+        short = AUDIT * self.request.seconds
+        self.steps.run("audit", short, self._reserve(), self.trials.audit, most=short)
         alive = self._measured()
         test = self.steps.run("test images", 0.0, 0.0, self._test_images, must=True)
         assert test is not None

@@ -1,5 +1,6 @@
 """Steps of a recommendation within its time: what was done is not done again, and what cannot end is not begun."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -40,7 +41,14 @@ class Steps:
         self.before = self.journal.spent
 
     def run(
-        self, name: str, cost: float, reserve: float, make: Callable[[], Found], *, must: bool = False
+        self,
+        name: str,
+        cost: float,
+        reserve: float,
+        make: Callable[[], Found],
+        *,
+        most: float = math.inf,
+        must: bool = False,
     ) -> Step | None:
         """A step's facts; None where there is no time for it, or it has failed.
 
@@ -48,6 +56,7 @@ class Steps:
             cost: seconds that it will take, as far as that is known.
             reserve: seconds that are needed after it.
             make: does it: what is kept, and what is kept of each image.
+            most: seconds that it may take, whatever time is left.
             must: do it whatever time is left.
         """
         done = self.journal.found(name)
@@ -61,7 +70,7 @@ class Steps:
             self.left_out.append(name)
             return None
         began = time.monotonic()
-        left = 1e6 if must else self.left(reserve)
+        left = 1e6 if must else min(self.left(reserve), most)
         try:
             with alarm(left):
                 facts, arrays = make()
