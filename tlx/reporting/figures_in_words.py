@@ -12,13 +12,19 @@ TOGETHER = ("log_loss", "brier", "ece", "ece_floor", "unknown_false_alarms")
 SMALL = 1000  # test images below which it is said which differences they show
 
 
+def fitted_images(calibration: Mapping[str, Any]) -> str:
+    """The images that a temperature was fitted to, by `calibration` of a summary."""
+    what = "validation images" if calibration.get("fitted_on", "val") == "val" else "images out of fold"
+    return f"{calibration.get('images', 0):,} {what}"
+
+
 def worth(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Rows of the closing table, as far as there is something to say."""
     known, images = summary["calibration"], summary["images"].get("test", 0)
     metrics = {one.key: one.value for one in of_summary(summary)}
     if "after" in known and "test_ece_floor" in metrics:
         before, after = known["before"], known["after"]
-        source = f" from {known['images']:,} validation images" if "images" in known else ""
+        source = f" from {fitted_images(known)}" if "images" in known else ""
         yield (
             "calibration",
             f"temperature {known['temperature']:.2f}{source}; log loss "

@@ -1,15 +1,13 @@
-"""A trained network calibrated, saved, opened again and measured."""
+"""A trained network saved, opened again and measured."""
 
 import dataclasses
 from typing import TYPE_CHECKING
 
 from tlx.core.activity import doing
 from tlx.core.stopwatch import Clock
-from tlx.distributed import process_group
 from tlx.runs.build_features import features_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
-from tlx.runs.started_run import StartedRun
 from tlx.runs.unknown_figures import unknown_figures
 
 if TYPE_CHECKING:
@@ -23,23 +21,6 @@ def as_saved(job: Job, saved: "Model", features: "FeatureCache") -> tuple[Job, "
     same = (saved.preprocessing, saved.precision) == (job.preprocessing, job.precision)
     job = dataclasses.replace(job, net=saved.net, preprocessing=saved.preprocessing, precision=saved.precision)
     return job, features if same else features_of(job, features)
-
-
-def calibrate(run: StartedRun) -> None:
-    """Fits the temperature of the network as it is to the validation images, and keeps it."""
-    from tlx.training.evaluation import logits, temperature
-
-    job = run.job
-    with run.clock.part("evaluation"), doing("fitting the temperature"):
-        cut = list(job.plans.values())[-1].cut
-        rows = run.features.rows(job.net, cut, "val")
-        found = process_group.agreed(temperature(logits(job.net[cut:], rows, job.precision), rows.y))
-    run.record.summary.calibration = {
-        "temperature": found,
-        "fitted_on": "val",
-        "images": len(rows.y),
-        "val_loss": "after" if run.state.scaled else "before",
-    }
 
 
 def look(

@@ -6,6 +6,7 @@ from typing import Any
 from tlx.analysis.weak_segments import CLUSTER
 from tlx.core.metric import of_summary
 from tlx.reporting import square_charts
+from tlx.reporting.figures_in_words import fitted_images
 from tlx.reporting.figures_in_words import unknown as of_unknown
 from tlx.reporting.score_chart import score_chart
 from tlx.runs.page_entries import Entries, named
@@ -129,7 +130,7 @@ def calibration(run: RunFiles) -> dict[str, Any] | None:
     if "after" not in found or "before" not in found:
         return None
     floor = next((one for one in of_summary(run.summary) if one.key == "test_ece_floor"), None)
-    words = f"The temperature is {found['temperature']:.2f}, fitted to {found.get('images', 0):,} validation images. "
+    words = f"The temperature is {found['temperature']:.2f}, fitted to {fitted_images(found)}. "
     words += f"Calibration error {found['before']['ece']:.1%} before it, {found['after']['ece']:.1%} after it"
     if floor is not None:
         words += f"; a calibrated model would show {floor.value:.1%} with as many images"

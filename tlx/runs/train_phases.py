@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tlx.config.schema import Phase
 from tlx.core.errors import Diverged, RequestError
 from tlx.runs import refit
-from tlx.runs.final_evaluation import calibrate, look
+from tlx.runs.final_evaluation import look
+from tlx.runs.model_temperature import calibrate
 from tlx.runs.prepare import Job
 from tlx.runs.started_run import StartedRun
 from tlx.training import checkpoint
