@@ -43,7 +43,16 @@ MAY_BE_HEAVY = (
     *(f"tlx.training.{name}" for name in ("cuda_graphs", "evaluation", "metrics", "optimizers", "phase_plan")),
     *(
         f"tlx.training.{name}"
-        for name in ("class_averages", "progress", "snapshots", "solver_context", "solvers", "train_state", "trainer")
+        for name in (
+            "class_averages",
+            "fold_logits",
+            "progress",
+            "snapshots",
+            "solver_context",
+            "solvers",
+            "train_state",
+            "trainer",
+        )
     ),
     *(f"tlx.training.{name}" for name in ("logistic_regression", "probe_solvers", "weighted_loss")),
 )
