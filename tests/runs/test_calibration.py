@@ -78,7 +78,7 @@ def test_with_a_refit_the_temperature_is_from_all_images_out_of_fold(tmp_path: P
     assert deeper.calibration["fitted_on"] == "val", "features are not frozen"
 
 
-def test_a_fold_is_told_apart_by_who_has_not_learned_from_it() -> None:
+def test_a_folds_network_has_not_learned_from_its_images() -> None:
     """Random labels: what has learned an image knows its label, and what has not does not."""
     torch.manual_seed(0)
     config = checked(without_hydra(compose(["training.epochs=60", "training.lr=0.1", "optimizer=adam"])))
