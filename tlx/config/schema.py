@@ -15,7 +15,7 @@ from tlx.config.evaluation_schema import Evaluation
 from tlx.config.key_rules import key
 from tlx.config.solver_keys import SOLVERS
 
-SELECTORS = ("all", "norm", "bias")  # of strategy
+SELECTORS = ("all", "norm", "bias", "matrix")  # of strategy
 CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
 DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 _NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
@@ -96,7 +96,7 @@ class Augmentation:
 class Phase:
     """What is trained, and by which solver. What is null comes from `training` and the groups."""
 
-    train_from: str = key(MISSING, help="first trainable stage: its name, or head, classifier, last, all")
+    train_from: str = key(MISSING, help="first trainable stage: its name, or head, classifier, last, first, all")
     train_to: str | None = key(None, help="last trainable stage; null: the end of the network")
     learns: list[str] = key(
         factory=lambda: ["all"],
@@ -111,7 +111,7 @@ class Phase:
     solver: Any = key(
         "sgd",
         choices=tuple(SOLVERS),
-        help="training algorithm: sgd (by the optimizer), linear_probe, or one by its _target_",
+        help="training algorithm: sgd (by the optimizer; lora and l2_sp too), linear_probe, or one by its _target_",
     )
     optimizer: Any = key(None, help="this phase's: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
     schedule: Any = key(None, help="this phase's, given in the same way; null: the group's")

@@ -10,6 +10,8 @@ _BATCHES = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor"
 # Those of a phase are null where its solver does not read them.
 SOLVERS: Mapping[str, tuple[str, ...]] = {
     "sgd": (),
+    "lora": (),
+    "l2_sp": (),
     "linear_probe": (*_OPTIMIZER, *_BATCHES),
 }
 

@@ -22,7 +22,7 @@ from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
 
-ANCHORS = ("head", "classifier", "last", "all")
+ANCHORS = ("head", "classifier", "last", "first", "all")
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor")  # what solvers read of it beside
@@ -63,7 +63,7 @@ def stage_index(train_from: str, stages: Sequence[str], classifier: str, *, key:
     Raises:
         RequestError: no such stage, or `last` where the backbone has no stages of its own (`fine=False`).
     """
-    if train_from == "all":
+    if train_from in ("first", "all"):
         return 0
     if train_from == "head":
         return len(stages) - 1
@@ -80,7 +80,7 @@ def stage_index(train_from: str, stages: Sequence[str], classifier: str, *, key:
     if train_from not in stages:
         raise RequestError(
             f"{key}={train_from}: no such stage{nearest(train_from, [*stages, *ANCHORS])}; "
-            f"stages: {', '.join(stages)}; or head, classifier, last, all"
+            f"stages: {', '.join(stages)}; or head, classifier, last, first, all"
         )
     return list(stages).index(train_from)
 

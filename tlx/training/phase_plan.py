@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from tlx.config.schema import Phase
 from tlx.config.validation import stage_index
 from tlx.core.errors import RequestError
 
+MATRICES = (nn.Linear, _ConvNd)
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 # Which parameters of a stage learn: (the module that owns the parameter, its name in that module) → bool.
@@ -21,6 +23,7 @@ SELECTORS: Mapping[str, Callable[[nn.Module, str], bool]] = {
     "all": lambda module, name: True,
     "norm": lambda module, name: isinstance(module, NORMS) or "norm" in type(module).__name__.lower(),
     "bias": lambda module, name: name == "bias",
+    "matrix": lambda module, name: name == "weight" and isinstance(module, MATRICES),
 }
 
 

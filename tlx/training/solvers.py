@@ -21,9 +21,12 @@ from tlx.training.optimizers import go_on, optimizer_for, schedule_for
 from tlx.training.phase_plan import groups
 from tlx.training.probe_solvers import linear_probe
 from tlx.training.solver_context import SolverContext, Trained
+from tlx.training.weight_ties import LowRank, Tie, TowardsStart
 from tlx.training.weighted_loss import Loss, class_weights, loss_for
 
-__all__ = ["backward", "linear_probe", "micro_batches", "sgd"]
+__all__ = ["backward", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
+
+_TIE = "tie"  # in a checkpoint's state of the optimizer
 
 
 def sgd(context: SolverContext) -> Iterator[Trained]:
@@ -31,21 +34,53 @@ def sgd(context: SolverContext) -> Iterator[Trained]:
 
     The part that learns is trained in the format that it profits from, at most in the precision of the context.
     """
+    return _descent(context, None)
+
+
+def lora(context: SolverContext, rank: int = 8, scale: float = 1.0) -> Iterator[Trained]:
+    """As `sgd`, but the weights before the head change by a matrix of low rank: see `weight_ties.LowRank`.
+
+    Args:
+        context: of a phase that trains weights of linear layers and convolutions (`learns: [matrix]`).
+        rank: of the change of each weight.
+        scale: by what the product of the factors is multiplied, alpha / rank in the paper.
+    """
+    return _descent(context, partial(LowRank, rank=rank, scale=scale, seed=context.seed))
+
+
+def l2_sp(context: SolverContext, strength: float = 0.1, on_head: float = 0.01) -> Iterator[Trained]:
+    """As `sgd`, with a penalty on the distance from the weights of the phase's start: see `weight_ties.TowardsStart`.
+
+    Args:
+        context: of a phase that trains pretrained stages.
+        strength: `strength ÷ 2 · |weights - start|²` is added to the loss.
+        on_head: and `on_head ÷ 2 · |weights|²` of the new head.
+    """
+    return _descent(context, partial(TowardsStart, strength=strength, on_head=on_head))
+
+
+def _descent(context: SolverContext, tied: Callable[..., Tie] | None) -> Iterator[Trained]:
     net, plan, fit, phase, training = context.net, context.plan, context.fit, context.phase, context.training
     epochs, batch_size, peak = cast(int, phase.epochs), cast(int, phase.batch_size), cast(float, phase.lr)
     state, progress, tail, device = context.state, context.progress, context.tail, fit.y.device
-    optimizer = optimizer_for(phase.optimizer, groups(net, plan, phase.optimizer.get("weight_decay", 0.0)))
+    known, of_weights = state.optimizer_state, groups(net, plan, phase.optimizer.get("weight_decay", 0.0))
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    tie = tied(of_weights, names, (known or {}).get(_TIE)) if tied is not None else None
+    optimizer = optimizer_for(phase.optimizer, tie.groups() if tie is not None else of_weights)
+    if tie is not None:
+        optimizer.register_state_dict_post_hook(lambda _, found: {**found, _TIE: tie.tensors()})
     factor = schedule_for(phase.schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
     precision = training_precision(tail, device, context.precision)
     weight = class_weights(fit.y, training.class_weights)
     learning = [p for p in net.parameters() if p.requires_grad]
-    if state.optimizer_state is not None:
-        go_on(optimizer, state.optimizer_state)
+    if known is not None:
+        go_on(optimizer, {name: value for name, value in known.items() if name != _TIE})
     state.optimizer, state.optimizer_state = optimizer, None
     recorder = recorder_for(device, (context.epochs - state.within) * math.ceil(len(fit.y) / batch_size))
     loss_of = loss_for(context.loss, training, fit.y)
     compute = partial(backward, tail, weight=weight, training=training, precision=precision, loss_of=loss_of)
+    changed = learning if tie is None else [p for group in optimizer.param_groups for p in group["params"]]
     order_of = _ORDERS[training.sampler]
     labels = fit.y.cpu()
     gradients = Gradients(compute, tail, learning, recorder)
@@ -67,9 +102,13 @@ def sgd(context: SolverContext) -> Iterator[Trained]:
             whole = fit.y[index.to(device)] if process_group.count() > 1 else y
             loss = gradients(x[: len(mine)], y[: len(mine)], sizes=sizes, whole=whole)
             loss = sum_gradients(learning, loss)
+            if tie is not None:
+                tie.gradients()
             if training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(learning, training.clip_norm)
+                nn.utils.clip_grad_norm_(changed, training.clip_norm)
             optimizer.step()
+            if tie is not None:
+                tie.weights()
             total += loss * len(index)
             progress.batch, progress.loss = step + 1, loss
         # Fused optimizers do not count the changes they make in place; a fingerprint of the features does.
