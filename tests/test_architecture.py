@@ -54,7 +54,10 @@ MAY_BE_HEAVY = (
             "trainer",
         )
     ),
-    *(f"tlx.training.{name}" for name in ("logistic_regression", "probe_solvers", "weighted_loss")),
+    *(
+        f"tlx.training.{name}"
+        for name in ("head_grid", "logistic_regression", "probe_solvers", "weight_ties", "weighted_loss")
+    ),
 )
 
 

@@ -31,7 +31,9 @@ from tlx.sweeps import sweep, sweep_plan
 STRATEGIES = sorted(choices("strategy"))
 TINY = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "dataset.test=4", "training.epochs=1"]
 TINY += ["tracking=none", "runtime.precision=fp32"]
-BESIDE = [[], *([*TINY[:4], f"strategy={name}"] for name in STRATEGIES)]
+NORMED = ["backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", *TINY[1:]]  # has normalisation layers
+SMALL = {name: NORMED if name == "norm_only" else TINY for name in STRATEGIES}
+BESIDE = [[], *([*(one for one in SMALL[name] if one[:4] in ("back", "data")), f"strategy={name}"] for name in SMALL)]
 BESIDE += [[*TINY[:4], "source=shapes", "augmentation=flip"], [*TINY[:4], "optimizer=sgd", "schedule=cosine"]]
 
 # What changes no result: where things lie, how fast they are computed, what is shown. `dataset.root` is in the
@@ -270,14 +272,15 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return seen
 
 
-WATCHED = [[f"strategy={name}"] for name in STRATEGIES]
-WATCHED += [["augmentation=flip", "features.views=2"], ["dataset.folds=2", "dataset.fold=0"], ["features.mode=live"]]
+WATCHED = [[*SMALL[name], f"strategy={name}"] for name in STRATEGIES]
+WATCHED += [[*TINY, "augmentation=flip", "features.views=2"], [*TINY, "dataset.folds=2", "dataset.fold=0"]]
+WATCHED += [[*TINY, "features.mode=live"]]
 
 
 @pytest.mark.parametrize("words", WATCHED, ids=" ".join)
 def test_what_a_run_never_looks_at_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    config, node = composed(*TINY, *words)
+    config, node = composed(*words)
     known = unread_keys.unread(node, several=False) | splits.unread(prepare.found(config), config.dataset)
     otherwise = {
         "strategy.weights",

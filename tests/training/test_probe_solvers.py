@@ -12,10 +12,10 @@ import tlx
 from tests.config.test_compose import config_of
 from tlx.config.schema import Phase, Training
 from tlx.core.errors import RequestError
-from tlx.features.batches import CachedRows
+from tlx.features.batches import CachedRows, shuffled
 from tlx.training import logistic_regression, phase_plan, trainer
 from tlx.training.solver_context import SolverContext
-from tlx.training.solvers import linear_probe
+from tlx.training.solvers import heads, linear_probe
 
 SMALL = ["backbone=small_cnn", "backbone.input_size=16", "dataset.train=20", "dataset.test=6", "tracking=none"]
 
@@ -134,3 +134,35 @@ def test_a_run_with_a_refit_is_saved_as_a_plain_layer(tmp_path: Path) -> None:
     assert found.refit["epochs"]["probe"] >= 1
     assert found.test_accuracy is not None
     assert [type(m) for m in model.net[-1].modules() if not list(m.children())] == [nn.Linear]
+
+
+def test_heads_are_what_adamw_makes_of_each_rate_and_decay() -> None:
+    x, y = features(40, 20, 3)
+    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-3)
+    rates, decays = [1e-3, 1e-1], [0.0, 0.1]
+    context = context_of(x, y, 3, 8, Training())
+    context.phase.batch_size = 16
+    rows = []
+    for number, trained in enumerate(heads(context, rates, decays, seeds=2, passes=3)):
+        torch.manual_seed(number // 4)
+        layer = nn.Linear(20, 3)
+        rate, decay = rates[number % 2], decays[number // 2 % 2]
+        assert (trained.lr, *trained.figures.values()) == (rate, decay, number // 4)
+        groups = [{"params": [layer.weight], "weight_decay": decay}, {"params": [layer.bias], "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=rate)
+        for step in range(3):
+            for index in shuffled(40, 16, torch.Generator().manual_seed(step)):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(layer(x[index]), y[index]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        assert torch.allclose(context.net(x), layer(x), atol=1e-3)
+        rows.append(trained.train_loss)
+    assert len(set(rows)) == len(rows) == 8
+
+
+def test_fewer_epochs_than_heads_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    x, y = features(20, 10, 2)
+    context = context_of(x, y, 2, 3)
+    context.phase.batch_size = 16
+    assert len(list(heads(context, [1e-2], [0.0], seeds=4, passes=1))) == 3
+    assert caplog.messages == ["strategy.phases.probe.epochs=3: the first 3 of 4 layers are trained"]

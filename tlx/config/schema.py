@@ -111,7 +111,7 @@ class Phase:
     solver: Any = key(
         "sgd",
         choices=tuple(SOLVERS),
-        help="training algorithm: sgd (by the optimizer; lora and l2_sp too), linear_probe, or one by its _target_",
+        help="training algorithm: sgd (by the optimizer; so lora, l2_sp), linear_probe, heads, or one by its _target_",
     )
     optimizer: Any = key(None, help="this phase's: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
     schedule: Any = key(None, help="this phase's, given in the same way; null: the group's")

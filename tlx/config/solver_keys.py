@@ -13,6 +13,7 @@ SOLVERS: Mapping[str, tuple[str, ...]] = {
     "lora": (),
     "l2_sp": (),
     "linear_probe": (*_OPTIMIZER, *_BATCHES),
+    "heads": ("optimizer", "schedule", "min_steps", "lr", "patience", *_BATCHES),
 }
 
 

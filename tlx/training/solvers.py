@@ -17,6 +17,7 @@ from tlx.features.batches import balanced, shuffled
 from tlx.features.frozen_forward import as_input
 from tlx.losses import cross_entropy
 from tlx.training.cuda_graphs import Gradients, recorder_for
+from tlx.training.head_grid import heads
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
 from tlx.training.phase_plan import groups
 from tlx.training.probe_solvers import linear_probe
@@ -24,7 +25,7 @@ from tlx.training.solver_context import SolverContext, Trained
 from tlx.training.weight_ties import LowRank, Tie, TowardsStart
 from tlx.training.weighted_loss import Loss, class_weights, loss_for
 
-__all__ = ["backward", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
+__all__ = ["backward", "heads", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
 
 _TIE = "tie"  # in a checkpoint's state of the optimizer
 
