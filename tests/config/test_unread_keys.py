@@ -63,6 +63,7 @@ VALUES: dict[str, str] = {
     "backbone.classifier": "",  # another stage
     "backbone.arguments": "",  # its keys are the network's own
     "head.hidden": "[16]",
+    "head.stages": "[all]",
     "dataset._target_": "tlx.datasets.cifar10",
     "dataset.name": "other",
     "dataset.limit.train": "9",

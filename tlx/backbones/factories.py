@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from tlx.backbones import pretrained_weights, weight_loading
 from tlx.backbones.heads import replace_head
 from tlx.backbones.huggingface import architecture
+from tlx.backbones.pooled_stages import with_pooled
 from tlx.backbones.stage_discovery import discover
 from tlx.backbones.staged_network import Net, body_head, staged
 from tlx.config.schema import Backbone, Head
@@ -70,6 +71,8 @@ def build(
             net = staged(found.model, found.stages, normalize, backbone.classifier)
         if file is not None and not found.loaded:
             weight_loading.load(net, file, backbone, keep_last=head.append)
+        if head.stages:
+            net = with_pooled(net, head.stages)
         torch.manual_seed(seed)
         size = found.preprocessing.input_size
         sample = torch.zeros(1, 3, size, size, dtype=torch.uint8)

@@ -34,7 +34,7 @@ def replace_head(
     layers = [m for m in net[-1].modules() if any(True for _ in m.parameters(recurse=False))]
     if append:
         width = _keep_last(net, layers)
-    elif layers and isinstance(layers[0], nn.Linear):
+    elif layers and isinstance(layers[0], nn.Linear) and not net.layout.merged:
         width = layers[0].in_features
     else:
         width = _pooled_width(net, layers, sample)

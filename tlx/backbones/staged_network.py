@@ -23,7 +23,7 @@ class Layout:
     `table`: the stage table, None for `body` and `head`. `paths`: prefix of a key in the stages ("layer4.0.") → prefix
     in the original ("layer4."). `last`: where the original has its last layer ("fc"), whose keys a new head takes.
     `pointwise`: that layer is a convolution of 1 x 1, its weight [classes, D, 1, 1]. `classifier`: the stage where the
-    classifier starts.
+    classifier starts. `merged`: the stages of the table but the last are one, `body`.
     """
 
     table: Mapping[str, Sequence[str]] | None
@@ -31,6 +31,7 @@ class Layout:
     last: str
     pointwise: bool = False
     classifier: str = "head"
+    merged: bool = False
 
 
 class Net(nn.Sequential):
@@ -57,8 +58,8 @@ class Net(nn.Sequential):
 
     @property
     def fine(self) -> bool:
-        """False where the blocks do not run in sequence: then the stages are `body` and `head`."""
-        return self.layout.table is not None
+        """False where the stages are `body` and `head` alone: its blocks do not run in sequence, or are merged."""
+        return self.layout.table is not None and not self.layout.merged
 
     @overload
     def __getitem__(self, index: slice) -> nn.Sequential: ...

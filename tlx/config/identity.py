@@ -70,6 +70,7 @@ ADDED: dict[str, Any] = {
     "loss": CROSS_ENTROPY,
     # What it adds to a model changes nothing that was there before.
     "evaluation.unknown": dataclasses.asdict(UnknownImages()),
+    "head.stages": [],
 }
 
 

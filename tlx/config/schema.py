@@ -78,6 +78,10 @@ class Head:
     append: bool = key(False, help="keep the pretrained 1000-class layer and add a new layer after it")
     hidden: list[int] = key(factory=list, minimum=1, help="width of each hidden layer before the last layer")
     dropout: float = key(0.0, minimum=0, maximum=0.99, help="dropout rate after each hidden layer")
+    stages: list[str] = key(
+        factory=list,
+        help="stages whose pooled outputs the head takes together, or [all]; []: the last one's output",
+    )
 
 
 @dataclass

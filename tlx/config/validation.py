@@ -172,6 +172,8 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"tracking.register={config.tracking.register}: {off} logs no model that could be registered"
     if config.features.mode == "exact" and config.runtime.precision == "bf16":
         yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
+    if config.head.append and config.head.stages:
+        yield f"head.append=true: the 1000-class layer does not take head.stages={config.head.stages}; leave out one"
     for argument, value in config.backbone.arguments.items():
         if names_weights(argument):
             yield (

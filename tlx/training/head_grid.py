@@ -6,7 +6,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tlx.features.batches import shuffled
 from tlx.training.probe_solvers import layer_of, one_linear_layer
@@ -61,39 +60,40 @@ def _trained(
 ) -> tuple[Tensor, Tensor]:
     """The layers, [1 + D, H, classes], biases first, and their mean losses in the last pass, [H]."""
     y, size, progress = context.fit.y, cast(int, context.phase.batch_size), context.progress
-    shape = (1 + layer.in_features, len(grid), layer.out_features)
+    classes, count = layer.out_features, len(grid)
     begun = {seed: _drawn(layer, context.seed + seed) for *_, seed in grid}
-    weights = torch.stack([begun[seed] for *_, seed in grid], 1).to(y.device)
-    rates = torch.tensor([rate for rate, *_ in grid], device=y.device)[:, None]
-    kept = 1 - weights.new_tensor([decay for _, decay, _ in grid])[:, None] * rates
+    # Two dimensions, [1 + D, H · classes]: with the classes apart, the operations on single numbers are slow.
+    weights = torch.stack([begun[seed] for *_, seed in grid], 1).flatten(1).to(y.device)
+    rates = weights.new_tensor([rate for rate, *_ in grid]).repeat_interleave(classes)
+    kept = 1 - weights.new_tensor([decay for _, decay, _ in grid]).repeat_interleave(classes) * rates
     weight = class_weights(y, context.training.class_weights)
-    slopes, squares, losses = torch.zeros_like(weights), torch.zeros_like(weights), weights.new_zeros(len(grid))
+    slopes, squares, losses = torch.zeros_like(weights), torch.zeros_like(weights), weights.new_zeros(count)
     slope, step = torch.empty_like(weights), 0
     for number in range(passes):
         order = shuffled(len(y), size, torch.Generator().manual_seed(context.seed + number))
         progress.batches, total = len(order) * passes, torch.zeros_like(losses)
         for x, labels in context.fit.batches(order, number):
             x = x.float()
-            logs = torch.addmm(weights[0].flatten(), x, weights[1:].flatten(1)).view(-1, *shape[1:]).log_softmax(2)
+            logs = torch.addmm(weights[0], x, weights[1:]).view(len(x), count, classes).log_softmax(2)
             share = x.new_full((len(x),), 1 / len(x)) if weight is None else weight[labels] / weight[labels].sum()
-            one_hot = functional.one_hot(labels, shape[2])[:, None]
-            total += -(logs * one_hot).sum(2).T @ share * len(x)
-            errors = (logs.exp() - one_hot) * share[:, None, None]
-            slope[0] = errors.sum(0)
-            torch.mm(x.T, errors.flatten(1), out=slope[1:].view(layer.in_features, -1))
+            place = labels[:, None, None].expand(-1, count, 1)
+            total += -(logs.gather(2, place)[:, :, 0].T @ share) * len(x)
+            errors = logs.exp().scatter_add_(2, place, logs.new_full((), -1.0).expand(place.shape))
+            errors = errors.flatten(1).mul_(share[:, None])
+            torch.sum(errors, 0, out=slope[0])
+            torch.mm(x.T, errors, out=slope[1:])
             step += 1
             slopes.lerp_(slope, 1 - BETAS[0])
             squares.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
-            if any(decay for _, decay, _ in grid):
-                weights[1:].mul_(kept)
+            weights[1:].mul_(kept)
             # The bias corrections and the rates are in the denominator, so that one operation makes the step.
-            share_of_rate = (1 - BETAS[0] ** step) / rates
+            of_rate = (1 - BETAS[0] ** step) / rates
             torch.sqrt(squares, out=slope)
-            torch.addcmul(TINY * share_of_rate, slope, share_of_rate / (1 - BETAS[1] ** step) ** 0.5, out=slope)
+            torch.addcmul(TINY * of_rate, slope, of_rate / (1 - BETAS[1] ** step) ** 0.5, out=slope)
             weights.addcdiv_(slopes, slope, value=-1)
             progress.batch = step
         losses = total / len(y)
-    return weights, losses
+    return weights.view(-1, count, classes), losses
 
 
 def _drawn(layer: nn.Linear, seed: int) -> Tensor:
