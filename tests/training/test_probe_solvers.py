@@ -26,7 +26,7 @@ def features(n: int, width: int, classes: int) -> tuple[Tensor, Tensor]:
     hidden = torch.randn(n, 12, generator=draw)
     x = (hidden @ torch.randn(12, width, generator=draw) + torch.randn(n, width, generator=draw)).relu()
     y = (hidden @ torch.randn(12, classes, generator=draw) + 2 * torch.randn(n, classes, generator=draw)).argmax(1)
-    x = x * torch.logspace(-2, 2, width) + torch.arange(width)
+    x = (x + 5) * torch.logspace(-2, 2, width)  # the layer is in float32: a mean of 10,000 spreads would be lost in it
     x[:, 0] = 3.0
     return x, y
 
