@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RankedCandidate", "Recommender"]
 RUNGS = (500, 2000, 8000)  # images on which networks are probed before all, where there are half as many again
-FIXED = 12.0  # seconds for the last fit, its page, the saving and MLflow, on a machine that starts in `START` seconds
+FIXED = 9.0  # seconds for the last fit, its page, the saving and MLflow, on a machine that starts in `START` seconds
 START = 6.0
 AUDIT = 0.1  # share of the time that the audit may take
 PER_CLASS = 10  # images of a class in the mean, that probes are worth anything
