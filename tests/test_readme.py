@@ -185,7 +185,7 @@ def masked(line: str) -> str:
     line = re.sub(r"\S*outputs/\S+?(?=: |$)", "FOLDER", line)
     line = re.sub(r"[+-]?\d[\d.,]*(e-\d+)?", "N", line)
     line = re.sub(r"N min N s|N (s|ms)\b", "TIME", re.sub(r"N [KM]i?B", "SIZE", line))
-    line = re.sub(r"head=\w+", "head=H", re.sub(r"ants|bees", "CLASS", line))
+    line = re.sub(r"head=\w+", "head=H", re.sub(r"ants|bees|unknown", "CLASS", line))
     line = re.sub(r"(N \(N to N\), p (< )?N, (not distinguishable|better|worse)|chosen)$", "DIFFERENCE", line)
     return " ".join(line.split())
 
