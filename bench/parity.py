@@ -28,6 +28,7 @@ from typing import Any
 from bench.predict import labelled
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError
+from tlx.datasets.image_decoding import decode
 
 TOLERANCE = 1e-3  # of a probability, in fp32
 BACKBONES = {
@@ -87,25 +88,25 @@ def by_object(run: Path, files: Sequence[Path]) -> Table:
 
 
 def by_onnx(run: Path, files: Sequence[Path], folder: Path) -> Table:
-    """By a file that onnxruntime runs."""
+    """By a file that onnxruntime runs, from decoded pixels."""
     import onnxruntime
 
     from tlx.inference.export import export
 
     file = export(str(run), "onnx", str(folder / "model.onnx"))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return _best(run, session.run(["probabilities"], {"images": _views(run, files).numpy()})[0])
+    return _best(run, [session.run(["probabilities"], {"image": decode(file)})[0] for file in files])
 
 
 def by_torch_export(run: Path, files: Sequence[Path], folder: Path) -> Table:
-    """By a program that torch alone opens."""
+    """By a program that torch alone opens, from decoded pixels."""
     import torch
 
     from tlx.inference.export import export
 
     program = torch.export.load(export(str(run), "torch_export", str(folder / "model.pt2"))).module()
     with torch.no_grad():
-        return _best(run, program(_views(run, files))[1])
+        return _best(run, [program(torch.from_numpy(decode(file)))[1] for file in files])
 
 
 def by_pyfunc(uri: str, files: Sequence[Path]) -> Table:
@@ -168,17 +169,6 @@ def most_probable(rows: Sequence[Mapping[str, Any]]) -> Table:
         (max(each, key=lambda name: each[name]), float(row["probability"]))
         for each, row in zip(shares, rows, strict=True)
     ]
-
-
-def _views(run: Path, files: Sequence[Path]) -> Any:
-    """What the network sees, as another program would make it: uint8 `[N, 3, S, S]`."""
-    import torch
-
-    import tlx
-    from tlx.datasets.image_decoding import decode
-
-    seen = tlx.load(run, "cpu").preprocessing
-    return torch.stack([seen.of(decode(file)) for file in files])
 
 
 def _best(run: Path, probabilities: Any) -> Table:

@@ -10,7 +10,7 @@ import pytest
 from tests.inference.test_predictor import write_images
 from tlx.cli.main import main
 from tlx.core.csv_cells import Table, cell, text
-from tlx.inference import export
+from tlx.inference import comparison_images
 from tlx.runs import run_reader
 from tlx.tracking.mlflow_worker import model_registry
 
@@ -62,7 +62,7 @@ def test_a_run_on_classes_that_look_like_formulas_is_predicted_with_and_compared
     assert "other images" not in capsys.readouterr().out
     assert run_reader.read(run).predicted.images == run_reader.read(Path("outputs/old")).predicted.images
     assert "other test images" not in model_registry.compare(old, new)
-    assert [file.name for file in export.tested_files(run)] == [
+    assert [file.name for file in comparison_images.tested_files(run)] == [
         f"{Path(f).name}" for f in run_reader.read(run).predicted.files
     ]
     assert cell("x") == "x"

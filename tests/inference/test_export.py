@@ -26,7 +26,9 @@ from tlx.backbones import factories
 from tlx.cli import export as export_command
 from tlx.config.schema import Head
 from tlx.core.errors import RequestError
-from tlx.inference import export, exporters, predictor, saved_model
+from tlx.datasets.image_decoding import decode
+from tlx.inference import comparison_images, export, exporters, predictor, saved_model
+from tlx.inference.comparison_images import Content, Pictures, of_file, pictures
 from tlx.inference.exporters import ExportError, Parity, compare
 
 CLASSES = ("ant", "bee", "été")
@@ -65,7 +67,8 @@ def run_export(*arguments: object) -> int:
 
 
 def check_outputs(network: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:
-    """Batches of 1 and of 3, none of which the file was made with, have the saved model's logits and probabilities."""
+    """Batches of resized images, 1 and 3, none of which the file was made with, have the saved model's logits and
+    probabilities."""
     saved = predictor.load(run, "cpu")
     size = saved.preprocessing.input_size
     for n in (1, 3):
@@ -76,6 +79,21 @@ def check_outputs(network: Callable[[Tensor], tuple[Any, Any]], run: Path) -> No
         with torch.no_grad():
             torch.testing.assert_close(logits, saved.net(x), atol=1e-4, rtol=0)
         torch.testing.assert_close(probabilities, (logits / TEMPERATURE).softmax(1))
+
+
+SIZES = ((50, 75), (91, 40), (33, 33), (9, 120), (300, 170))  # height × width
+
+
+def check_pixels(network: Callable[[Tensor], tuple[Any, Any]], run: Path) -> None:
+    """Images of any size have the probabilities of `predict`, and as classes the same."""
+    saved = predictor.load(run, "cpu")
+    for i, (high, wide) in enumerate(SIZES):
+        pixels = np.asarray(Image.effect_noise((wide, high), 90).convert("RGB").rotate(90 * i, expand=False)).copy()
+        logits, probabilities = map(torch.as_tensor, network(torch.from_numpy(pixels)))
+        (expected,) = saved.predict(pixels)
+        assert logits.shape == probabilities.shape == (len(CLASSES),)
+        assert probabilities.tolist() == pytest.approx(list(expected.probabilities.values()), abs=1e-3)
+        assert CLASSES[int(probabilities.argmax())] == expected.prediction
 
 
 def check_facts(facts: Mapping[str, Any], run: Path) -> None:
@@ -95,42 +113,86 @@ def writing(target: object) -> str:
     return f"writing {target}, then comparing it on 16 drawn images (the run's test images are not at hand)\n"
 
 
-def check_said(out: str, target: Path) -> None:
+def check_said(out: str, target: Path, of: str = "probability") -> None:
     size = f"{target.stat().st_size / 1e6:.1f} MB"
     first, second = out.splitlines()
     assert first == f"{target}: {size}"
     figure = re.fullmatch(
-        r"parity on 16 drawn images \(the run's test images are not at hand\): "
-        r"largest difference of a logit (\d\.\de[-+]\d\d), same classes",
+        r"parity with predict on 16 drawn images \(the run's test images are not at hand\): "
+        rf"largest difference of a {of} (\d\.\de[-+]\d\d), same classes",
         second,
     )
     assert figure
     assert float(figure[1]) < 1e-3
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_onnx_is_one_file_that_onnxruntime_runs(
-    runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def session_of(target: Path) -> Any:
     import onnxruntime
 
+    return onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: Any, x: Tensor) -> tuple[Any, Any]:
+    (given,) = session.get_inputs()
+    logits, probabilities = session.run(["logits", "probabilities"], {given.name: x.numpy()})
+    return logits, probabilities
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_onnx_is_one_file_that_takes_pixels_of_any_size(
+    runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     run = runs[network]
     assert run_export(run, "--format", "onnx") == 0
     said = capfd.readouterr()
     target = run / "export" / "model.onnx"
     check_said(said.out, target)
     assert said.err == writing(target)
-    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    session = session_of(target)
     (taken,) = session.get_inputs()
-    size = predictor.load(run, "cpu").preprocessing.input_size
-    assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", 3, size, size])
-    check_outputs(lambda x: session.run(["logits", "probabilities"], {"images": x.numpy()}), run)
+    assert (taken.name, taken.type, taken.shape) == ("image", "tensor(uint8)", ["height", "width", 3])
+    assert [(given.name, given.shape) for given in session.get_outputs()] == [("logits", [3]), ("probabilities", [3])]
+    check_pixels(lambda x: run_session(session, x), run)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["tlx"])
     check_facts(facts, run)
+    assert list(facts["input"]) == ["image"]
     assert facts["normalisation"].startswith("inside the model")  # beside mean and std: nobody applies them twice
+    assert facts["resize"].endswith("inside the model: do not resize before")
     # Alone it is the model, and it tells nothing of the machine it was made on.
     assert not [file for file in target.parent.iterdir() if file.suffix not in (".onnx", ".pt2", ".safetensors")]
     assert str(ROOT).encode() not in target.read_bytes()
+
+
+def test_onnx_of_a_batch_predicts_images_of_one_size_as_one_by_one(
+    runs: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, target = runs["resnet18"], tmp_path / "batch.onnx"
+    run_export(run, "--format", "onnx", "--input", "images", "--to", target)
+    check_said(capfd.readouterr().out, target)
+    session = session_of(target)
+    (taken,) = session.get_inputs()
+    assert (taken.name, taken.shape) == ("images", ["batch", "height", "width", 3])
+    check_pixels(lambda x: tuple(found[0] for found in run_session(session, x[None])), run)
+    some = torch.randint(0, 256, (3, 70, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    _, together = run_session(session, some)
+    single = [run_session(session, one[None])[1][0] for one in some]
+    assert together == pytest.approx(np.stack(single), abs=1e-5)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("torch_export", ".pt2")])
+def test_a_file_of_resized_images_is_the_network_itself(
+    runs: dict[str, Path], form: str, suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, target = runs["vit"], tmp_path / f"model{suffix}"
+    run_export(run, "--format", form, "--input", "resized", "--to", target)
+    check_said(capfd.readouterr().out, target, of="logit")
+    if form == "onnx":
+        session = session_of(target)
+        assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
+        check_outputs(lambda x: run_session(session, x), run)
+        assert "do not resize" not in json.loads(session.get_modelmeta().custom_metadata_map["tlx"])["resize"]
+    else:
+        check_outputs(torch.export.load(target).module(), run)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -144,7 +206,7 @@ def test_a_torch_export_program_runs_without_tlx(
     check_said(said.out, target)
     assert said.err == writing(target)
     extra = {"tlx.json": ""}
-    check_outputs(torch.export.load(target, extra_files=extra).module(), run)
+    check_pixels(torch.export.load(target, extra_files=extra).module(), run)
     check_facts(json.loads(extra["tlx.json"]), run)
     assert str(ROOT).encode() not in target.read_bytes()
 
@@ -232,7 +294,7 @@ def test_what_was_measured_in_16_bit_is_written_in_fp32_and_compared_with_both(
     run = save(tmp_path, "small_cnn", precision="bf16")
     run_export(run, "--format", "torch_export")
     lines = capsys.readouterr().out.splitlines()
-    assert re.search(r"largest difference of a logit \d\.\de-0[4-9], same classes$|logit 0\.0e\+00", lines[1])
+    assert re.match(r"parity with the saved network in fp32 on .*: largest difference of a probability ", lines[1])
     pattern = (
         r"to the bf16 model that was measured: largest difference of a probability (\S+), (same|\d+ of 16) class[^;]*; "
         r"no class changes whose margin exceeds it"
@@ -271,13 +333,14 @@ def test_a_file_that_fails_the_comparison_is_not_there(
     target = tmp_path / "there.pt2"
     target.write_text("what was there before")
     monkeypatch.setattr(exporters, "saved", lambda opened: lambda x: 1 - opened.net(x))
-    with pytest.raises(ExportError) as caught:
-        run_export(runs["small_cnn"], "--format", "torch_export", "--to", target)
-    assert re.fullmatch(
-        rf"{re.escape(str(target))}: not written: on 16 drawn images \(.*\) the file is not the model: "
-        r"largest difference of a logit \d\.\de[-+]\d\d, \d+ of 16 classes differ; below 0.001 needed",
-        str(caught.value),
-    )
+    for name, of, below in (("image", "probability", "0.01"), ("resized", "logit", "0.001")):
+        with pytest.raises(ExportError) as caught:
+            run_export(runs["small_cnn"], "--format", "torch_export", "--to", target, "--input", name)
+        assert re.fullmatch(
+            rf"{re.escape(str(target))}: not written: on 16 drawn images \(.*\) the file is not the model: "
+            rf"largest difference of a {of} \d\.\de[-+]\d\d, \d+ of 16 classes differ; below {below} needed",
+            str(caught.value),
+        )
     assert target.read_text() == "what was there before"
     assert list(tmp_path.iterdir()) == [target]
     assert capsys.readouterr().out == ""
@@ -293,6 +356,11 @@ def test_parity_is_both_figures() -> None:
     assert str(compare(tie, -tie)) == "largest difference of a logit 2.0e-04, 1 of 1 classes differ"
     assert not compare(a, a * float("nan")).holds
     assert not compare(a * float("nan"), a).holds
+    # Of probabilities, only a tie may change: with 0.01 between two of them they were 0.01 apart at most.
+    assert compare(tie, -tie, 1.0).holds
+    assert not compare(a, a * 1.1, 1.0).holds
+    assert compare(a, a * 1.1, 10.0).holds
+    assert not compare(a, a * float("nan"), 1.0).holds
 
 
 class OneSize(nn.Module):
@@ -312,7 +380,7 @@ def test_a_network_that_cannot_be_traced_for_every_batch_is_one_line(
     opened = predictor.load(runs["small_cnn"], "cpu")
     opened.net[-1].append(layer())
     with pytest.raises(ExportError, match=r"^small_cnn has no torch\.export form: .+") as caught:
-        exporters.torch_export(opened, tmp_path / "m.pt2", {})
+        exporters.torch_export(opened, tmp_path / "m.pt2", {}, "resized")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -335,41 +403,53 @@ def photographs(folder: Path, n: int) -> list[Path]:
     return files
 
 
-def test_it_compares_on_the_images_given_or_the_tested_or_drawn_ones(tmp_path: Path) -> None:
+def test_it_compares_on_the_images_given_or_the_tested_or_drawn_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = save(tmp_path / "run", "small_cnn")
     seen = predictor.load(run, "cpu").preprocessing
     files = photographs(tmp_path / "photos", 70)
 
     def views_of(some: list[Path]) -> Tensor:
-        from tlx.datasets.image_decoding import decode
+        return torch.stack([seen.of(decode(file)) for file in some])
 
-        return torch.stack([seen.view(torch.from_numpy(decode(file)).permute(2, 0, 1)) for file in some])
+    def shown(given: list[Path], home: Path = run, content: Content = of_file) -> Pictures:
+        found = pictures(seen, given, home, content)
+        assert torch.equal(found.views, torch.stack([seen.of(pixels) for pixels in found]))
+        assert len(found.labels) == len(found.views)
+        return found
 
-    views, what = export.pictures(seen, files[:3], run)
-    assert (len(views), what) == (3, "3 images")
-    assert torch.equal(views, views_of(files[:3]))
-    views, what = export.pictures(seen, files, run)
-    assert (len(views), what) == (64, "the first 64 of 70 images")
-    assert torch.equal(views, views_of(files[:64]))
+    assert shown(files[:3]).words == "3 images"
+    assert torch.equal(shown(files[:3]).views, views_of(files[:3]))
+    monkeypatch.setattr(comparison_images, "MOST", 64)
+    assert shown(files).words == "the first 64 of 70 images"
+    assert torch.equal(shown(files).views, views_of(files[:64]))
 
     with (run / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["sample", "file", "label"])
-        table.writerows([i, file, "ant"] for i, file in enumerate(files))
-        table.writerow([70, "test/70", "ant"])
+        table.writerows([i, file, "ant" if i % 2 else "bee"] for i, file in enumerate(files))
+    chosen = shown([])
+    assert chosen.words == "64 of the run's 70 test images"
+    assert {"ant", "bee"} == set(chosen.labels)
+    monkeypatch.setattr(comparison_images, "MOST", 1000)
+    assert shown([]).words == "the run's 70 test images"
+    assert torch.equal(shown([]).views, views_of(files))
     files[1].write_bytes(b"no image any more")
-    views, what = export.pictures(seen, [], run)
-    assert (len(views), what) == (64, "64 of the run's test images")
-    assert torch.equal(views, views_of([files[0], *files[2:65]]))
+    assert shown([]).words == "69 of the run's 70 test images"
+    assert torch.equal(shown([]).views, views_of([files[0], *files[2:]]))
+    # Images without a file are read by whoever knows the data set.
+    grey = np.full((40, 30, 3), 7, np.uint8)
+    assert torch.equal(shown([], content=lambda name: grey).views[5], seen.of(grey))
 
     for file in files:
         file.unlink()
-    views, what = export.pictures(seen, [], run)
-    assert (len(views), what) == (16, "16 drawn images (the run's test images are not at hand)")
-    assert len({view.numpy().tobytes() for view in views}) == 16
-    assert torch.equal(views, export.pictures(seen, [], tmp_path)[0])
+    drawn = shown([])
+    assert drawn.words == "16 drawn images (the run's test images are not at hand)"
+    assert len({view.numpy().tobytes() for view in drawn.views}) == 16
+    assert torch.equal(drawn.views, shown([], tmp_path).views)
     (run / "predictions.csv").write_bytes(b"\xff\x00,\n\xff")  # a damaged table names no images
-    assert export.pictures(seen, [], run)[1] == what
+    assert shown([]).words == drawn.words
 
 
 @contextmanager
@@ -419,6 +499,12 @@ def test_what_cannot_be_exported_is_said(runs: dict[str, Path], tmp_path: Path) 
     )
     assert refused(run, "--format", "torch_exprot") == (
         "--format torch_exprot: one of onnx, torch_export, state_dict (did you mean 'torch_export'?)"
+    )
+    assert refused(run, "--format", "onnx", "--input", "imgae") == (
+        "--input imgae: one of image, images, resized (did you mean 'image'?)"
+    )
+    assert refused(run, "--format", "state_dict", "--input", "image") == (
+        "--input image: --format state_dict writes weights alone; leave it out"
     )
     assert refused(run, "--format", "onnx", "--to", "m.pt2") == (
         "--to m.pt2: the file's name must end in .onnx for --format onnx"

@@ -10,7 +10,7 @@ from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.core.activity import State, doing
 from tlx.core.errors import printable
-from tlx.inference.export import tested_files
+from tlx.inference.comparison_images import tested_files
 from tlx.inference.run_folder import model_folder
 from tlx.reporting.text_table import near
 from tlx.tracking.local_server import HOST, LocalServer, port_to_use

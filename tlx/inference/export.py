@@ -1,84 +1,127 @@
 """A saved model in another format, compared with it before it is kept."""
 
-import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlx.core import csv_cells
 from tlx.core.activity import doing, importing
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, nearest
-from tlx.datasets.image_decoding import UnreadableImage, decode
 from tlx.datasets.image_paths import find
-from tlx.datasets.image_sources import content_of
 from tlx.datasets.pixel_levels import words
-from tlx.datasets.synthetic_shapes import SHAPES, draw, generator
+from tlx.inference.comparison_images import Content, Pictures, of_file, pictures
 from tlx.inference.run_folder import run_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tlx.datasets.preprocessing import Preprocessing
-    from tlx.inference.exporters import ExportError
+    from tlx.inference.deployed import Logits
+    from tlx.inference.exporters import ExportError, Parity
     from tlx.inference.predictor import Model
 
 # Format → how a file's name may end, the first being the default; and the packages that it takes beside our own.
 FORMATS = {"onnx": (".onnx",), "torch_export": (".pt2",), "state_dict": (".safetensors", ".pth")}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
-TESTED, DRAWN, NOISE = 64, 12, 4  # images of a comparison: of the run's test set, or else made for it
+INPUTS = ("image", "images", "resized")  # what a file takes, beside weights alone
 
 
-def export(run: str, form: str, to: str | None = None, images: Sequence[str] = ()) -> Path:
+def export(
+    run: str,
+    form: str,
+    to: str | None = None,
+    images: Sequence[str] = (),
+    name: str | None = None,
+    content: Content = of_file,
+) -> Path:
     """Writes the model of `run` in a format of `FORMATS`, and prints how the file compares with the saved model.
 
-    The file (`to`, or `RUN/export/model.<suffix>`) is there only if, in fp32, no logit of any image differs by 1e-3
-    or more and no class changes; weights, if they load into the network they come from. `images`: files or folders
-    (their first 64) to compare on; else the run's first 64 test images that can still be read, else 16 made for it.
+    A file that takes pixels of any size is there only if, in fp32, no probability of any image differs by 0.01 or
+    more; one that takes resized images, if no logit differs by 1e-3 or more and no class changes; weights, if they
+    load into the network they come from.
+
+    Args:
+        to: the file; default: `RUN/export/model.<suffix>`.
+        images: files or folders (their first 1,000) to compare on; else the run's test images that can still be read,
+            at most 1,000 of them; else 16 made for it.
+        name: what the file takes, one of `INPUTS`; default: `image`.
+        content: reads the run's test images by the names that its table has.
 
     Raises:
         RequestError: no such folder, model, format, package or image; a file's name that does not fit the format.
         ExportError: the model has no such form, or the file fails the comparison.
     """
     home, target = _checked(run, form, to)
+    name = _named(form, name)
     files = list(find(images))
     with importing("torch"):
-        from tlx.inference import exporters
+        from tlx.inference import deployed, exporters
         from tlx.inference.predictor import load
     with doing("opening the model"):
         model = load(run, "cpu")
-        views, what = pictures(model.preprocessing, files, home)
-    print(f"writing {target}, then comparing it on {what}", file=sys.stderr)
-    graph = form != "state_dict"
-    with doing(f"computing {len(views)} images with the saved model"):
-        reference = exporters.logits_of(exporters.saved(model), views)
-        beside = [_beside_measured(model, reference, views)] if graph and model.precision != "fp32" else []
-    facts = about(model, home)
+    with doing("reading the images to compare on"):
+        shown = pictures(model.preprocessing, files, home, content)
+    print(f"writing {target}, then comparing it on {shown.words}", file=sys.stderr)
+    with doing(f"computing {len(shown.views)} images with the saved model"):
+        reference = deployed.logits_of(exporters.saved(model), shown.views)
+    facts = about(model, home, name)
     with atomic(target, "--to FILE") as path, doing(f"writing {target.name} and comparing it"):
-        if not graph:
-            del facts["input"], facts["outputs"]
-            facts["normalisation"] = "not in the weights: apply the mean and std of preprocessing to pixels in 0..1"
-            into, original = exporters.state_dict(model, path, facts)
-            lines = [into]
-            if original is not None:
-                parity = exporters.compare(reference, exporters.logits_of(original, views))
-                why = "" if parity.holds else ": that network makes something else of the same weights"
-                lines.append(f"its predictions there on {what}: {parity}{why}")
+        if form == "state_dict":
+            lines = _weights(model, path, facts, reference, shown)
         else:
-            written = (exporters.onnx if form == "onnx" else exporters.torch_export)(model, path, facts)
-            parity = exporters.compare(reference, exporters.logits_of(written, views))
-            if not parity.holds:
-                raise _refused(target, what, parity)
-            lines = [f"parity on {what}: {parity}", *beside]
+            written = (exporters.onnx if form == "onnx" else exporters.torch_export)(model, path, facts, name)
+            lines = _compared(model, written, name, reference, shown, target)
         size = path.stat().st_size
     print("\n".join([f"{target}: {size / 1e6:.1f} MB", *lines]))
     return target
+
+
+def _weights(model: "Model", path: Path, facts: dict[str, Any], reference: "Tensor", shown: Pictures) -> list[str]:
+    """Writes the weights alone; where they load, and what that network makes of them, in words."""
+    from tlx.inference import deployed, exporters
+
+    del facts["input"], facts["outputs"]
+    facts["normalisation"] = "not in the weights: apply the mean and std of preprocessing to pixels in 0..1"
+    into, original = exporters.state_dict(model, path, facts)
+    if original is None:
+        return [into]
+    parity = exporters.compare(reference, deployed.logits_of(original, shown.views))
+    why = "" if parity.holds else ": that network makes something else of the same weights"
+    return [into, f"its predictions there on {shown.words}: {parity}{why}"]
+
+
+def _compared(
+    model: "Model", written: "Logits", name: str, reference: "Tensor", shown: Pictures, target: Path
+) -> list[str]:
+    """How a file compares with the model, in words.
+
+    Raises:
+        ExportError: it is not the model.
+    """
+    from tlx.inference import deployed, exporters
+
+    if name == "resized":
+        parity = exporters.compare(reference, deployed.logits_of(written, shown.views))
+    else:
+        parity = exporters.compare(reference, deployed.logits_of_pixels(written, name, shown), model.temperature)
+    if not parity.holds:
+        raise _refused(target, shown.words, parity)
+    whole = model.precision == "fp32"
+    beside = [] if whole else [_beside_measured(model, reference, shown.views)]
+    of = "predict" if whole else "the saved network in fp32"
+    return [f"parity with {of} on {shown.words}: {parity}", *beside]
+
+
+def _named(form: str, name: str | None) -> str:
+    """What the file takes."""
+    if name is not None and form == "state_dict":
+        raise RequestError(f"--input {name}: --format state_dict writes weights alone; leave it out")
+    if name is not None and name not in INPUTS:
+        raise RequestError(f"--input {name}: one of {', '.join(INPUTS)}{nearest(name, INPUTS)}")
+    return name or INPUTS[0]
 
 
 def _checked(run: str, form: str, to: str | None) -> tuple[Path, Path]:
@@ -99,51 +142,13 @@ def _checked(run: str, form: str, to: str | None) -> tuple[Path, Path]:
     return home, target
 
 
-def pictures(preprocessing: "Preprocessing", files: Sequence[Path], home: Path) -> tuple["Tensor", str]:
-    """Images to compare on, uint8 `[N, 3, S, S]`, and what they are in words.
-
-    Raises:
-        RequestError: one of `files` cannot be read; those of the run's test set are then left out.
-    """
-    import torch
-
-    def view(file: Path) -> "Tensor":
-        try:
-            return preprocessing.of(decode(content_of(file), preprocessing.range, str(file)))
-        except (UnreadableImage, RequestError) as error:
-            raise RequestError(f"{file}: {error}") from error
-
-    def readable() -> Iterator["Tensor"]:
-        for file in tested_files(home):
-            with suppress(RequestError):
-                yield view(file)
-
-    if files:
-        some = files[:TESTED]
-        of = f"the first {len(some)} of {len(files):,}" if len(some) < len(files) else str(len(some))
-        return torch.stack([view(file) for file in some]), f"{of} images"
-    tested = list(islice(readable(), TESTED))
-    if tested:
-        return torch.stack(tested), f"{len(tested)} of the run's test images"
-    # No picture of anybody's: shapes in the size of the network, and noise, which has all frequencies.
-    size, names = preprocessing.input_size, list(SHAPES)
-    drawn = [draw(names[i % len(names)], generator(0, names[i % len(names)], "export", i), size) for i in range(DRAWN)]
-    noise = [generator(0, "noise", "export", i).integers(0, 256, (size, size, 3)).astype("uint8") for i in range(NOISE)]
-    made = [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in (*drawn, *noise)]
-    return torch.stack(made), f"{len(made)} drawn images (the run's test images are not at hand)"
-
-
-def tested_files(home: Path) -> Iterator[Path]:
-    """The files of the run's test set, as far as its table names any."""
-    with suppress(OSError, ValueError, csv.Error), (home / "predictions.csv").open(encoding="utf-8") as table:
-        yield from (Path(csv_cells.text(row.get("file") or "")) for row in csv.DictReader(table))
-
-
-def about(model: "Model", home: Path) -> dict[str, Any]:
+def about(model: "Model", home: Path, name: str) -> dict[str, Any]:
     """What a file says of itself: classes, what it takes and gives, how images are resized, what was measured."""
     from tlx.core.version import __version__
+    from tlx.inference.deployed import takes
 
     seen, classes = model.preprocessing, len(model.classes)
+    several = "" if name == "image" else "N, "
     side = seen.input_size
     whole = (
         f"the long side to {side} pixels, then borders of the mean colour"
@@ -157,15 +162,16 @@ def about(model: "Model", home: Path) -> dict[str, Any]:
         "tlx": __version__,
         "backbone": model.description["backbone"]["name"],
         "classes": list(model.classes),
-        "input": {"images": f"uint8 [N, 3, {side}, {side}], RGB, 0..255, resized, not normalised"},
+        "input": {name: takes(name, side)},
         "normalisation": "inside the model: it applies the mean and std itself; do not apply them again",
         "outputs": {
-            "logits": f"float32 [N, {classes}]",
-            "probabilities": f"float32 [N, {classes}], softmax(logits / temperature)",
+            "logits": f"float32 [{several}{classes}]",
+            "probabilities": f"float32 [{several}{classes}], softmax(logits / temperature)",
         },
         "preprocessing": seen.to_dict(),
         **deep,
-        "resize": f"{rule}{crop} ({seen.interpolation}, antialiased)",
+        "resize": f"{rule}{crop} ({seen.interpolation}, antialiased)"
+        + ("" if name == "resized" else ", inside the model: do not resize before"),
         "temperature": model.description.get("temperature"),
         "unknown_threshold": model.unknown_threshold,
         "measured_precision": model.precision,
@@ -190,7 +196,8 @@ def _beside_measured(model: "Model", reference: "Tensor", views: "Tensor") -> st
 
     A prediction may change where the two most probable classes are closer to each other than the two networks are.
     """
-    from tlx.inference.exporters import differ, logits_of
+    from tlx.inference.deployed import logits_of
+    from tlx.inference.exporters import differ
 
     measured, ours = logits_of(model.probabilities, views), (reference / model.temperature).softmax(1)
     largest = float((ours - measured).abs().max())
@@ -203,9 +210,9 @@ def _beside_measured(model: "Model", reference: "Tensor", views: "Tensor") -> st
     return f"to the {model.precision} model that was measured: {words}"
 
 
-def _refused(target: Path, what: str, parity: object) -> "ExportError":
-    from tlx.inference.exporters import TOLERANCE, ExportError
+def _refused(target: Path, what: str, parity: "Parity") -> "ExportError":
+    from tlx.inference.exporters import ExportError
 
     return ExportError(
-        f"{target}: not written: on {what} the file is not the model: {parity}; below {TOLERANCE} needed"
+        f"{target}: not written: on {what} the file is not the model: {parity}; below {parity.needed} needed"
     )

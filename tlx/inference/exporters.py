@@ -7,6 +7,7 @@ made of.
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlx.backbones import factories, pretrained_weights
-from tlx.backbones.staged_network import Net, misfit
+from tlx.backbones.staged_network import misfit
 from tlx.config.schema import Backbone
 from tlx.core.errors import RequestError, reason
 from tlx.datasets.preprocessing import Normalize
+from tlx.inference.deployed import OUTPUTS, Deployed, Logits
 from tlx.inference.predictor import Model
 
-__all__ = ["KEY", "TOLERANCE", "ExportError", "Parity", "compare", "logits_of", "onnx", "saved", "state_dict"]
+__all__ = ["KEY", "ExportError", "Parity", "compare", "differ", "onnx", "opened", "saved", "state_dict"]
 __all__ += ["torch_export"]
 
-Logits = Callable[[Tensor], Tensor]  # uint8 [N, 3, S, S] → float32 [N, classes]
-
-TOLERANCE = 1e-3  # of a logit, between the saved network in fp32 and the file
+TOLERANCE = 1e-3  # of a logit, between the saved network in fp32 and a file that takes what this one takes
+OF_PIXELS = 1e-2  # of a probability, where the file resizes images, too: a level of a few pixels may be another one
 KEY = "tlx"  # of the metadata, one JSON document, in a file's own metadata
+SCOPES = "pkg.torch.onnx.name_scopes"  # of a node's metadata: the modules that it is in, from the outermost on
 OPSET = 20  # what torch's exporter writes without converting; onnxruntime reads it since 1.17
 ONNX_BYTES = 2**31 - 1  # of one file: a protocol buffer has no more
-BATCH = 32  # images in one forward pass of a comparison
 
 
 class ExportError(Exception):
@@ -42,25 +43,34 @@ class ExportError(Exception):
 
 @dataclass(frozen=True)
 class Parity:
-    """How two networks' logits for the same images compare.
+    """How two networks compare on the same images.
 
     Attributes:
         images: how many.
-        difference: the largest between two logits; NaN where one of them is no number.
+        difference: the largest between two logits, or probabilities; NaN where one of them is no number.
         changed: images whose most probable class differs.
+        of: what `difference` is of: a logit, a probability.
     """
 
     images: int
     difference: float
     changed: int
+    of: str = "logit"
 
     @property
     def holds(self) -> bool:
-        """Whether one may stand for the other."""
+        """Whether one may stand for the other: no class changes; or, of probabilities, none but near a tie."""
+        if self.of == "probability":
+            return self.difference < OF_PIXELS
         return self.difference < TOLERANCE and not self.changed  # NaN is not below anything
 
+    @property
+    def needed(self) -> str:
+        """What `difference` must be below."""
+        return str(OF_PIXELS if self.of == "probability" else TOLERANCE)
+
     def __str__(self) -> str:
-        return f"largest difference of a logit {self.difference:.1e}, {differ(self.changed, self.images)}"
+        return f"largest difference of a {self.of} {self.difference:.1e}, {differ(self.changed, self.images)}"
 
 
 def differ(changed: int, images: int) -> str:
@@ -68,19 +78,12 @@ def differ(changed: int, images: int) -> str:
     return f"{changed} of {images} classes differ" if changed else "same classes"
 
 
-def compare(a: Tensor, b: Tensor) -> Parity:
-    """Two networks' logits `[N, classes]` for the same images."""
-    return Parity(len(a), float((a - b).abs().max()), int((a.argmax(1) != b.argmax(1)).sum()))
-
-
-def logits_of(network: Logits, views: Tensor) -> Tensor:
-    """The logits of `network` for all views, uint8 `[N, 3, S, S]`: the first alone, the others in batches.
-
-    So a file that takes only the batch size it was made with is found out.
-    """
-    batches = [views[:1], *torch.split(views[1:], BATCH)]
-    with torch.no_grad():
-        return torch.cat([network(batch).float() for batch in batches if len(batch)])
+def compare(a: Tensor, b: Tensor, temperature: float | None = None) -> Parity:
+    """Two networks' logits `[N, classes]` for the same images; with a temperature their probabilities."""
+    changed = int((a.argmax(1) != b.argmax(1)).sum())
+    if temperature is not None:
+        a, b = (a / temperature).softmax(1), (b / temperature).softmax(1)
+    return Parity(len(a), float((a - b).abs().max()), changed, "logit" if temperature is None else "probability")
 
 
 def saved(model: Model) -> Logits:
@@ -90,27 +93,10 @@ def saved(model: Model) -> Logits:
     return lambda x: model.net(x.to(model.device)).cpu()
 
 
-class Deployed(nn.Module):
-    """A network with its preprocessing and its calibration, as it is written.
+def onnx(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logits:
+    """Writes one ONNX file (one of `INPUTS` → `logits`, `probabilities`) and opens it with onnxruntime.
 
-    uint8 `[N, 3, S, S]`, RGB, already resized → (logits, probabilities), both float32 `[N, classes]`;
-    probabilities = softmax(logits / temperature). Takes the network over: its weights get the plain layout.
-    """
-
-    def __init__(self, net: Net, temperature: float) -> None:
-        super().__init__()
-        # channels_last is for this process; a program that is written with it cannot tell that its weights are whole.
-        self.net = net.to(memory_format=torch.contiguous_format)
-        self.temperature = temperature
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 `[N, 3, S, S]` → logits and probabilities, float32 `[N, classes]`."""
-        logits = self.net(images).float()
-        return logits, (logits / self.temperature).softmax(1)
-
-
-def onnx(model: Model, path: Path, facts: Mapping[str, Any]) -> Logits:
-    """Writes one ONNX file (`images` → `logits`, `probabilities`; any batch size) and opens it with onnxruntime.
+    The names of nodes begin with the part of `Deployed` they belong to: `net/`, `view/`.
 
     Raises:
         RequestError: the weights are more than one file holds.
@@ -119,18 +105,31 @@ def onnx(model: Model, path: Path, facts: Mapping[str, Any]) -> Logits:
     size = sum(tensor.nbytes for tensor in model.net.state_dict().values())
     if size > ONNX_BYTES:
         raise RequestError(f"--format onnx: {size / 1e9:.1f} GB of weights are more than one file holds; torch_export")
-    import onnxruntime
-
-    program = _traced("ONNX", model, lambda graph, arguments, shapes: torch.onnx.export(
+    program = _traced("ONNX", model, name, lambda graph, arguments, shapes: torch.onnx.export(
         graph, arguments, dynamic_shapes=shapes, dynamo=True, opset_version=OPSET, verbose=False,
-        input_names=["images"], output_names=["logits", "probabilities"],
+        input_names=[name], output_names=list(OUTPUTS),
     ))  # fmt: skip
     proto = program.model_proto
+    for node in proto.graph.node:
+        modules = next((known.value for known in node.metadata_props if known.key == SCOPES), "")
+        if part := re.search(r"'(net|view)'", modules):
+            node.name = f"{part[1]}/{node.name}"
     # The exporter notes for each node the lines of source it came from, with the folders of this machine.
     for part in (proto.graph, *proto.graph.node):
         part.ClearField("metadata_props")
     proto.metadata_props.add(key=KEY, value=json.dumps(facts, ensure_ascii=False))
     path.write_bytes(proto.SerializeToString())
+    return opened(path)
+
+
+def opened(path: Path) -> Logits:
+    """An ONNX file, run by onnxruntime.
+
+    Raises:
+        ExportError: onnxruntime cannot open it.
+    """
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 3  # errors: its warnings are about how it might be faster
@@ -138,18 +137,19 @@ def onnx(model: Model, path: Path, facts: Mapping[str, Any]) -> Logits:
         session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
         raise ExportError(f"onnxruntime cannot open what was written: {reason(error)}") from error
-    return lambda x: torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
+    (given,) = session.get_inputs()
+    return lambda x: torch.from_numpy(session.run(["logits"], {given.name: x.numpy()})[0])
 
 
-def torch_export(model: Model, path: Path, facts: Mapping[str, Any]) -> Logits:
-    """Writes a torch.export program (`.pt2`, for the CPU; any batch size) and opens it.
+def torch_export(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logits:
+    """Writes a torch.export program (`.pt2`, for the CPU; one of `INPUTS`) and opens it.
 
     It gives (logits, probabilities); the metadata is in the extra file `tlx.json`.
 
     Raises:
         ExportError: the network cannot be traced.
     """
-    program = _traced("torch.export", model, lambda graph, arguments, shapes: torch.export.export(
+    program = _traced("torch.export", model, name, lambda graph, arguments, shapes: torch.export.export(
         graph, arguments, dynamic_shapes=shapes
     ))  # fmt: skip
     for node in program.graph.nodes:
@@ -157,8 +157,8 @@ def torch_export(model: Model, path: Path, facts: Mapping[str, Any]) -> Logits:
     content = io.BytesIO()  # torch's own writer ends the whole process when the disk is full
     torch.export.save(program, content, extra_files={f"{KEY}.json": json.dumps(facts, ensure_ascii=False)})
     path.write_bytes(content.getbuffer())
-    opened = torch.export.load(path).module()
-    return lambda x: opened(x)[0]
+    again = torch.export.load(path).module()
+    return lambda x: again(x)[0]
 
 
 def state_dict(model: Model, path: Path, facts: Mapping[str, Any]) -> tuple[str, Logits | None]:
@@ -218,16 +218,12 @@ def _normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, .
     return lambda x: network(normalize(x))
 
 
-def _traced(what: str, model: Model, trace: Callable[[nn.Module, tuple[Tensor], Any], Any]) -> Any:
-    """What `trace` makes of the network, with two black images and a batch size that stays open.
-
-    Two, because a batch of one would be taken for a constant.
-    """
-    size = model.preprocessing.input_size
-    graph = Deployed(model.net, model.temperature).eval()
-    images = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+def _traced(what: str, model: Model, name: str, trace: Callable[[nn.Module, tuple[Tensor], Any], Any]) -> Any:
+    """What `trace` makes of the model, for the input of that name."""
+    graph = Deployed(model, name).eval()
+    images, open_sides = graph.example()
     try:
         with torch.no_grad():
-            return trace(graph, (images,), ({0: torch.export.Dim("batch")},))
+            return trace(graph, (images,), (open_sides,))
     except Exception as error:  # tracing a network that cannot be traced raises anything at all
         raise ExportError(f"{model.description['backbone']['name']} has no {what} form: {reason(error)}") from error
