@@ -104,8 +104,10 @@ def _view(preprocessing: "Preprocessing", picture: Callable[[], Pixels], file: P
 
 def of_file(name: str) -> bytes | None:
     """A file's content; None for what is no file, as `test/3`, or a file that has gone."""
-    path = Path(name)
-    return path.read_bytes() if path.is_file() else None
+    found = content_of(Path(name))
+    if isinstance(found, bytes):
+        return found
+    return found.read_bytes() if found.is_file() else None
 
 
 def tested_files(home: Path) -> Iterator[Path]:
