@@ -40,18 +40,19 @@ def _main(given: argparse.Namespace) -> int:
 
 
 def report(word: str, output: str) -> str:
-    """Writes the page of the run that a word names; the file, as short as it can be typed.
+    """Writes the page of the run that a word names, and its model's card; the page's file, as short as it can be typed.
 
     Raises:
         RequestError: no such run, or a file of it cannot be read.
     """
-    from tlx.runs.report_page import write
+    from tlx.runs import model_card, report_page
 
     folder = Path(run_folder(word, output))
     if not is_run(folder):
         raise RequestError(f"{word}: no run's folder; give one, as in outputs/<date>/<run>, or latest")
     with doing("writing the page"):
-        return near(write(folder))
+        model_card.write(folder)
+        return near(report_page.write(folder))
 
 
 SUBCOMMAND = Subcommand("report", "write the page of a run anew, or that of several runs", _options, _main)

@@ -1,9 +1,9 @@
-"""The page of a run that is through: `analysis.json` and `report.html`, the last files that it writes."""
+"""What explains a run that is through: `analysis.json`, `report.html` and the model's card, the last that it writes."""
 
 from typing import TYPE_CHECKING
 
 from tlx.core.activity import doing
-from tlx.runs import page_analysis, report_page
+from tlx.runs import model_card, page_analysis, report_page
 from tlx.runs.small_pictures import of_sets
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def write(record: "Record", job: "Job", features: "FeatureCache", scores: "Scores") -> str:
-    """Writes both files; what is missing if the user has interrupted it, in words: the run has finished all the same.
+    """Writes them; what is missing if the user has interrupted it, in words: the run has finished all the same.
 
     What else goes wrong is a warning.
     """
@@ -28,6 +28,8 @@ def write(record: "Record", job: "Job", features: "FeatureCache", scores: "Score
                     record.folder,
                     of_sets([data.test, data.train, data.val, *([job.unknown] if job.unknown is not None else [])]),
                 )
+            with report_page.spared(f"model/{model_card.FILE}"):
+                model_card.write(record.folder)
     except KeyboardInterrupt:
         return f"{record.folder} has all of the run but its page: python -m tlx report {record.folder} makes it"
     return ""

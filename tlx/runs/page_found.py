@@ -73,7 +73,7 @@ def segments(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
         return None
     rows = [
         [
-            [_segment(one)],
+            [segment(one)],
             [f"{one['images']:,}"],
             [f"{one['correct'] / one['images']:.1%}"],
             [f"{one['rest_correct'] / one['rest']:.1%}"],
@@ -91,7 +91,8 @@ def segments(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
     return {"tested": found["tested"], "rows": rows, "examples": examples}
 
 
-def _segment(one: Mapping[str, Any]) -> str:
+def segment(one: Mapping[str, Any]) -> str:
+    """A weak segment, as a person reads it."""
     if one["fact"] == CLUSTER:
         return f"cluster {int(one['low']) + 1}"
     return f"{one['fact']} {one['low']:.3g} to {one['high']:.3g}"

@@ -63,8 +63,8 @@ def page(run: RunFiles, read: Read) -> str:
     audit = None if run.audit is None else [_finding(finding, pictures) for finding in run.audit]
     return html_pages.page(
         "run.html",
-        title=_title(run),
-        result=_result(run),
+        title=title(run),
+        result=result(run),
         notes=[str(note) for note in (run.summary.get("not_converged"), *(run.summary.get("notes") or ())) if note],
         metrics=[_metric(metric, run) for metric in of_summary(run.summary)],
         facts=list(_facts(run)),
@@ -91,8 +91,8 @@ def page(run: RunFiles, read: Read) -> str:
     )
 
 
-def _title(run: RunFiles) -> str:
-    names = (_name(run, "backbone"), _data_set(run))
+def title(run: RunFiles) -> str:
+    names = (_name(run, "backbone"), data_set(run))
     return " on ".join(name for name in names if name) or run.folder.name
 
 
@@ -103,7 +103,7 @@ def _name(run: RunFiles, group: str) -> str:
     return str(found.get("name") or "") if isinstance(found, Mapping) else ""
 
 
-def _data_set(run: RunFiles) -> str:
+def data_set(run: RunFiles) -> str:
     found = run.config.get("dataset")
     reader = found.get("reader") if isinstance(found, Mapping) else None
     if not isinstance(reader, Mapping):
@@ -112,7 +112,7 @@ def _data_set(run: RunFiles) -> str:
     return Path(root).name if name in ("", "image_folder") and root else name
 
 
-def _result(run: RunFiles) -> str:
+def result(run: RunFiles) -> str:
     """The result in one sentence, with its interval."""
     summary = run.summary
     accuracy, interval = summary.get("test_accuracy"), summary.get("test_accuracy_interval")
