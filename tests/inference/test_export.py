@@ -30,6 +30,8 @@ from tlx.datasets.image_decoding import decode
 from tlx.inference import comparison_images, export, exporters, predictor, saved_model
 from tlx.inference.comparison_images import Content, Pictures, of_file, pictures
 from tlx.inference.exporters import ExportError, Parity, compare
+from tlx.inference.quantization import Quantize
+from tlx.inference.unknown_score import UnknownScore
 
 CLASSES = ("ant", "bee", "été")
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -209,6 +211,56 @@ def test_a_torch_export_program_runs_without_tlx(
     check_pixels(torch.export.load(target, extra_files=extra).module(), run)
     check_facts(json.loads(extra["tlx.json"]), run)
     assert str(ROOT).encode() not in target.read_bytes()
+
+
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_the_score_of_unknown_images_is_in_the_file(threshold: float | None, tmp_path: Path) -> None:
+    plain = predictor.load(save(tmp_path / "plain", "small_cnn"), "cpu")
+    reference = torch.randint(-127, 128, (5, plain.net[-1][-1].weight.shape[1]), dtype=torch.int8)
+    opened = dataclasses.replace(plain, unknown=UnknownScore(reference, 2, threshold))
+    target = tmp_path / "model.onnx"
+    exporters.onnx(opened, target, export.about(opened, tmp_path, "image"), "image")
+    session = session_of(target)
+    names = [one.name for one in session.get_outputs()]
+    assert names == ["logits", "probabilities", "unknown_score", "unknown"][: 4 if threshold else 3]
+    assert list(json.loads(session.get_modelmeta().custom_metadata_map["tlx"])["outputs"]) == names
+    random = np.random.default_rng(0)
+    for high, wide in SIZES:
+        pixels = random.integers(0, 256, (high, wide, 3)).astype(np.uint8)
+        (expected,) = opened.predict(pixels)
+        found = dict(zip(names, session.run(None, {"image": pixels}), strict=True))
+        assert found["unknown_score"] == pytest.approx(expected.unknown_score, abs=1e-3)
+        if threshold:
+            assert bool(found["unknown"]) == (expected.prediction == "unknown")
+
+
+def test_quantized_onnx_says_what_it_gains_and_what_it_costs(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = photographs(tmp_path / "photos", 12)
+    for network, method in (("vit", "dynamic, matrix products"), ("small_cnn", "static, calibrated on 6 training")):
+        saved, model = runs[network], predictor.load(runs[network], "cpu")
+        rows = "".join(f"{i},{file},{model.predict(file)[0].prediction}\n" for i, file in enumerate(photos))
+        (saved / "predictions.csv").write_text(f"sample,file,label\n{rows}", encoding="utf-8")
+        asked = Quantize(lambda n: iter([decode(file) for file in photos[:6]]), lambda found: f"sum {int(found.sum())}")
+        target = export.export(str(saved), "onnx", None, quantized=asked)
+        (saved / "predictions.csv").unlink()
+        assert target == saved / "export" / "model-int8.onnx"
+        first, kind, speed, cost = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"{target}: 0.")
+        assert kind.startswith(f"int8 ({method}")
+        assert re.match(r"[\d.]+ ms an image on this machine .*; without: [\d.]+ ms$", speed)
+        assert re.match(r"accuracy on the run's 12 test images: sum (-\d+|0); largest difference", cost)
+        session = session_of(target)
+        facts = json.loads(session.get_modelmeta().custom_metadata_map["tlx"])
+        assert facts["quantization"].startswith(method)
+        assert any(one.name for one in session.get_inputs())
+    none = Quantize(lambda n: iter(()), lambda found: "")
+    with pytest.raises(RequestError, match="those of the run are not at hand$"):
+        export.export(str(runs["small_cnn"]), "onnx", str(tmp_path / "m.onnx"), quantized=none)
+    assert not (tmp_path / "m.onnx").exists()
+    with pytest.raises(RequestError, match=r"^--quantize: only with --format onnx, not state_dict$"):
+        run_export(runs["vit"], "--format", "state_dict", "--quantize")
 
 
 def library_network(network: str) -> nn.Module:

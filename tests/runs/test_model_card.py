@@ -16,8 +16,8 @@ from tlx.runs.run_summary import Summary
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return tlx.run(
-        ["dataset=shapes", "backbone=small_cnn", "backbone.input_size=32", "dataset.reader.train=30",
-         "dataset.reader.test=8", "training.epochs=1", "tracking=none", f"output={tmp_path_factory.mktemp('out')}"]
+        ["dataset=shapes", "backbone=small_cnn", "backbone.input_size=32", "dataset.train=30",
+         "dataset.test=8", "training.epochs=1", "tracking=none", f"output={tmp_path_factory.mktemp('out')}"]
     )  # fmt: skip
 
 

@@ -3,12 +3,19 @@
 import argparse
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.core.errors import RequestError
 from tlx.inference.comparison_images import Content, of_file
 from tlx.inference.export import FORMATS, export
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tlx.inference.quantization import Quantize
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +32,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "resized, [N, 3, S, S] that you have resized and cropped",
     )
     parser.add_argument(
+        "--quantize",
+        action="store_true",
+        help="onnx in 8-bit integers, to RUN/export/model-int8.onnx; what that costs in accuracy is printed",
+    )
+    parser.add_argument(
         "--images",
         nargs="+",
         metavar="PATH",
@@ -36,8 +48,31 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _main(given: argparse.Namespace) -> int:
     """Runs the subcommand and returns its exit code."""
     run = run_folder(given.run, given.output)
-    export(run, given.format, given.to, given.images, given.input, _content(run))
+    if given.quantize and given.format != "onnx":
+        raise RequestError(f"--quantize: only with --format onnx, not {given.format}")
+    quantized = _quantized(run) if given.quantize else None
+    export(run, given.format, given.to, given.images, given.input, _content(run), quantized)
     return 0
+
+
+def _quantized(run: str) -> "Quantize":
+    """Training images of the run, and what a difference of accuracy is in words."""
+    from tlx.comparison.paired_tests import one
+    from tlx.inference.quantization import Quantize
+    from tlx.runs.training_images import training_images
+
+    def words(outcomes: "NDArray[np.int8]") -> str:
+        found = one(outcomes.astype(float))
+        judged = "it costs accuracy" if found.high < 0 else "no loss is distinguishable" if found.low < 0 else "no loss"
+        ends = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        return f"{100 * found.mean:+.1f} points (95 % interval {ends}, paired): {judged}"
+
+    return Quantize(lambda number: training_images(_home(run), number), words)
+
+
+def _home(run: str) -> Path:
+    folder = Path(run)
+    return folder.parent if folder.name == "model" else folder
 
 
 def _content(run: str) -> Content:
@@ -48,9 +83,8 @@ def _content(run: str) -> Content:
         from tlx.runs.page_images import images_of
         from tlx.runs.run_files import read
 
-        folder = Path(run)
         try:
-            return images_of(read(folder.parent if folder.name == "model" else folder))
+            return images_of(read(_home(run)))
         except RequestError:  # a model's folder alone
             return of_file
 

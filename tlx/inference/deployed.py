@@ -10,7 +10,7 @@ from tlx.datasets.image_decoding import Pixels
 from tlx.datasets.traced_view import TracedView
 from tlx.inference.predictor import Model
 
-__all__ = ["INPUTS", "OUTPUTS", "Deployed", "Logits", "logits_of", "logits_of_pixels", "takes"]
+__all__ = ["INPUTS", "OUTPUTS", "Deployed", "Logits", "logits_of", "logits_of_pixels", "outputs", "takes"]
 
 # What a file takes, by the name of its input → how large its input is, in words.
 INPUTS = {
@@ -18,7 +18,7 @@ INPUTS = {
     "images": "[N, H, W, 3], images of one size, whichever",
     "resized": "[N, 3, {side}, {side}], images that are resized and cropped as in `preprocessing`",
 }
-OUTPUTS = ("logits", "probabilities")
+OUTPUTS = ("logits", "probabilities", "unknown_score", "unknown")  # the last two where the model has them
 
 Logits = Callable[[Tensor], Tensor]  # what a file takes → float32 logits, with as many dimensions less
 
@@ -30,28 +30,42 @@ def takes(name: str, side: int) -> str:
     return f"uint8 {INPUTS[name].format(side=side)}; RGB, 0..255"
 
 
+def outputs(model: Model) -> tuple[str, ...]:
+    """The names of what a file of this model gives, in order."""
+    return OUTPUTS[: 2 + (model.unknown is not None) + (model.unknown_threshold is not None)]
+
+
 class Deployed(nn.Module):
     """A network with its calibration, and with its preprocessing where it takes pixels of any size.
 
-    Takes uint8 as `INPUTS` has it, and returns (logits, probabilities), both float32 `[N, classes]`, or `[classes]`
-    for one image; probabilities = softmax(logits / temperature). Takes the network over: its weights get the plain
-    layout.
+    Takes uint8 as `INPUTS` has it, and returns those of `OUTPUTS` that the model has: logits and probabilities, float32
+    `[N, classes]`, probabilities = softmax(logits / temperature); the score for images that are like none of the
+    training images, float32 `[N]`, and whether it is above the threshold, bool `[N]`. Of one image all are without
+    `[N]`. Takes the network over: its weights get the plain layout.
     """
 
     def __init__(self, model: Model, name: str) -> None:
         super().__init__()
         # channels_last is for this process; a program that is written with it cannot tell that its weights are whole.
-        self.net = model.net.to(memory_format=torch.contiguous_format)
+        net = model.net.to(memory_format=torch.contiguous_format)
+        self.body, self.last = net[:-1], net[-1]
         self.view = None if name == "resized" else TracedView(model.preprocessing)
+        self.unknown, self.outputs = model.unknown, outputs(model)
         self.temperature = model.temperature
         self.name, self.size = name, model.preprocessing.input_size
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 as `INPUTS` has it → logits and probabilities, float32."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """uint8 as `INPUTS` has it → what `outputs` names."""
         given = images[None] if self.name == "image" else images
-        logits = self.net(given if self.view is None else self.view(given)).float()
-        probabilities = (logits / self.temperature).softmax(1)
-        return (logits[0], probabilities[0]) if self.name == "image" else (logits, probabilities)
+        features = self.body(given if self.view is None else self.view(given))
+        logits = self.last(features).float()
+        found = [logits, (logits / self.temperature).softmax(1)]
+        if self.unknown is not None:
+            scores = self.unknown(features)
+            found.append(scores)
+            if self.unknown.threshold is not None:
+                found.append(scores > self.unknown.threshold)
+        return tuple(one[0] for one in found) if self.name == "image" else tuple(found)
 
     def example(self) -> tuple[Tensor, dict[int, torch.export.Dim]]:
         """Black images to trace it with, and the sides that stay open. Two images: one would be taken for a constant,

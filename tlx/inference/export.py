@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tlx.core.activity import doing, importing
@@ -19,9 +20,11 @@ from tlx.inference.run_folder import run_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tlx.datasets.image_decoding import Pixels
     from tlx.inference.deployed import Logits
     from tlx.inference.exporters import ExportError, Parity
     from tlx.inference.predictor import Model
+    from tlx.inference.quantization import Quantize
 
 # Format → how a file's name may end, the first being the default; and the packages that it takes beside our own.
 FORMATS = {"onnx": (".onnx",), "torch_export": (".pt2",), "state_dict": (".safetensors", ".pth")}
@@ -36,6 +39,7 @@ def export(
     images: Sequence[str] = (),
     name: str | None = None,
     content: Content = of_file,
+    quantized: "Quantize | None" = None,
 ) -> Path:
     """Writes the model of `run` in a format of `FORMATS`, and prints how the file compares with the saved model.
 
@@ -49,12 +53,14 @@ def export(
             at most 1,000 of them; else 16 made for it.
         name: what the file takes, one of `INPUTS`; default: `image`.
         content: reads the run's test images by the names that its table has.
+        quantized: what writes ONNX in 8-bit integers instead, by default as `model-int8.onnx`. That file is written
+            whatever its accuracy, and what it costs is printed.
 
     Raises:
         RequestError: no such folder, model, format, package or image; a file's name that does not fit the format.
         ExportError: the model has no such form, or the file fails the comparison.
     """
-    home, target = _checked(run, form, to)
+    home, target = _checked(run, form, to, "model" if quantized is None else "model-int8")
     name = _named(form, name)
     files = list(find(images))
     with importing("torch"):
@@ -71,12 +77,64 @@ def export(
     with atomic(target, "--to FILE") as path, doing(f"writing {target.name} and comparing it"):
         if form == "state_dict":
             lines = _weights(model, path, facts, reference, shown)
+        elif quantized is not None:
+            lines = _integers(model, path, facts, name, reference, shown, target, quantized)
         else:
             written = (exporters.onnx if form == "onnx" else exporters.torch_export)(model, path, facts, name)
             lines = _compared(model, written, name, reference, shown, target)
         size = path.stat().st_size
     print("\n".join([f"{target}: {size / 1e6:.1f} MB", *lines]))
     return target
+
+
+def _integers(
+    model: "Model",
+    path: Path,
+    facts: dict[str, Any],
+    name: str,
+    reference: "Tensor",
+    shown: Pictures,
+    target: Path,
+    given: "Quantize",
+) -> list[str]:
+    """Writes ONNX in 8-bit integers; what that gains and costs, in words."""
+    import torch
+
+    from tlx.inference import exporters
+    from tlx.inference.quantization import CALIBRATION, milliseconds, outcomes, quantize
+
+    def inputs(images: "Iterable[Pixels]") -> "Iterator[Tensor]":
+        for pixels in images:
+            one = model.preprocessing.of(pixels) if name == "resized" else torch.from_numpy(pixels)
+            yield one if name == "image" else one[None]
+
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.onnx"
+        before = exporters.onnx(model, whole, facts, name)
+        _compared(model, before, name, reference, shown, target)
+        method = quantize(whole, path, name, lambda: [one.numpy() for one in inputs(given.training(CALIBRATION))])
+        size = whole.stat().st_size
+    after = exporters.opened(path)
+    found = _logits(after, name, shown)
+    parity = exporters.compare(reference, found, model.temperature)
+    times = [f"{milliseconds(network, inputs(shown)):.1f}" for network in (after, before)]
+    cost = f"not measured, for no label is known of the {shown.words}"
+    if any(label in model.classes for label in shown.labels):
+        cost = f"on {shown.words}: {given.difference(outcomes(shown.labels, model.classes, reference, found))}"
+    return [
+        f"int8 ({method}); without: {size / 1e6:.1f} MB",
+        f"{times[0]} ms an image on this machine (median, one at a time); without: {times[1]} ms",
+        f"accuracy {cost}; {parity}",
+    ]
+
+
+def _logits(network: "Logits", name: str, shown: Pictures) -> "Tensor":
+    """The logits of a file for all images."""
+    from tlx.inference import deployed
+
+    if name == "resized":
+        return deployed.logits_of(network, shown.views)
+    return deployed.logits_of_pixels(network, name, shown)
 
 
 def _weights(model: "Model", path: Path, facts: dict[str, Any], reference: "Tensor", shown: Pictures) -> list[str]:
@@ -101,12 +159,10 @@ def _compared(
     Raises:
         ExportError: it is not the model.
     """
-    from tlx.inference import deployed, exporters
+    from tlx.inference import exporters
 
-    if name == "resized":
-        parity = exporters.compare(reference, deployed.logits_of(written, shown.views))
-    else:
-        parity = exporters.compare(reference, deployed.logits_of_pixels(written, name, shown), model.temperature)
+    temperature = None if name == "resized" else model.temperature
+    parity = exporters.compare(reference, _logits(written, name, shown), temperature)
     if not parity.holds:
         raise _refused(target, shown.words, parity)
     whole = model.precision == "fp32"
@@ -124,14 +180,14 @@ def _named(form: str, name: str | None) -> str:
     return name or INPUTS[0]
 
 
-def _checked(run: str, form: str, to: str | None) -> tuple[Path, Path]:
+def _checked(run: str, form: str, to: str | None, stem: str) -> tuple[Path, Path]:
     """The run's folder, and the file to write."""
     if form not in FORMATS:
         raise RequestError(f"--format {form}: one of {', '.join(FORMATS)}{nearest(form, FORMATS)}")
     suffixes = FORMATS[form]
     folder = run_folder(run).absolute()
     home = folder.parent if folder.name == "model" else folder
-    target = home / "export" / f"model{suffixes[0]}" if to is None else Path(os.path.expanduser(to))
+    target = home / "export" / f"{stem}{suffixes[0]}" if to is None else Path(os.path.expanduser(to))
     if target.suffix not in suffixes:
         raise RequestError(f"--to {to}: the file's name must end in {' or '.join(suffixes)} for --format {form}")
     if target.is_dir():
@@ -145,10 +201,16 @@ def _checked(run: str, form: str, to: str | None) -> tuple[Path, Path]:
 def about(model: "Model", home: Path, name: str) -> dict[str, Any]:
     """What a file says of itself: classes, what it takes and gives, how images are resized, what was measured."""
     from tlx.core.version import __version__
-    from tlx.inference.deployed import takes
+    from tlx.inference.deployed import outputs, takes
 
     seen, classes = model.preprocessing, len(model.classes)
-    several = "" if name == "image" else "N, "
+    several, of_all = ("", "") if name == "image" else ("N, ", "N")
+    given = {
+        "logits": f"float32 [{several}{classes}]",
+        "probabilities": f"float32 [{several}{classes}], softmax(logits / temperature)",
+        "unknown_score": f"float32 [{of_all}], how far an image is from the training images, 0..2",
+        "unknown": f"bool [{of_all}], whether the score is above {model.unknown_threshold}: none of the classes",
+    }
     side = seen.input_size
     whole = (
         f"the long side to {side} pixels, then borders of the mean colour"
@@ -164,10 +226,7 @@ def about(model: "Model", home: Path, name: str) -> dict[str, Any]:
         "classes": list(model.classes),
         "input": {name: takes(name, side)},
         "normalisation": "inside the model: it applies the mean and std itself; do not apply them again",
-        "outputs": {
-            "logits": f"float32 [{several}{classes}]",
-            "probabilities": f"float32 [{several}{classes}], softmax(logits / temperature)",
-        },
+        "outputs": {one: given[one] for one in outputs(model)},
         "preprocessing": seen.to_dict(),
         **deep,
         "resize": f"{rule}{crop} ({seen.interpolation}, antialiased)"

@@ -23,15 +23,16 @@ from tlx.backbones.staged_network import misfit
 from tlx.config.schema import Backbone
 from tlx.core.errors import RequestError, reason
 from tlx.datasets.preprocessing import Normalize
-from tlx.inference.deployed import OUTPUTS, Deployed, Logits
+from tlx.inference.deployed import Deployed, Logits
 from tlx.inference.predictor import Model
 
-__all__ = ["KEY", "ExportError", "Parity", "compare", "differ", "onnx", "opened", "saved", "state_dict"]
+__all__ = ["KEY", "NETWORK", "ExportError", "Parity", "compare", "differ", "onnx", "opened", "saved", "state_dict"]
 __all__ += ["torch_export"]
 
 TOLERANCE = 1e-3  # of a logit, between the saved network in fp32 and a file that takes what this one takes
 OF_PIXELS = 1e-2  # of a probability, where the file resizes images, too: a level of a few pixels may be another one
 KEY = "tlx"  # of the metadata, one JSON document, in a file's own metadata
+NETWORK = "net/"
 SCOPES = "pkg.torch.onnx.name_scopes"  # of a node's metadata: the modules that it is in, from the outermost on
 OPSET = 20  # what torch's exporter writes without converting; onnxruntime reads it since 1.17
 ONNX_BYTES = 2**31 - 1  # of one file: a protocol buffer has no more
@@ -94,9 +95,9 @@ def saved(model: Model) -> Logits:
 
 
 def onnx(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logits:
-    """Writes one ONNX file (one of `INPUTS` → `logits`, `probabilities`) and opens it with onnxruntime.
+    """Writes one ONNX file (one of `INPUTS` → `outputs`) and opens it with onnxruntime.
 
-    The names of nodes begin with the part of `Deployed` they belong to: `net/`, `view/`.
+    The names of the network's nodes begin with `NETWORK`; the others are what is before and behind it.
 
     Raises:
         RequestError: the weights are more than one file holds.
@@ -107,13 +108,13 @@ def onnx(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logit
         raise RequestError(f"--format onnx: {size / 1e9:.1f} GB of weights are more than one file holds; torch_export")
     program = _traced("ONNX", model, name, lambda graph, arguments, shapes: torch.onnx.export(
         graph, arguments, dynamic_shapes=shapes, dynamo=True, opset_version=OPSET, verbose=False,
-        input_names=[name], output_names=list(OUTPUTS),
+        input_names=[name], output_names=list(graph.outputs),
     ))  # fmt: skip
     proto = program.model_proto
     for node in proto.graph.node:
         modules = next((known.value for known in node.metadata_props if known.key == SCOPES), "")
-        if part := re.search(r"'(net|view)'", modules):
-            node.name = f"{part[1]}/{node.name}"
+        if re.search(r"'(body|last)'", modules):
+            node.name = f"{NETWORK}{node.name}"
     # The exporter notes for each node the lines of source it came from, with the folders of this machine.
     for part in (proto.graph, *proto.graph.node):
         part.ClearField("metadata_props")
@@ -144,7 +145,7 @@ def opened(path: Path) -> Logits:
 def torch_export(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logits:
     """Writes a torch.export program (`.pt2`, for the CPU; one of `INPUTS`) and opens it.
 
-    It gives (logits, probabilities); the metadata is in the extra file `tlx.json`.
+    It gives what `outputs` names; the metadata is in the extra file `tlx.json`.
 
     Raises:
         ExportError: the network cannot be traced.
@@ -218,7 +219,7 @@ def _normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, .
     return lambda x: network(normalize(x))
 
 
-def _traced(what: str, model: Model, name: str, trace: Callable[[nn.Module, tuple[Tensor], Any], Any]) -> Any:
+def _traced(what: str, model: Model, name: str, trace: Callable[[Deployed, tuple[Tensor], Any], Any]) -> Any:
     """What `trace` makes of the model, for the input of that name."""
     graph = Deployed(model, name).eval()
     images, open_sides = graph.example()

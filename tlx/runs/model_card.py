@@ -92,7 +92,7 @@ def _use(run: RunFiles) -> Iterator[str]:
     names = [_plain(name) for name in run.classes]
     more = f", … ({len(names) - CLASSES} more, in `model.json`)" if len(names) > CLASSES else ""
     yield f"It says which of {len(names)} classes an image shows: {', '.join(names[:CLASSES])}{more}."
-    if run.model.get("unknown_threshold") is None:
+    if _of(run.model, "unknown.threshold") is None:
         yield "It has no answer for images of anything else: to these, too, it gives one of the classes."
 
 
@@ -129,13 +129,13 @@ def _limits(run: RunFiles) -> Iterator[str]:
     segments = run.analysis.get("segments") or {}
     for one in segments.get("weak", ()):
         here, rest = one["correct"] / one["images"], one["rest_correct"] / one["rest"]
-        yield f"weaker on images of {segment(one)}: {here:.1%} of {one['images']:,} are correct, {rest:.1%} of the others"
+        yield f"weaker on {segment(one)}: {here:.1%} of {one['images']:,} are correct, of the others {rest:.1%}"
     if segments and not segments.get("weak"):
-        yield f"none of {segments['tested']} groups of images, as dark or small ones, is significantly weaker than the others"
+        yield f"none of {segments['tested']} groups of images, as dark or small ones, is significantly weaker"
     if line := run.summary.get("not_converged"):
         yield _plain(line)
-    if (threshold := run.model.get("unknown_threshold")) is not None:
-        yield f"images that are not above the threshold {threshold:.3g} are called unknown"
+    if (threshold := _of(run.model, "unknown.threshold")) is not None:
+        yield f"an image whose distance to the training images is above {threshold:.3g} is predicted as unknown"
 
 
 def _data(run: RunFiles) -> Iterator[tuple[str, str]]:
