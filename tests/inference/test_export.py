@@ -256,7 +256,7 @@ def test_quantized_onnx_says_what_it_gains_and_what_it_costs(
         assert facts["quantization"].startswith(method)
         assert any(one.name for one in session.get_inputs())
     none = Quantize(lambda n: iter(()), lambda found: "")
-    with pytest.raises(RequestError, match="those of the run are not at hand$"):
+    with pytest.raises(RequestError, match=r"those of the run are not at hand$"):
         export.export(str(runs["small_cnn"]), "onnx", str(tmp_path / "m.onnx"), quantized=none)
     assert not (tmp_path / "m.onnx").exists()
     with pytest.raises(RequestError, match=r"^--quantize: only with --format onnx, not state_dict$"):
