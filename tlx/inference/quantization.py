@@ -88,7 +88,8 @@ def outcomes(labels: Sequence[str], classes: Sequence[str], ours: Any, theirs: A
     rows = [row for row, label in enumerate(labels) if label in number]
     truth = np.array([number[labels[row]] for row in rows], dtype=np.int64)
     right = [np.asarray(found)[rows].argmax(1) == truth for found in (ours, theirs)]
-    return right[1].astype(np.int8) - right[0].astype(np.int8)
+    found: NDArray[np.int8] = right[1].astype(np.int8) - right[0].astype(np.int8)
+    return found
 
 
 def _bytes(model: Any, kinds: set[str]) -> int:
