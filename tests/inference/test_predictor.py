@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_the_contract_names(trained: tuple[Summary, Path
     low, high = found["test_accuracy_interval"]
     assert low <= found["test_accuracy"] <= high
     assert {path.name for path in (summary.folder / "model").iterdir()} == {
-        "model.safetensors", "model.json", "images.safetensors", "reference.safetensors"
+        "model.safetensors", "model.json", "images.safetensors", "reference.safetensors", "README.md"
     }  # fmt: skip
 
 

@@ -6,8 +6,10 @@ all operators are quantized (static), with the ranges of activations over traini
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,7 +54,8 @@ def quantize(source: Path, target: Path, name: str, calibration: Callable[[], li
     skipped = [node.name for node in graph.graph.node if not node.name.startswith(NETWORK)]
     common: dict[str, Any] = {"nodes_to_exclude": skipped, "per_channel": True, "weight_type": QuantType.QInt8}
     if _bytes(graph, PRODUCTS) >= _bytes(graph, CONVOLUTIONS):
-        quantize_dynamic(source, target, op_types_to_quantize=sorted(PRODUCTS), **common)
+        with _without_advice():
+            quantize_dynamic(source, target, op_types_to_quantize=sorted(PRODUCTS), **common)
         method = "dynamic, matrix products"
     else:
         given = calibration()
@@ -61,7 +64,8 @@ def quantize(source: Path, target: Path, name: str, calibration: Callable[[], li
                 "--quantize: the ranges of this network's activations come from training images, and those of the run "
                 "are not at hand"
             )
-        quantize_static(source, target, _reader(name, given), activation_type=QuantType.QUInt8, **common)
+        with _without_advice():
+            quantize_static(source, target, _reader(name, given), activation_type=QuantType.QUInt8, **common)
         method = f"static, calibrated on {len(given)} training images"
     written = onnx.load(target)
     (facts,) = (one for one in written.metadata_props if one.key == KEY)
@@ -96,6 +100,20 @@ def _bytes(model: Any, kinds: set[str]) -> int:
     """How many numbers the weights of the operators of these kinds have."""
     sizes = {one.name: int(np.prod(one.dims)) for one in model.graph.initializer}
     return sum(sizes.get(name, 0) for node in model.graph.node if node.op_type in kinds for name in node.input)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """What onnxruntime logs about how a graph might be prepared does not reach the screen."""
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    nothing: Callable[[logging.LogRecord], bool] = lambda record: False  # noqa: E731
+    root.addHandler(nowhere)  # without any, logging would add one of its own for good
+    root.addFilter(nothing)
+    try:
+        yield
+    finally:
+        root.removeFilter(nothing)
+        root.removeHandler(nowhere)
 
 
 def _reader(name: str, given: Sequence[NDArray[np.uint8]]) -> Any:
