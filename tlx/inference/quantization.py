@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tlx.core.errors import RequestError
 from tlx.datasets.image_decoding import Pixels
-from tlx.inference.exporters import KEY, NETWORK
+from tlx.inference.exporters import KEY, NETWORK, ExportError
 
 if TYPE_CHECKING:
     from tlx.inference.deployed import Logits
@@ -68,6 +68,8 @@ def quantize(source: Path, target: Path, name: str, calibration: Callable[[], li
             quantize_static(source, target, _reader(name, given), activation_type=QuantType.QUInt8, **common)
         method = f"static, calibrated on {len(given)} training images"
     written = onnx.load(target)
+    if not any("QuantizeLinear" in node.op_type for node in written.graph.node):
+        raise ExportError("--quantize: onnxruntime has quantized no operator of this network")
     (facts,) = (one for one in written.metadata_props if one.key == KEY)
     facts.value = json.dumps({**json.loads(facts.value), "quantization": method}, ensure_ascii=False)
     target.write_bytes(written.SerializeToString())
