@@ -27,16 +27,16 @@ MAY_BE_HEAVY = (
     *(f"tlx.backbones.{name}" for name in ("factories", "heads", "pooled_stages", "stage_discovery")),
     *(f"tlx.backbones.{name}" for name in ("staged_network", "state_dicts", "submodules", "weight_loading")),
     *(f"tlx.core.{name}" for name in ("thread_pool", "torch_files")),
-    *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing")),
+    *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing", "traced_view")),
     *(f"tlx.distributed.{name}" for name in ("data_parallel",)),
     "tlx.features",
     "tlx.losses",
     *(f"tlx.recommendation.{name}" for name in ("probes", "trials")),
     *(
         f"tlx.inference.{name}"
-        for name in ("embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor", "unknown_score")
+        for name in ("deployed", "embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor")
     ),
-    "tlx.inference.saved_model",
+    *(f"tlx.inference.{name}" for name in ("quantization", "saved_model", "unknown_score")),
     "tlx.pixels",
     "tlx.runs.unknowns",
     "tlx.served",

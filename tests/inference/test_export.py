@@ -242,8 +242,10 @@ def test_quantized_onnx_says_what_it_gains_and_what_it_costs(
         saved, model = runs[network], predictor.load(runs[network], "cpu")
         rows = "".join(f"{i},{file},{model.predict(file)[0].prediction}\n" for i, file in enumerate(photos))
         (saved / "predictions.csv").write_text(f"sample,file,label\n{rows}", encoding="utf-8")
-        asked = Quantize(lambda n: iter([decode(file) for file in photos[:6]]), lambda found: f"sum {int(found.sum())}")
-        target = export.export(str(saved), "onnx", None, quantized=asked)
+        wanted = Quantize(
+            lambda n: iter([decode(file) for file in photos[:6]]), lambda found: f"sum {int(found.sum())}"
+        )
+        target = export.export(str(saved), "onnx", None, quantized=wanted)
         (saved / "predictions.csv").unlink()
         assert target == saved / "export" / "model-int8.onnx"
         first, kind, speed, cost = capsys.readouterr().out.splitlines()

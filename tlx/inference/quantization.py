@@ -29,7 +29,7 @@ TIMED = 30  # images whose time is taken, of which the median is said
 
 
 class Quantize(NamedTuple):
-    """What an export in 8-bit integers takes: `training` gives as many training images as it is asked for, and
+    """What an export in 8-bit integers takes: `training` gives so many training images at most, and
     `difference` says in words what a number an image means: 1 where the quantized model alone is correct, -1 where
     the other alone is, else 0."""
 
