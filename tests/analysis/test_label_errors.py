@@ -81,6 +81,14 @@ def test_where_all_labels_are_right_none_is_contradicted_as_strongly_as_the_othe
         assert contradicted(out_of_fold(features, labels, classes).logits, labels) == 0.0
 
 
+def test_a_class_that_features_do_not_know_is_not_called_mislabelled() -> None:
+    """Most images have one class, and features say nothing: a probe always answers that class."""
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        features, labels = random.normal(size=(90, 40)).astype(np.float32), (np.arange(90) < 10).astype(np.int64)
+        assert not len(label_errors(out_of_fold(features, labels, 2).logits, labels))
+
+
 def test_an_image_between_two_classes_is_doubted_by_confident_learning_only() -> None:
     logits, labels, _ = drawn(2000, 3, 1.0, 0.0, 0)
     assert confidently_wrong(softmax(logits), labels).sum() > 100

@@ -22,6 +22,7 @@ SHARE = 0.05  # of blind labels, from which the search begins
 STEPS = 50  # of expectation-maximisation, at each temperature
 EVIDENCE = 2.0  # nats by which errors must raise the likelihood of all labels, or there are none by that
 FEWEST, MOST = 3, 0.2  # contradicted labels from which, and share up to which, their depth decides
+KNOWN = 0.5  # of a class's labels that may be contradicted: of a class with more, the features say nothing
 DEEP = 0.65  # their median margin, as a share of the others': where nothing is wrong it is below half
 
 
@@ -131,12 +132,16 @@ def contradicted(logits: NDArray[np.floating], labels: Labels) -> float:
     """The share of labels that the scores contradict, where they do so about as strongly as they confirm the others.
 
     An image between two classes is contradicted weakly; one that is labelled wrongly lies deep in the other class. 0
-    where they are few, too many to be errors, or not so deep.
+    where they are few, too many to be errors (of all images or of one class), or not so deep.
     """
     rows = np.arange(len(labels))
     margin = (logits[rows, labels] - logits[rows, other(logits, labels)]).astype(np.float64)
     wrong = margin < 0
     if not FEWEST <= wrong.sum() <= MOST * len(labels):
+        return 0.0
+    classes = logits.shape[1]
+    of_class = np.bincount(labels[wrong], minlength=classes) / np.maximum(np.bincount(labels, minlength=classes), 1)
+    if of_class.max() > KNOWN:
         return 0.0
     return float(wrong.mean()) if np.median(-margin[wrong]) >= DEEP * np.median(margin[~wrong]) else 0.0
 
