@@ -27,7 +27,7 @@ from tlx.cli import export as export_command
 from tlx.config.schema import Head
 from tlx.core.errors import RequestError
 from tlx.datasets.image_decoding import decode
-from tlx.inference import comparison_images, export, exporters, predictor, saved_model
+from tlx.inference import comparison_images, deployed, export, exporters, predictor, saved_model
 from tlx.inference.comparison_images import Content, Pictures, of_file, pictures
 from tlx.inference.exporters import ExportError, Parity, compare
 from tlx.inference.quantization import Quantize
@@ -94,7 +94,7 @@ def check_pixels(network: Callable[[Tensor], tuple[Any, Any]], run: Path) -> Non
         logits, probabilities = map(torch.as_tensor, network(torch.from_numpy(pixels)))
         (expected,) = saved.predict(pixels)
         assert logits.shape == probabilities.shape == (len(CLASSES),)
-        assert probabilities.tolist() == pytest.approx(list(expected.probabilities.values()), abs=1e-3)
+        assert probabilities.tolist() == pytest.approx(list(expected.probabilities.values()), abs=1e-2)
         assert CLASSES[int(probabilities.argmax())] == expected.prediction
 
 
@@ -125,7 +125,7 @@ def check_said(out: str, target: Path, of: str = "probability") -> None:
         second,
     )
     assert figure
-    assert float(figure[1]) < 1e-3
+    assert float(figure[1]) < (1e-3 if of == "logit" else 1e-2)
 
 
 def session_of(target: Path) -> Any:
@@ -369,7 +369,7 @@ def test_a_change_is_held_against_the_margin_that_was_measured(
 ) -> None:
     opened = predictor.load(runs["small_cnn"], "cpu")
     measured = torch.tensor([[0.9, 0.1, 0.0], [0.51, 0.49, 0.0]])
-    monkeypatch.setattr(exporters, "logits_of", lambda *_: measured)
+    monkeypatch.setattr(deployed, "logits_of", lambda *_: measured)
 
     def said(*written: list[float]) -> str:
         logits = torch.tensor(written).log() * TEMPERATURE
