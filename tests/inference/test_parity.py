@@ -18,8 +18,6 @@ from tlx.tracking.mlflow_worker import model_description
 NETWORKS = {
     "small_cnn": ("backbone=small_cnn",),
     "efficientnet_lite0": ("backbone=efficientnet_lite0", "backbone.input_size=64"),
-    "resnet18": ("backbone=resnet18", "backbone.input_size=64"),
-    "squeezenet1_1": ("backbone=squeezenet1_1", "backbone.input_size=64"),
     "test_vit": ("backbone=timm", "backbone.name=test_vit", "backbone.input_size=32"),
 }
 # MLflow warns of its own type hints while it is imported
