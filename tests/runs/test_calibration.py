@@ -39,7 +39,7 @@ def test_the_saved_model_has_the_temperature_and_all_probabilities_are_after_it(
     with (run.folder / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     x = torch.randint(0, 256, (len(rows), 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    logits, probabilities = Deployed(model.net, model.temperature)(x)
+    logits, probabilities = Deployed(predictor.load(run.folder, "cpu"), "resized")(x)[:2]
     assert torch.equal(probabilities, (logits / found).softmax(1))
     assert torch.allclose(model.probabilities(x), probabilities, atol=1e-5)
     assert torch.equal(probabilities.argmax(1), logits.argmax(1))

@@ -46,7 +46,7 @@ def test_a_part_that_fails_is_one_warning_and_no_other_part_is_lost(
 
     monkeypatch.setattr(f"tlx.runs.page_analysis.{fails}", without_memory)
     folder = tlx.run(TINY | {"dataset": {"train": 18, "test": 9}}, output=tmp_path).folder
-    every = {"map", "neighbours", "label_errors", "label_errors_among", "attention", "segments"}
+    every = {"map", "neighbours", "label_errors", "label_errors_among", "attention", "segments", "unknown"}
     assert analysis(folder).keys() == every - lost
     assert (folder / "report.html").is_file()
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
