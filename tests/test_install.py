@@ -49,7 +49,8 @@ def test_the_wheel_has_every_module_and_all_of_conf(wheel: Path) -> None:
     assert len(conf) > 40
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tlx/reporting/templates").iterdir()}
     assert len(templates) >= 3
-    assert names == modules | conf | templates
+    tables = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tlx").rglob("*.yaml")}
+    assert names == modules | conf | templates | tables
 
 
 def test_the_distribution_is_not_called_tlx_but_the_script_is(installed: Path) -> None:
