@@ -148,6 +148,7 @@ def test_l2_sp_keeps_weights_near_their_start_and_only_those_of_its_phase() -> N
         net, config = built("l2_sp", "small_cnn", solver, "optimizer=sgd")
         before = [p.detach().clone() for p in net[:-1].parameters()]
         train(net, config, TrainState(), lambda *_: None)
-        distances.append(sum(float((p - q).detach().norm()) for p, q in zip(net[:-1].parameters(), before, strict=True)))
+        moved = [p.detach() - q for p, q in zip(net[:-1].parameters(), before, strict=True)]
+        distances.append(sum(float(change.norm()) for change in moved))
     assert 0 < distances[1] < distances[0]
     assert isinstance(net[-1], nn.Sequential)
