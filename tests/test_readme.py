@@ -248,13 +248,18 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
 
 
 def test_what_the_readme_links_to_is_there_also_in_the_source_distribution() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    links += [link.replace("../", "") for link in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES)]
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
+    of_pages = re.findall(r"\]\((?!https?:|#)([^)]+)\)", PAGES)  # relative to docs/
+    links += [link.removeprefix("../") if link.startswith("../") else f"docs/{link}" for link in of_pages]
     assert links
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     included = build["targets"]["sdist"]["include"]
     for link in links:
+        link, _, heading = link.partition("#")
         assert (ROOT / link).is_file(), link
+        text = (ROOT / link).read_text(encoding="utf-8") if heading else ""
+        headings = [re.sub(r"[^\w -]", "", line.lstrip("# ").lower()) for line in text.splitlines() if line[:1] == "#"]
+        assert not heading or heading in [line.replace(" ", "-") for line in headings], f"{link}#{heading}"
         assert {f"/{link}", f"/{link.partition('/')[0]}"} & set(included), link
 
 

@@ -196,6 +196,7 @@ def test_the_summary_is_what_the_contract_says(here: Path) -> None:
         ),
         *("curves.png", "confusion.png", "reliability.png", "predictions.png", "report.html"),
         *("model/model.safetensors", "model/model.json", "model/images.safetensors", "model/reference.safetensors"),
+        "model/README.md",
     }
 
 

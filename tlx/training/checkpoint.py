@@ -158,7 +158,7 @@ def load(folder: Path, run: Mapping[str, Any], net: "nn.Module", state: "TrainSt
             setattr(state, name, known[name])
         state.moved = set(run["moved"])
         state.best = {n: tensors.get(f"best/{n}", own[n]).to(own[n].device).clone() for n in run["best"]}
-        state.optimizer_state = None if run["optimizer"] is None else _joined(run["optimizer"], tensors)
+        state.optimizer_state = None if run["optimizer"] is None else dict(_joined(run["optimizer"], tensors))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RequestError(
             f"{path}: does not fit the network ({' '.join(str(error).split())}); remove it to start the run anew"
