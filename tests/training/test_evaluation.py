@@ -154,6 +154,7 @@ def test_where_all_images_are_of_one_class_there_is_no_macro_f1() -> None:
     assert {one.__name__ for one in METRICS} - {metric.name for metric in found.metrics} == {
         "macro_f1",
         "top5_accuracy",
+        "unknown_false_alarms",
     }
     assert found.metric("balanced_accuracy").value == pytest.approx(2 / 3)
 
