@@ -22,7 +22,7 @@ from tlx.core.trees import flat
 
 GROUPS = (
     "backbone", "head", "dataset", "augmentation", "strategy",
-    "optimizer", "schedule", "loss", "source", "tracking", "launch", "experiment",
+    "optimizer", "schedule", "loss", "source", "tracking", "launch", "recipe", "experiment",
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def explained(error: Exception, overrides: Sequence[str]) -> RequestError:
         if group == "hydra/launcher" and (absent := missing(choice)):
             return absent
         options = [option for option in error.options or [] if option != "schema"]
+        if not options and group in GROUPS:  # of a list of choices Hydra does not say what there is
+            options = GlobalHydra.instance().config_loader().get_group_options(group)
         if options:
             offered = ", ".join(options)
             return RequestError(f"{group}={choice}: no such {group}{nearest(choice, options)}; there are {offered}")

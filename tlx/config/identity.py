@@ -66,7 +66,7 @@ ADDED: dict[str, Any] = {
         for key in ("training.min_steps", "strategy.phases.*.min_steps")
     },
     **{f"{prefix}training.refit": False for prefix in ("", "source.")},
-    **{f"{prefix}training.sampler": None for prefix in ("", "source.")},
+    **{f"{prefix}training.{name}": None for prefix in ("", "source.") for name in ("sampler", "ema", "average_last")},
     "loss": CROSS_ENTROPY,
     # What it adds to a model changes nothing that was there before.
     "evaluation.unknown": dataclasses.asdict(UnknownImages()),

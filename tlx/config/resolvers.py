@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.dataset_schema import data_name
+from tlx.config.recipes import chosen
 
 LONGEST = 40  # characters of a data set's name in that of a run's folder
 NAMED = ("backbone", "strategy", "head", "augmentation", "dataset")  # groups by which people tell runs apart
@@ -21,9 +22,10 @@ def register() -> None:
 
 
 def choices_of(node: DictConfig) -> Mapping[str, str]:
-    """What is chosen of each group of `GROUPS`, as a run's folder calls it; `node`: composed, with Hydra's node."""
+    """What is chosen of each group of `GROUPS`, as a run's folder calls it, and the recipes, if any; `node`: composed, with Hydra's node."""
     found = {group: _label(group, _root_=node) for group in GROUPS}
-    return {**found, "dataset": _data(_root_=node)}
+    recipes = "+".join(name for name in chosen(node) if name != "none")
+    return {**found, "dataset": _data(_root_=node), **({"recipe": recipes} if recipes else {})}
 
 
 def _size(numerator: int, denominator: int, *, _root_: DictConfig) -> int:

@@ -177,6 +177,15 @@ class Training:
     )
     clip_norm: float | None = key(None, above=0, help="gradient clipping: maximum norm; null: no clipping")
     accumulate: int = key(1, minimum=1, help="gradient accumulation: micro-batches per batch")
+    ema: float | None = key(
+        None,
+        above=0,
+        maximum=0.999999,
+        help="exponential moving average of the weights: its decay a step, reached gradually; null: none",
+    )
+    average_last: int | None = key(
+        None, minimum=1, help="mean of the weights after each of so many last epochs of a phase; null: none"
+    )
     refit: bool = key(False, help="once the epochs are chosen: train again from the start on train and val images")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlx.config.override_quoting import keys
+from tlx.config.recipes import chosen, folders_of, keys_of
 from tlx.config.solver_keys import not_read
 from tlx.config.validation import GROUPS, TRAINING, VALUES, stage_index, stage_names
 from tlx.core.errors import RequestError, shown
@@ -125,7 +126,7 @@ def unread(node: DictConfig, *, several: bool) -> dict[str, str]:
     if node.evaluation.unknown.rate is None:
         found["evaluation.unknown.dataset"] = "evaluation.unknown.rate=null predicts no image as unknown; give a rate"
     found |= dict(_of_features(node)) | dict(_of_tracking(node)) | dict(_of_mode(node, several))
-    return found
+    return found | dict(_of_recipes(node, found))
 
 
 _NO_SOLVER = "no phase has a solver that reads it; take another strategy"
@@ -221,6 +222,14 @@ def _of_features(node: DictConfig) -> Iterator[tuple[str, str]]:
         yield "features.views", "without an augmentation each image has one view; take augmentation=crop_flip"
     if node.features.mode == "live":
         yield "features.budget", "features.mode=live keeps nothing; take features.mode=auto"
+
+
+def _of_recipes(node: DictConfig, unread: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The recipes, where nothing reads what one of them sets."""
+    for name in chosen(node):
+        reasons = [_reason(key, unread) for key in keys_of(name, folders_of(node))]
+        if reasons and all(reasons):
+            yield "recipe", f"{name}: {reasons[0]}"
 
 
 def _of_tracking(node: DictConfig) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,8 @@ from tlx.core.trees import flat
 ANCHORS = ("head", "classifier", "last", "first", "all")
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
-TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor")  # what solvers read of it beside
+# What solvers read of it beside.
+TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "ema", "average_last")
 
 
 def checked(node: Any) -> Config:
@@ -179,6 +180,12 @@ def _problems(config: Config) -> Iterator[str]:
             yield (
                 f"backbone.arguments.{argument}={value}: is not passed on; backbone.weights says where weights come "
                 "from: imagenet, none, a file or a run's folder"
+            )
+    for prefix, training in (("", config.training), ("source.", config.source.training)):
+        if training.ema is not None and training.average_last is not None:
+            yield (
+                f"{prefix}training.ema={training.ema} {prefix}training.average_last={training.average_last}: the model "
+                "is one average of the weights; leave out one of them"
             )
     if not config.strategy.phases:
         yield "strategy.phases: a strategy needs at least one phase"

@@ -16,6 +16,7 @@ from tlx.distributed.data_parallel import share, shared_statistics, sum_gradient
 from tlx.features.batches import balanced, shuffled
 from tlx.features.frozen_forward import as_input
 from tlx.losses import cross_entropy
+from tlx.training.averaging import averaging_for
 from tlx.training.cuda_graphs import Gradients, recorder_for
 from tlx.training.head_grid import heads
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
@@ -27,7 +28,7 @@ from tlx.training.weighted_loss import Loss, class_weights, loss_for
 
 __all__ = ["backward", "heads", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
 
-_TIE = "tie"  # in a checkpoint's state of the optimizer
+_TIE, _AVERAGE = "tie", "average"  # in a checkpoint's state of the optimizer
 
 
 def sgd(context: SolverContext) -> Iterator[Trained]:
@@ -66,17 +67,20 @@ def _descent(context: SolverContext, tied: Callable[..., Tie] | None) -> Iterato
     state, progress, tail, device = context.state, context.progress, context.tail, fit.y.device
     known, of_weights = state.optimizer_state, groups(net, plan, phase.optimizer.get("weight_decay", 0.0))
     names = {parameter: name for name, parameter in net.named_parameters()}
+    average = averaging_for(net, plan, training, epochs, (known or {}).get(_AVERAGE))
     tie = tied(of_weights, names, (known or {}).get(_TIE)) if tied is not None else None
     optimizer = optimizer_for(phase.optimizer, tie.groups() if tie is not None else of_weights)
     if tie is not None:
         optimizer.register_state_dict_post_hook(lambda _, found: {**found, _TIE: tie.tensors()})
+    if average is not None:
+        optimizer.register_state_dict_post_hook(lambda _, found: {**found, _AVERAGE: average.tensors()})
     factor = schedule_for(phase.schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
     precision = training_precision(tail, device, context.precision)
     weight = class_weights(fit.y, training.class_weights)
     learning = [p for p in net.parameters() if p.requires_grad]
     if known is not None:
-        go_on(optimizer, {name: value for name, value in known.items() if name != _TIE})
+        go_on(optimizer, {name: value for name, value in known.items() if name not in (_TIE, _AVERAGE)})
     state.optimizer, state.optimizer_state = optimizer, None
     recorder = recorder_for(device, (context.epochs - state.within) * math.ceil(len(fit.y) / batch_size))
     loss_of = loss_for(context.loss, training, fit.y)
@@ -110,12 +114,20 @@ def _descent(context: SolverContext, tied: Callable[..., Tie] | None) -> Iterato
             optimizer.step()
             if tie is not None:
                 tie.weights()
+            if average is not None:
+                average.step()
             total += loss * len(index)
             progress.batch, progress.loss = step + 1, loss
         # Fused optimizers do not count the changes they make in place; a fingerprint of the features does.
         torch.autograd.graph.increment_version(learning)
         train_loss = float(total) / len(fit.y)  # waits for the device
+        if average is not None:
+            average.epoch(epoch)
+            again = zip(fit.batches(requested, state.epoch), shares, strict=True)
+            average.into(tail, (x[: len(mine)] for (x, _), (mine, _) in again), precision)
         yield Trained(train_loss, lr)
+        if average is not None:
+            average.out()
 
 
 def _shuffled(y: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
