@@ -3,8 +3,10 @@
 Each takes `logits` (float `[N, classes]`) and `y` (int64 `[N]`) and gives the images' losses in nats, `[N]`. What it
 has a parameter for it gets besides: `smoothing` (the share of a label that is spread evenly over all classes),
 `priors` (float `[classes]`: each class's share of the training images), `weight` (`[classes]` or None; one that takes
-it weights by itself, and may give the sum). Whatever is chosen here, the validation loss is cross-entropy after the
-temperature, the test loss before it.
+it weights by itself, and may give the sum), `reduction` ("sum" or "none", for one that can give both). The loss of an
+image that is mixed of two is the mean of those of its two labels, by their shares (mixup, Zhang et al. 2018).
+
+Whatever is chosen here, the validation loss is cross-entropy after the temperature, the test loss before it.
 """
 
 from torch import Tensor
@@ -13,15 +15,18 @@ from torch.nn import functional
 _SMALLEST = 1e-7  # 1 - p below it counts as this much: a power below 1 has no derivative at 0
 
 
-def cross_entropy(logits: Tensor, y: Tensor, *, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """The sum (0-d) of the images' cross-entropies, each times the weight of the image's own class.
+def cross_entropy(
+    logits: Tensor, y: Tensor, *, weight: Tensor | None = None, smoothing: float = 0.0, reduction: str = "sum"
+) -> Tensor:
+    """The sum (0-d) of the images' cross-entropies, each times the weight of the image's own class; or all `[N]`.
 
     torch weights the smoothed part by all classes' weights instead: a rare class's large weight then pulls every image
     towards it (https://github.com/pytorch/pytorch/issues/104776).
     """
     if weight is None or not smoothing:
-        return functional.cross_entropy(logits, y, weight, reduction="sum", label_smoothing=smoothing)
-    return (functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight[y]).sum()
+        return functional.cross_entropy(logits, y, weight, reduction=reduction, label_smoothing=smoothing)
+    each = functional.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing) * weight[y]
+    return each.sum() if reduction == "sum" else each
 
 
 def focal(logits: Tensor, y: Tensor, *, gamma: float = 2.0) -> Tensor:

@@ -67,10 +67,13 @@ ADDED: dict[str, Any] = {
     },
     **{f"{prefix}training.refit": False for prefix in ("", "source.")},
     **{f"{prefix}training.{name}": None for prefix in ("", "source.") for name in ("sampler", "ema", "average_last")},
+    **{f"{prefix}training.mixing": None for prefix in ("", "source.")},
+    **{f"{prefix}training.mix_at": "pixels" for prefix in ("", "source.")},
     "loss": CROSS_ENTROPY,
     # What it adds to a model changes nothing that was there before.
     "evaluation.unknown": dataclasses.asdict(UnknownImages()),
     "head.stages": [],
+    "evaluation.views": [],
 }
 
 

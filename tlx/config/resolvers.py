@@ -22,7 +22,10 @@ def register() -> None:
 
 
 def choices_of(node: DictConfig) -> Mapping[str, str]:
-    """What is chosen of each group of `GROUPS`, as a run's folder calls it, and the recipes, if any; `node`: composed, with Hydra's node."""
+    """What is chosen of each group of `GROUPS`, as a run's folder calls it, and the recipes, if any.
+
+    `node`: composed, with Hydra's node.
+    """
     found = {group: _label(group, _root_=node) for group in GROUPS}
     recipes = "+".join(name for name in chosen(node) if name != "none")
     return {**found, "dataset": _data(_root_=node), **({"recipe": recipes} if recipes else {})}

@@ -175,6 +175,12 @@ class Training:
         choices=("balanced",),
         help="balanced: draw each class equally often in an epoch; null: each image once",
     )
+    mixing: Any = key(None, help="what mixes the images of a batch, by its _target_ (recipe=mixup); null: nothing")
+    mix_at: str = key(
+        "pixels",
+        choices=("pixels", "features"),
+        help="what is mixed: pixels, for which frozen stages run in each epoch, or the cached features",
+    )
     clip_norm: float | None = key(None, above=0, help="gradient clipping: maximum norm; null: no clipping")
     accumulate: int = key(1, minimum=1, help="gradient accumulation: micro-batches per batch")
     ema: float | None = key(

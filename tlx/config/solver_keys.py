@@ -5,8 +5,10 @@ from typing import Any
 
 _PACKAGE = "tlx.training.solvers."
 _OPTIMIZER = ("optimizer", "schedule", "min_steps", "lr", "batch_size")  # of a phase
+MIXING = ("mixing", "mix_at")
 AVERAGES = ("ema", "average_last")  # of weights
-_BATCHES = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "loss", *AVERAGES)  # of `training`, and the loss
+# Of `training`, and the loss.
+_BATCHES = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "loss", *MIXING, *AVERAGES)
 
 # Those of a phase are null where its solver does not read them.
 SOLVERS: Mapping[str, tuple[str, ...]] = {

@@ -188,6 +188,8 @@ def _of_task(
         for key in not_read(phase.solver):
             if key in phase:
                 yield f"{prefix}strategy.phases.{name}.{key}", "the phase's solver does not read it"
+    if task.training.mixing is None:
+        yield f"{prefix}training.mix_at", f"{prefix}training.mixing is null, nothing is mixed; take recipe=mixup"
     if not task.augmentation.transforms:
         yield f"{prefix}augmentation.input", f"{prefix}augmentation.transforms is empty; take another augmentation"
     if isinstance(task.dataset, DictConfig) and task.dataset.get("root") is not None:

@@ -14,10 +14,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tlx.config import tracking_uri
 from tlx.config.dataset_schema import DatasetConfig
+from tlx.config.evaluation_schema import view_problem
 from tlx.config.key_names import typed
 from tlx.config.key_rules import values
 from tlx.config.schema import Config, Source, Strategy, names_weights
-from tlx.config.solver_keys import named, not_read
+from tlx.config.solver_keys import AVERAGES, MIXING, named, not_read
 from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
@@ -26,7 +27,7 @@ ANCHORS = ("head", "classifier", "last", "first", "all")
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 # What solvers read of it beside.
-TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", "ema", "average_last")
+TRAINING = ("label_smoothing", "sampler", "clip_norm", "accumulate", "lr_factor", *MIXING, *AVERAGES)
 
 
 def checked(node: Any) -> Config:
@@ -142,7 +143,7 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
 
 
 # What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
-_FREE = r"(.*\.)?(arguments|optimizer|schedule|loss|transforms|samples|reader|unknown\.dataset)\..*"
+_FREE = r"(.*\.)?(arguments|optimizer|schedule|loss|mixing|transforms|samples|reader|unknown\.dataset)\..*"
 _PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights|dataset)s?"
 
 
@@ -187,6 +188,7 @@ def _problems(config: Config) -> Iterator[str]:
                 f"{prefix}training.ema={training.ema} {prefix}training.average_last={training.average_last}: the model "
                 "is one average of the weights; leave out one of them"
             )
+    yield from filter(None, map(view_problem, config.evaluation.views))
     if not config.strategy.phases:
         yield "strategy.phases: a strategy needs at least one phase"
 

@@ -113,6 +113,16 @@ def _callables(values: Iterable[object]) -> Iterator[object]:
             yield value
 
 
+@contextlib.contextmanager
+def draws_from(seed: int, *, alone: bool = False) -> Iterator[None]:
+    """Within it all random draws come from one seed; the global generators are as they were afterwards.
+
+    `alone`: draws are known to be torch's; else threads that draw take turns.
+    """
+    with _Draws(seed), contextlib.nullcontext() if alone else _shared_draws(seed):
+        yield
+
+
 def random_view(
     image: Tensor, transforms: Sequence[Callable[[Tensor], Tensor]], *, seed: int, epoch: int, index: int
 ) -> Tensor:
@@ -125,8 +135,7 @@ def random_view(
     if not transforms:
         return image
     own = seed_from(seed, epoch, index)
-    alone = all(map(_torch_alone, transforms))
-    with _Draws(own), contextlib.nullcontext() if alone else _shared_draws(own):
+    with draws_from(own, alone=all(map(_torch_alone, transforms))):
         for transform in transforms:
             image = transform(image)
     return image

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.errors import RequestError, nearest
+from tlx.datasets.further_views import FurtherView
 from tlx.datasets.image_decoding import MAX_PIXELS, Pixels, UnreadableImage
 from tlx.datasets.pixel_levels import Range
 
@@ -33,7 +34,8 @@ class Preprocessing:
     both sides to `input_size` or, with `pad`, the long side, with borders of the mean colour at the short one. `crop`:
     side of the centre crop, pixels, or None. `mean`, `std`: a channel, of values in [0, 1]. `interpolation`: bilinear,
     bicubic or nearest. `range`: the values that become black and white when an image of more than 8 bits is decoded;
-    None: no such image was trained on. Raises `RequestError` where these contradict each other.
+    None: no such image was trained on. `views`: further ones, over which the model averages. Raises `RequestError`
+    where these contradict each other.
     """
 
     input_size: int
@@ -44,6 +46,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     range: Range | None = None
     pad: bool = False
+    views: tuple[FurtherView, ...] = ()
 
     def __post_init__(self) -> None:
         size = self.input_size
@@ -101,6 +104,10 @@ class Preprocessing:
             )
         return result
 
+    def seen(self, view: Tensor) -> list[Tensor]:
+        """The evaluation view of an image, or of several, `[…, 3, S, S]`, and the further ones."""
+        return [view, *(further.of(view) for further in self.views)]
+
     def _with_borders(self, image: Tensor) -> Tensor:
         """The image in the middle of a square of the mean colour, which the network sees as zeros."""
         down, across = (self.input_size - length for length in image.shape[-2:])
@@ -114,16 +121,18 @@ class Preprocessing:
         return self.view(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; range and pad only where there are such, as it was before there were any."""
+        """Plain values, for JSON; range, pad and views only where there are such, as it was before there were any."""
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        span, pad = values.pop("range"), values.pop("pad")
-        return values | ({} if span is None else {"range": list(span)}) | ({"pad": True} if pad else {})
+        span, pad, views = (values.pop(name) for name in ("range", "pad", "views"))
+        more = {"range": span and list(span), "pad": pad, "views": list(views)}
+        return values | {name: value for name, value in more.items() if value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
         lists = {name: tuple(values[name]) for name in ("mean", "std", "range") if name in values}
-        return cls(**{**values, **lists})
+        views = tuple(FurtherView(**view) for view in values.get("views", ()))
+        return cls(**{**values, **lists, "views": views})
 
 
 def as_batch(views: Sequence[Tensor]) -> Tensor:

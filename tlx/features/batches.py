@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tlx.core.device import paced, pinned, sent
 from tlx.core.thread_pool import CHUNK, for_images, for_passes, side_by_side
 from tlx.datasets.augmentation import random_view
+from tlx.datasets.further_views import FurtherView
 from tlx.datasets.images import Images
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, rows_per_pass
@@ -37,14 +38,19 @@ class Indexed(Protocol):
         """The rows at `index`, int64 `[B]`."""
 
 
+def looks_of(rows: Rows) -> int:
+    """How many views of each image the rows have for evaluation: `batches` takes the number of one for an epoch."""
+    return getattr(rows, "looks", 1)
+
+
 class CachedRows:
     """Rows that are computed already: one tensor (or one that reads its rows from a file) for each view of the images.
 
-    `device`: where `views` lie and are indexed. Batches go to the labels' device.
+    `device`: where `views` lie and are indexed. Batches go to the labels' device. `looks`: see `looks_of`.
     """
 
-    def __init__(self, views: Sequence[Indexed], y: Tensor, device: torch.device | None = None) -> None:
-        self.views, self.y, self.device = views, y, y.device if device is None else device
+    def __init__(self, views: Sequence[Indexed], y: Tensor, device: torch.device | None = None, looks: int = 1) -> None:
+        self.views, self.y, self.device, self.looks = views, y, y.device if device is None else device, looks
 
     def batches(self, order: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Rows.batches`; epoch e sees view e mod K."""
@@ -81,11 +87,16 @@ class Pixels:
         workers: int = 0,
         stay: bool = False,
         spec: str = "",
+        further: Sequence[FurtherView] = (),
     ) -> None:
-        """`spec`: what the pixels depend on but for the images (preprocessing, transforms, seed), for keys."""
+        """`spec`: what the pixels depend on but for the images (preprocessing, transforms, seed), for keys.
+
+        `further`: views beside the evaluation view, where there are no transforms; the epoch is the number of one.
+        """
         self.images, self.device = images, device
         self.y = torch.as_tensor(images.labels).to(device)
-        self.views = Views(images, preprocessing, transforms, on, seed)
+        self.views = Views(images, preprocessing, transforms, on, seed, further)
+        self.looks = 1 + len(further)
         self.order = _Order()
         self.loader: DataLoader[Any] | None = None
         # Images of one size that lie in memory need neither decoding nor, one by one, resizing. Random views are drawn
@@ -123,7 +134,7 @@ class Pixels:
         pixels = self.images.stack(np.array([index for index, _ in keys], dtype=np.int64))
         assert pixels is not None
         x = self.views.begun(sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.device))
-        if not self.views.transforms:
+        if not self.views.transforms and not self.views.further:
             return x
         return as_batch([self.views.drawn(image, key) for image, key in zip(x, keys, strict=True)])
 
@@ -132,8 +143,15 @@ class Views(Dataset[Tensor]):
     """`(index, epoch)` → uint8 `[3, S, S]`."""
 
     def __init__(
-        self, images: Images, preprocessing: Preprocessing, transforms: Sequence[Any], on: str, seed: int
+        self,
+        images: Images,
+        preprocessing: Preprocessing,
+        transforms: Sequence[Any],
+        on: str,
+        seed: int,
+        further: Sequence[FurtherView] = (),
     ) -> None:
+        self.further = further
         self.images, self.preprocessing, self.transforms, self.on, self.seed = (
             images,
             preprocessing,
@@ -154,6 +172,8 @@ class Views(Dataset[Tensor]):
 
     def drawn(self, image: Tensor, key: tuple[int, int]) -> Tensor:
         """uint8 `[3, S, S]` of what `begun` gives of one image."""
+        if self.further and key[1]:
+            return self.further[key[1] - 1].of(image)
         return random_view(image, self.transforms, seed=self.seed, epoch=key[1], index=key[0])
 
 
@@ -194,7 +214,7 @@ class Through:
     """Rows after a frozen part of the network, computed as they are requested."""
 
     def __init__(self, forward: Forward, rows: Rows) -> None:
-        self.forward, self.rows = forward, rows
+        self.forward, self.rows, self.looks = forward, rows, looks_of(rows)
 
     @property
     def y(self) -> Tensor:

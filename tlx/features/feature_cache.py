@@ -103,7 +103,7 @@ class FeatureCache:
             self._untrained[known] = fingerprint(net[:known])
         chain = [cut, *sorted((c for c in self.cuts if c < cut), reverse=True)]
         pixels = self._pixels(split, training)
-        views = 0 if self.mode == "live" else 1 if pixels is not self.random else self.views or 0
+        views = 0 if self.mode == "live" else pixels.looks if pixels is not self.random else self.views or 0
         wanted = [self._wanted(net, c, split, pixels, views) for c in chain]
         return decided(wanted, self._memories(), self.budget)
 
@@ -230,9 +230,10 @@ class FeatureCache:
         self.served.update(rows=wanted.rows, read=sum(known.earlier for known in found))
         took = time.perf_counter() - began
         reused = _reused(sum(known.earlier for known in found), sum(known.copies for known in found), wanted.rows)
-        place = "" if where is not None else f": more than {mib(wanted.free)} of memory, read from files"
-        self.say(f"{what}{reused}, {took:.1f} s{place}")
-        return CachedRows(made, pixels.y, pixels.y.device if where == self.device else torch.device("cpu"))
+        lies = "" if where is not None else f": more than {mib(wanted.free)} of memory, read from files"
+        self.say(f"{what}{reused}, {took:.1f} s{lies}")
+        place = pixels.y.device if where == self.device else torch.device("cpu")
+        return CachedRows(made, pixels.y, place, pixels.looks)
 
     def _device(self, kind: str) -> torch.device:
         return self.device if kind == self.device.type else torch.device(kind)

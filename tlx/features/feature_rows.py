@@ -101,9 +101,11 @@ class Task:
     def keys(self) -> list[str]:
         """What each row is stored under: the image's content, and for a random view also where its draws come from."""
         digests = self.pixels.images.digests()
-        if not self.pixels.views.transforms:
+        views = self.pixels.views
+        if not views.transforms and not self.view:
             return digests
-        named = (f"{digest}/{self.view}/{index}" for index, digest in enumerate(digests))
+        of_view = str(views.further[self.view - 1]) if views.further else ""
+        named = (f"{digest}/{of_view or f'{self.view}/{index}'}" for index, digest in enumerate(digests))
         return [hashlib.blake2b(name.encode(), digest_size=20).hexdigest() for name in named]
 
     def compute(self, indices: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from tlx.datasets.further_views import mean_logits
 from tlx.datasets.image_decoding import Pixels
 from tlx.datasets.traced_view import TracedView
 from tlx.inference.predictor import Model
@@ -51,14 +52,15 @@ class Deployed(nn.Module):
         self.body, self.last = net[:-1], net[-1]
         self.view = None if name == "resized" else TracedView(model.preprocessing)
         self.unknown, self.outputs = model.unknown, outputs(model)
-        self.temperature = model.temperature
+        self.temperature, self.seen = model.temperature, model.preprocessing.seen
         self.name, self.size = name, model.preprocessing.input_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """uint8 as `INPUTS` has it → what `outputs` names."""
         given = images[None] if self.name == "image" else images
-        features = self.body(given if self.view is None else self.view(given))
-        logits = self.last(features).float()
+        views = self.seen(given if self.view is None else self.view(given))
+        features = self.body(views[0])
+        logits = mean_logits([self.last(features).float(), *(self.last(self.body(v)).float() for v in views[1:])])
         found = [logits, (logits / self.temperature).softmax(1)]
         if self.unknown is not None:
             scores = self.unknown(features)

@@ -22,6 +22,7 @@ from tlx.backbones import factories, pretrained_weights
 from tlx.backbones.staged_network import misfit
 from tlx.config.schema import Backbone
 from tlx.core.errors import RequestError, reason
+from tlx.datasets.further_views import mean_logits
 from tlx.datasets.preprocessing import Normalize
 from tlx.inference.deployed import Deployed, Logits
 from tlx.inference.predictor import Model
@@ -91,7 +92,8 @@ def saved(model: Model) -> Logits:
     """The saved network in fp32: as it was measured, or where that was in 16 bit, its modules as they are."""
     if model.precision == "fp32":
         return model.logits
-    return lambda x: model.net(x.to(model.device)).cpu()
+    seen = model.preprocessing.seen
+    return lambda x: mean_logits([model.net(view) for view in seen(x.to(model.device))]).cpu()
 
 
 def onnx(model: Model, path: Path, facts: Mapping[str, Any], name: str) -> Logits:

@@ -22,6 +22,7 @@ def in_words(description: Mapping[str, Any], device: str) -> Iterator[str]:
     whole = "whole picture, with borders" if view.get("pad") else "squashed"
     how = whole if view["resize"] is None else f"short side to {view['resize']}"
     how += "" if view["crop"] is None else ", centre crop"
+    how += f"; mean of {1 + len(view['views'])} views" if view.get("views") else ""
     yield f"input:     {view['input_size']} × {view['input_size']} pixels, RGB ({how})"
     yield f"measured:  {_figure(description.get('metrics') or {})}"
     yield f"computes:  {description['precision']} on {device}"

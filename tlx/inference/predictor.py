@@ -18,6 +18,7 @@ from tlx.config.schema import DEVICES
 from tlx.core.device import autocast, device_of, sent
 from tlx.core.errors import RequestError
 from tlx.core.thread_pool import CHUNK, for_images, for_passes, side_by_side
+from tlx.datasets.further_views import mean_logits
 from tlx.datasets.image_decoding import UnreadableImage
 from tlx.datasets.preprocessing import Preprocessing, as_batch
 from tlx.features.frozen_forward import Forward, as_input, rows_per_pass
@@ -177,13 +178,16 @@ class Model:
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 `[N, 3, S, S]` → logits and, where the model has them, unknown scores `[N]`, float32 on the CPU."""
         frozen, tail = self.halves
-        rows = frozen(sent(x, self.device))
-        with torch.no_grad(), autocast(self.device, self.precision):
-            features = tail[:-1](as_input(rows, self.precision))
-            logits = tail[-1](features)
+        first: Tensor | None = None
+        found = []
+        for view in self.preprocessing.seen(sent(x, self.device)):
+            with torch.no_grad(), autocast(self.device, self.precision):
+                features = tail[:-1](as_input(frozen(view), self.precision))
+                found.append(tail[-1](features).float())
+            first = features if first is None else first
         with torch.no_grad():
-            scores = None if self.unknown is None else self.unknown(features).cpu()
-        return logits.float().cpu(), scores
+            scores = None if self.unknown is None or first is None else self.unknown(first).cpu()
+        return mean_logits(found).cpu(), scores
 
     def probabilities(self, x: Tensor) -> Tensor:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, each row summing to 1."""

@@ -30,9 +30,10 @@ def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | N
     from tlx.features.feature_cache import FeatureCache
 
     config, data = job.config, job.data
-    splits = {split: pixels_of(job, getattr(data, split)) for split in ("train", "val", "test")}
+    splits = {"train": pixels_of(job, data.train)}
+    splits |= {split: pixels_of(job, getattr(data, split), measured=True) for split in ("val", "test")}
     if job.unknown is not None:
-        splits["unknown"] = pixels_of(job, job.unknown)
+        splits["unknown"] = pixels_of(job, job.unknown, measured=True)
     random = random_views(job)
     settings = config.features
     views, epochs = settings.views, sum(phase.epochs or 0 for phase in config.strategy.phases.values())
@@ -56,8 +57,8 @@ def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | N
     )
 
 
-def pixels_of(job: Job, images: "Images") -> "Pixels":
-    """The evaluation view of some of a job's images."""
+def pixels_of(job: Job, images: "Images", *, measured: bool = False) -> "Pixels":
+    """The evaluation view of some of a job's images; with the further ones, where they are `measured`."""
     from tlx.features.batches import Pixels
 
     return Pixels(
@@ -66,8 +67,14 @@ def pixels_of(job: Job, images: "Images") -> "Pixels":
         job.device,
         workers=reader_processes(job.config.runtime.workers, job.device),
         stay=job.config.features.mode == "live",
-        spec=json.dumps(job.preprocessing.to_dict()),
+        spec=_spec(job),
+        further=job.preprocessing.views if measured else (),
     )
+
+
+def _spec(job: Job) -> str:
+    """What an evaluation view depends on beside the image."""
+    return json.dumps(dataclasses.replace(job.preprocessing, views=()).to_dict())
 
 
 def random_views(job: Job) -> "Pixels | None":
@@ -78,7 +85,7 @@ def random_views(job: Job) -> "Pixels | None":
     transforms = components.transforms(config, job.preprocessing.input_size)
     if not transforms:
         return None
-    what = [job.preprocessing.to_dict(), dataclasses.asdict(config.augmentation), config.seed]
+    what = [json.loads(_spec(job)), dataclasses.asdict(config.augmentation), config.seed]
     return Pixels(
         job.data.train,
         job.preprocessing,

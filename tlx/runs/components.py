@@ -64,6 +64,8 @@ def try_out(config: Config, input_size: int) -> None:
     """
     import torch
 
+    from tlx.features.mixed_rows import tried
+    from tlx.training.mixing import mixing_for
     from tlx.training.optimizers import optimizer_for, schedule_for
     from tlx.training.weighted_loss import loss_for
 
@@ -81,12 +83,15 @@ def try_out(config: Config, input_size: int) -> None:
 
     def a_batch() -> None:
         labels = torch.tensor([0, 0, 1])
-        loss = loss_for(config.loss, config.training, labels)(torch.zeros(3, 2, requires_grad=True), labels)
+        mixed = torch.eye(2)[labels] if config.training.mixing is not None else labels
+        loss = loss_for(config.loss, config.training, labels)(torch.zeros(3, 2, requires_grad=True), mixed)
         if loss.shape or not math.isfinite(loss.detach()):
             raise ValueError(f"gives {loss.detach().tolist()} of three images")
         loss.backward()  # type: ignore[no-untyped-call]
 
     made("loss", config.loss, a_batch)
+    if (mixing := config.training.mixing) is not None:
+        made("training.mixing", mixing if isinstance(mixing, Mapping) else {}, lambda: tried(mixing_for(mixing)))
     for name, phase in config.strategy.phases.items():
         assert phase.epochs is not None
         attempts = {

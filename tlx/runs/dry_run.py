@@ -34,6 +34,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     from tlx.datasets import readers
     from tlx.features.disk_cache import mib
     from tlx.features.feature_rows import outline
+    from tlx.training.mixing import mixes_before
 
     downloads = [pretrained_weights.would_download(config.backbone), readers.would_download(config.dataset.reader)]
     lines = [f"would be downloaded: {what}" for what in downloads if what] or ["nothing would be downloaded"]
@@ -48,7 +49,7 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     if emulated(precision, device) and task is None:
         lines.append(f"runtime.precision=bf16: {EMULATED}; use runtime.precision=auto")
     images = {"train": 0, "val": 0, "test": 0}
-    cached = dict[str, list[str]]()
+    cached, mixed = dict[str, list[str]](), set[str]()  # `mixed`: phases whose training rows cannot be cached
     if downloads[1]:
         net, preprocessing = network(config, dataclasses.replace(config.backbone, weights="none"), 2, device)
         plans = plans_of(config, net)
@@ -59,7 +60,8 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
         try_out(job)
         net, preprocessing, plans, precision = job.net, job.preprocessing, job.plans, job.precision
         features = features_of(job)
-        cached = {name: _cached(features, net, plan) for name, plan in plans.items()}
+        mixed = {name for name, plan in plans.items() if mixes_before(config, job.phases[name], plan)}
+        cached = {name: _cached(features, net, plan, mixed=name in mixed) for name, plan in plans.items()}
         shown = job.plan
         sets = {split: getattr(job.data, split) for split in images}
         images = {split: len(found) for split, found in sets.items()}
@@ -69,18 +71,21 @@ def preview(config: Config, typed: Typed | None = None) -> list[str]:
     for (name, plan), phase in zip(plans.items(), shown, strict=True):
         size = outline(net, plan.cut, preprocessing.input_size, precision, device).row_bytes
         views = 1 if not config.augmentation.transforms else config.features.views or 0
+        views = 0 if name in mixed else views
         kept = {
             split: n * (views if split == "train" else 1) for split, n in images.items() if split != "train" or views
         }
         total = f", {mib(size * sum(kept.values()))} in all" if any(kept.values()) else ""
-        anew = "" if "train" in kept else "; training images are augmented anew in each epoch"
+        what = "mixed" if name in mixed else "augmented"
+        anew = "" if "train" in kept else f"; training images are {what} anew in each epoch"
         lines += ["", f"phase {name}: {plan.rows[plan.cut].stage} input, {size:,} bytes an image{total}{anew}"]
         lines += cached.get(name, [])
         lines += plan_lines(phase)
     return lines
 
 
-def _cached(features: "FeatureCache", net: "Net", plan: "Plan") -> list[str]:
+def _cached(features: "FeatureCache", net: "Net", plan: "Plan", *, mixed: bool) -> list[str]:
     """A line for each split that a phase reads: whether its rows are cached, where, and what they come from."""
-    plans = [features.plan(net, plan.cut, split, training=split == "train") for split in ("train", "val")]
+    cuts = {"train": 0 if mixed else plan.cut, "val": plan.cut}
+    plans = [features.plan(net, cut, split, training=split == "train") for split, cut in cuts.items()]
     return [f"  {next(found.lines())}" for found in plans]

@@ -199,11 +199,12 @@ def _scores(model: "Model", sets: Iterable["Images"], labels: Sequence[int], par
     workers = reader_processes(config.runtime.workers, model.device)
     found, far = [], []
     for images in sets:
-        pixels = Pixels(images, model.preprocessing, model.device, workers=workers)
+        seen = model.preprocessing
+        pixels = Pixels(images, seen, model.device, workers=workers, further=seen.views)
         with doing(f"measuring {len(images):,} images"):
-            seen, logits = outputs(tail, Through(frozen, pixels), model.precision)
+            features, logits = outputs(tail, Through(frozen, pixels), model.precision)
             found.append(logits)
-            far += [] if model.unknown is None else [model.unknown(seen)]
+            far += [] if model.unknown is None else [model.unknown(features)]
     return scores(
         torch.cat(found),
         torch.tensor(labels),

@@ -63,7 +63,16 @@ def _out_of_fold(run: StartedRun, val: "Rows") -> "list[HeldOut]":
     (name, plan), *others = job.plans.items()
     stages = [stage for stage, _ in job.net.named_children()]
     few = np.bincount(train.labels, minlength=len(job.data.classes)).min() < 2  # a fold would leave a class without any
-    if others or few or features.random is not None or plan.cut < stages.index(job.net.layout.classifier):
+    mixed = job.config.training.mixing is not None
+    several = bool(job.preprocessing.views)  # of training images there is one view
+    if (
+        others
+        or few
+        or mixed
+        or several
+        or features.random is not None
+        or plan.cut < stages.index(job.net.layout.classifier)
+    ):
         return []
     rows = features.cached(job.net, plan.cut, "train")
     if not process_group.agreed(rows is not None) or rows is None:

@@ -189,10 +189,13 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
 
     with importing("torchvision"):
         from tlx.backbones import factories
+        from tlx.datasets.further_views import FurtherView
 
     net, preprocessing = factories.build(
         backbone, config.head, classes, seed=config.seed, offline=config.runtime.offline
     )
+    views = tuple(FurtherView(**view) for view in config.evaluation.views)
+    preprocessing = dataclasses.replace(preprocessing, views=views)
     size = preprocessing.input_size
     try:
         with torch.no_grad():

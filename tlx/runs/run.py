@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -225,6 +226,8 @@ def _close(run: StartedRun, learned: Job, model: "Model", scores: "Scores", lost
 
     record, data, smoothing = run.record, learned.data, learned.config.training.label_smoothing
     guessed = guessing(learned.config.loss, learned.config.training, torch.from_numpy(data.train.labels))
+    if learned.config.training.mixing is not None:
+        guessed = math.inf  # of mixed images it says nothing: their loss stays high
     line = not_converged(record.rows, learned.phases, smoothing, len(data.classes), guessed)
     if lost is None and line:
         record.summary.not_converged = line

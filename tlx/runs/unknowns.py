@@ -21,7 +21,7 @@ from tlx.inference.unknown_score import UnknownScore, quantised
 from tlx.runs.build_features import pixels_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record
-from tlx.training.evaluation import outputs
+from tlx.training.evaluation import seen
 
 if TYPE_CHECKING:
     from tlx.features.batches import Rows
@@ -111,7 +111,7 @@ def _features(job: Job, features: "FeatureCache", split: str, chosen: Labels) ->
         rows, index = features.rows(job.net, cut, split), torch.from_numpy(chosen)
     else:  # of more images no rows are cached for it
         rows, index = _computed(job, images.subset(chosen)), torch.arange(len(chosen))
-    return outputs(job.net[cut:], rows, job.precision, index)[0]
+    return seen(job.net[cut:], rows, job.precision, index)
 
 
 def _computed(job: Job, images: Images) -> "Rows":

@@ -1,4 +1,4 @@
-"""Averages of the weights: they are what is validated, chosen and saved; training goes on with the weights themselves."""
+"""Averages of weights: they are what is validated, chosen and saved; training goes on with the weights themselves."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

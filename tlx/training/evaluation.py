@@ -10,9 +10,10 @@ from torch.nn import functional
 from tlx.core import calibration
 from tlx.core.device import autocast
 from tlx.core.thread_pool import for_passes, side_by_side
+from tlx.datasets.further_views import mean_logits
 from tlx.distributed import process_group
 from tlx.distributed.data_parallel import gathered
-from tlx.features.batches import Rows
+from tlx.features.batches import Rows, looks_of
 from tlx.features.frozen_forward import as_input, rows_per_pass
 from tlx.features.pooled_rows import vectors
 from tlx.training.class_averages import confusion_of, mean_f1, mean_recall
@@ -24,13 +25,16 @@ PASSES = 4  # that a thread does at a time: handing over a small tail's pass tak
 def logits(net: nn.Module, rows: Rows, precision: str) -> Tensor:
     """The logits of `net`, in evaluation mode, for all rows in order: float32 `[N, classes]` on the rows' device.
 
-    Ranks take a stretch of the rows each, and get the logits of all.
+    Where the rows have several views of each image, the mean over them. Ranks take a stretch of the rows each, and get
+    the logits of all.
     """
-    return _computed(lambda x: (net(x).float(),), net, rows, precision)[0]
+    looks = range(looks_of(rows))
+    return mean_logits([_computed(lambda x: (net(x).float(),), net, rows, precision, look=look)[0] for look in looks])
 
 
 def outputs(net: nn.Sequential, rows: Rows, precision: str, images: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As `logits`, with what the last stage is given in front of them: one vector an image, float32 `[N, D]`.
+    """As `logits`, with what the last stage is given in front of them: one vector an image, float32 `[N, D]`, of the
+    first view.
 
     `images`: int64 `[N]`, the rows that are looked at; None: all.
     """
@@ -40,7 +44,16 @@ def outputs(net: nn.Sequential, rows: Rows, precision: str, images: Tensor | Non
         return vectors(seen.float()), net[-1](seen).float()
 
     features, found = _computed(both, net, rows, precision, images)
-    return features, found
+    further = [
+        _computed(lambda x: (net(x).float(),), net, rows, precision, images, look)[0]
+        for look in range(1, looks_of(rows))
+    ]
+    return features, mean_logits([found, *further])
+
+
+def seen(net: nn.Sequential, rows: Rows, precision: str, images: Tensor | None = None) -> Tensor:
+    """The first of `outputs` alone."""
+    return _computed(lambda x: (vectors(net[:-1](x).float()),), net, rows, precision, images)[0]
 
 
 def _computed(
@@ -49,8 +62,12 @@ def _computed(
     rows: Rows,
     precision: str,
     images: Tensor | None = None,
+    look: int = 0,
 ) -> list[Tensor]:
-    """What `run`, which is made of `net`, gives of the rows; each of its tensors has a row for an image."""
+    """What `run`, which is made of `net`, gives of the rows; each of its tensors has a row for an image.
+
+    `look`: the number of their view.
+    """
     net.eval()
     device, wanted = rows.y.device, torch.arange(len(rows.y)) if images is None else images
     n = len(wanted)
@@ -61,7 +78,7 @@ def _computed(
         with torch.no_grad(), autocast(device, precision):
             return [run(as_input(x, precision)) for x in some]
 
-    passes = rows.batches(torch.split(requested, rows_per_pass(device)), epoch=0)
+    passes = rows.batches(torch.split(requested, rows_per_pass(device)), epoch=look)
     given = iter(lambda: [x for x, _ in itertools.islice(passes, PASSES)], [])
     found = itertools.chain.from_iterable(side_by_side(computed, given, for_passes(device)))
     return [gathered(torch.cat(parts)[: len(mine)], n) for parts in zip(*found, strict=True)]

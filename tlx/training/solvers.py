@@ -165,7 +165,9 @@ def backward(
     """
     loss_of = loss_of or partial(cross_entropy, weight=weight, smoothing=training.label_smoothing)
     whole = y if whole is None else whole
-    divisor = weight[whole].sum() if weight is not None else len(whole)
+    # Mixing exchanges images within a batch: the sum of the weights is that of the labels before.
+    weights = None if weight is None else weight[whole] if whole.ndim == 1 else whole @ weight
+    divisor = len(whole) if weights is None else weights.sum()
     total = torch.zeros((), device=y.device)
     sizes = share(torch.arange(len(y)), micro_batches(len(y), training.accumulate))[1] if sizes is None else sizes
     with shared_statistics(tail) as always:

@@ -15,6 +15,7 @@ from tlx.distributed import process_group
 from tlx.features.batches import Rows
 from tlx.features.feature_cache import FeatureCache
 from tlx.training.evaluation import logits, validation
+from tlx.training.mixing import rows_of
 from tlx.training.optimizers import solver_for
 from tlx.training.phase_plan import Plan, prepare, set_mode
 from tlx.training.progress import Progress
@@ -48,7 +49,7 @@ def train(
     prepare(net, plan)
     if state.phase != plan.phase:
         state.begin(plan.phase, snapshot(net, plan))
-    fit = features.rows(net, plan.cut, "train", training=True)
+    fit = rows_of(net, plan, phase, features, config)
     held_out = features.rows(net, plan.cut, "val") if last is None else None
     planned = cast(int, phase.epochs) if last is None else last
     yield from epochs(

@@ -11,7 +11,10 @@ from tlx.config.instantiate import component
 from tlx.config.schema import Training
 from tlx.core.errors import RequestError
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits `[N, classes]`, labels `[N]` → the sum of the images' losses (0-d)
+# Logits `[N, classes]`, and labels int64 `[N]` or, of mixed images, the shares of the classes `[N, classes]` → the sum
+# of the images' losses (0-d).
+Loss = Callable[[Tensor, Tensor], Tensor]
+OF_TWO = 2  # classes at most that an image is mixed of
 
 
 def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
@@ -21,7 +24,7 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
         RequestError: it takes no smoothed labels, which `training` requests; or imbalance would be corrected twice.
     """
     weight = class_weights(y, training.class_weights)
-    each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=None)
+    each = component(node, "loss", weight=weight, smoothing=training.label_smoothing, priors=None, reduction="sum")
     known = getattr(each, "keywords", {})
     _once(node, training, adjusted="priors" in known)
     if "priors" in known:  # counted only where they are needed: a GPU is waited for
@@ -31,9 +34,27 @@ def loss_for(node: Mapping[str, Any], training: Training, y: Tensor) -> Loss:
             f"training.label_smoothing={training.label_smoothing}: {node['_target_']} takes no smoothed labels; leave "
             "it out, or take loss=cross_entropy"
         )
-    if weight is None or "weight" in known:
-        return lambda logits, labels: each(logits, labels).sum()
-    return lambda logits, labels: (each(logits, labels) * weight[labels]).sum()
+    apart = partial(each, **({"reduction": "none"} if "reduction" in known else {}))
+    own = None if "weight" in known else weight  # what the loss does not weight by itself
+
+    def plain(logits: Tensor, labels: Tensor) -> Tensor:
+        losses = each(logits, labels)
+        total: Tensor = (losses if own is None else losses * own[labels]).sum()
+        return total
+
+    def mixed(logits: Tensor, shares: Tensor) -> Tensor:
+        total = logits.new_zeros(())
+        for share, labels in zip(*(found.T for found in shares.topk(min(OF_TWO, shares.shape[1]))), strict=True):
+            losses = apart(logits, labels)
+            if losses.shape != labels.shape:
+                raise RequestError(
+                    f"training.mixing: {node['_target_']} gives {list(losses.shape)} of {len(labels)} images; of mixed "
+                    "images each one's loss is needed: leave training.mixing out, or take loss=cross_entropy"
+                )
+            total = total + (share * (losses if own is None else losses * own[labels])).sum()
+        return total
+
+    return lambda logits, labels: (plain if labels.ndim == 1 else mixed)(logits, labels)
 
 
 def _once(node: Mapping[str, Any], training: Training, *, adjusted: bool) -> None:
