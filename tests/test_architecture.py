@@ -37,6 +37,7 @@ MAY_BE_HEAVY = (
         for name in ("deployed", "embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor")
     ),
     *(f"tlx.inference.{name}" for name in ("quantization", "saved_model", "unknown_score")),
+    "tlx.datasets.further_views",
     "tlx.pixels",
     "tlx.runs.unknowns",
     "tlx.served",
@@ -56,7 +57,16 @@ MAY_BE_HEAVY = (
     ),
     *(
         f"tlx.training.{name}"
-        for name in ("head_grid", "logistic_regression", "probe_solvers", "weight_ties", "weighted_loss")
+        for name in (
+            "averaging",
+            "head_grid",
+            "logistic_regression",
+            "mixing",
+            "probe_solvers",
+            "range_test",
+            "weight_ties",
+            "weighted_loss",
+        )
     ),
 )
 
