@@ -64,6 +64,7 @@ def test_it_leaves_a_choice_a_ranking_a_model_and_a_page(capsys: pytest.CaptureF
     assert [run for run, of in runs.items() if of["test_accuracy"] is not None] == [chosen]
     assert [run for run, of in runs.items() if of["accuracy_before_training"] is not None] == [chosen]
     assert not [run for run in runs if run != chosen and list(run.glob("predictions*"))]
+    assert {of["status"] for run, of in runs.items() if run != chosen} == {"unmeasured"}
 
 
 def test_the_folder_and_its_name_are_a_run(capsys: pytest.CaptureFixture[str]) -> None:

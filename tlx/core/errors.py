@@ -19,6 +19,10 @@ class Pruned(Exception):
     """Ends a run that is not worth going on with; the message says why."""
 
 
+class LeftUnmeasured(KeyboardInterrupt):
+    """Leaves a run whose training has chosen its model, before the test set is looked at; it can be resumed."""
+
+
 class Diverged(Exception):
     """Ends a run whose loss is no number any more; the message says when, and what to change."""
 

@@ -11,24 +11,13 @@ from tlx.datasets.image_decoding import Pixels
 from tlx.datasets.traced_view import TracedView
 from tlx.inference.predictor import Model
 
-__all__ = ["INPUTS", "OUTPUTS", "Deployed", "Logits", "logits_of", "logits_of_pixels", "outputs", "takes"]
+__all__ = ["OUTPUTS", "Deployed", "Logits", "logits_of", "logits_of_pixels", "outputs"]
 
-# What a file takes, by the name of its input → how large its input is, in words.
-INPUTS = {
-    "image": "[H, W, 3], an image of any size",
-    "images": "[N, H, W, 3], images of one size, whichever",
-    "resized": "[N, 3, {side}, {side}], images that are resized and cropped as in `preprocessing`",
-}
 OUTPUTS = ("logits", "probabilities", "unknown_score", "unknown")  # the last two where the model has them
 
 Logits = Callable[[Tensor], Tensor]  # what a file takes → float32 logits, with as many dimensions less
 
 BATCH = 32  # images in one forward pass of a comparison
-
-
-def takes(name: str, side: int) -> str:
-    """What the input of that name takes, for a person."""
-    return f"uint8 {INPUTS[name].format(side=side)}; RGB, 0..255"
 
 
 def outputs(model: Model) -> tuple[str, ...]:
@@ -39,10 +28,10 @@ def outputs(model: Model) -> tuple[str, ...]:
 class Deployed(nn.Module):
     """A network with its calibration, and with its preprocessing where it takes pixels of any size.
 
-    Takes uint8 as `INPUTS` has it, and returns those of `OUTPUTS` that the model has: logits and probabilities, float32
-    `[N, classes]`, probabilities = softmax(logits / temperature); the score for images that are like none of the
-    training images, float32 `[N]`, and whether it is above the threshold, bool `[N]`. Of one image all are without
-    `[N]`. Takes the network over: its weights get the plain layout.
+    Takes uint8 as `deployed_inputs` has it, and returns those of `OUTPUTS` that the model has: logits and
+    probabilities, float32 `[N, classes]`, probabilities = softmax(logits / temperature); the score for images that are
+    like none of the training images, float32 `[N]`, and whether it is above the threshold, bool `[N]`. Of one image
+    all are without `[N]`. Takes the network over: its weights get the plain layout.
     """
 
     def __init__(self, model: Model, name: str) -> None:
@@ -56,7 +45,7 @@ class Deployed(nn.Module):
         self.name, self.size = name, model.preprocessing.input_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 as `INPUTS` has it → what `outputs` names."""
+        """uint8 as `deployed_inputs` has it → what `outputs` names."""
         given = images[None] if self.name == "image" else images
         views = self.seen(given if self.view is None else self.view(given))
         features = self.body(views[0])

@@ -16,6 +16,7 @@ from tlx.core.errors import RequestError, nearest
 from tlx.datasets.image_paths import find
 from tlx.datasets.pixel_levels import words
 from tlx.inference.comparison_images import Content, Pictures, of_file, pictures
+from tlx.inference.deployed_inputs import INPUTS, takes
 from tlx.inference.run_folder import run_folder
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 # Format → how a file's name may end, the first being the default; and the packages that it takes beside our own.
 FORMATS = {"onnx": (".onnx",), "torch_export": (".pt2",), "state_dict": (".safetensors", ".pth")}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
-INPUTS = ("image", "images", "resized")  # what a file takes, beside weights alone
 
 
 def export(
@@ -181,7 +181,7 @@ def _named(form: str, name: str | None) -> str:
         raise RequestError(f"--input {name}: --format state_dict writes weights alone; leave it out")
     if name is not None and name not in INPUTS:
         raise RequestError(f"--input {name}: one of {', '.join(INPUTS)}{nearest(name, INPUTS)}")
-    return name or INPUTS[0]
+    return name or next(iter(INPUTS))
 
 
 def _checked(run: str, form: str, to: str | None, stem: str) -> tuple[Path, Path]:
@@ -205,7 +205,7 @@ def _checked(run: str, form: str, to: str | None, stem: str) -> tuple[Path, Path
 def about(model: "Model", home: Path, name: str) -> dict[str, Any]:
     """What a file says of itself: classes, what it takes and gives, how images are resized, what was measured."""
     from tlx.core.version import __version__
-    from tlx.inference.deployed import outputs, takes
+    from tlx.inference.deployed import outputs
 
     seen, classes = model.preprocessing, len(model.classes)
     several, of_all = ("", "") if name == "image" else ("N, ", "N")

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,10 +151,11 @@ def _notes(work: Recommender, ranked: Sequence[RankedCandidate]) -> list[str]:
     return notes + [f"{name}: left out: {why}" for name, why in work.refused.items()]
 
 
-def _lines(ranked: Sequence[RankedCandidate], summary: Mapping[str, Any], notes: Sequence[str], folder: Path) -> Any:
+def _lines(
+    ranked: Sequence[RankedCandidate], summary: Mapping[str, Any], notes: Sequence[str], folder: Path
+) -> Iterator[str]:
     rows = [HEAD, *(cells(one, place) for place, one in enumerate(ranked))]
-    flush = [[*row[:1], *row[1:6], row[6]] for row in rows]
-    yield from aligned([[row[0], row[6], *row[1:6]] for row in flush], left=2)
+    yield from aligned([[row[0], row[-1], *row[1:-1]] for row in rows], left=2)
     yield ""
     yield f"chosen: {summary['reason']}"
     low, high = summary["test_accuracy_interval"]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from tlx.core import folder_lock
 from tlx.core.activity import doing
 from tlx.core.device import use_threads
+from tlx.core.errors import LeftUnmeasured
 from tlx.core.stopwatch import Clock
 from tlx.recommendation import candidates, probes
 from tlx.recommendation.candidates import CandidateRun
@@ -30,15 +31,11 @@ if TYPE_CHECKING:
     from tlx.recommendation.steps import Found
     from tlx.runs.started_run import StartedRun
 
-__all__ = ["LeftUnmeasured", "Trials"]
+__all__ = ["Trials"]
 log = logging.getLogger("tlx")
 BATCH, STEPS = 8, 2  # images of a timed training step, and steps; the last one counts
 ABOVE = 1.15  # what an epoch takes beside its steps
 EACH = 3.0  # seconds of a run beside its training
-
-
-class LeftUnmeasured(KeyboardInterrupt):
-    """Leaves a run where its training has chosen, before the test set is looked at."""
 
 
 class Trials:
@@ -151,7 +148,7 @@ class Trials:
         planned = self.planned(candidate)
         try:
             self._run(planned, judge)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # LeftUnmeasured, or the time was over while what is known was written
             if not seen:
                 raise
         accuracy = float(seen["correct"].mean())

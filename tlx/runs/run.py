@@ -125,7 +125,7 @@ def run(
                 model, scores = _save_and_measure(started, trained)
             missing = _close(started, learned, model, scores, lost)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(model_saving.interrupted(record, job, started.state)) from error
+            raise type(error)(model_saving.interrupted(record, job, started.state)) from error
         if lost is not None:
             raise Diverged(model_saving.diverged(record, lost, started.state)) from lost
     if missing:  # the run has finished, but who waits for it has to stop: a sweep, a script

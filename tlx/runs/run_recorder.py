@@ -19,7 +19,7 @@ from tlx.config.schema import Config
 from tlx.core.activity import doing
 from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
-from tlx.core.errors import Diverged, FaultyData, Pruned, RequestError, shown, unicode
+from tlx.core.errors import Diverged, FaultyData, LeftUnmeasured, Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
 from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images
@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 KEPT = {"accuracy_before_training", "after", "began", "calibration", "choices"}  # of the summary, by a checkpoint
 KEPT |= {"epochs", "features", "refit", "requested", "unknown"}
 log = logging.getLogger("tlx")
-ENDINGS = {KeyboardInterrupt: "interrupted", Pruned: "pruned", Diverged: "diverged"}  # by what ended the run
+# How a run is called that an exception has ended; the first that fits.
+ENDINGS = {
+    LeftUnmeasured: "unmeasured",
+    KeyboardInterrupt: "interrupted",
+    Pruned: "pruned",
+    Diverged: "diverged",
+}
 
 
 class Record:
@@ -239,7 +245,7 @@ class Record:
             yield
         except BaseException as error:
             status = next((word for kind, word in ENDINGS.items() if isinstance(error, kind)), "failed")
-            killed, self.summary.status = status == "interrupted", status
+            killed, self.summary.status = isinstance(error, KeyboardInterrupt), status
             self.summary.error = " ".join(str(error).split()) or type(error).__name__
             # A second Ctrl-C ends the waiting for MLflow, and takes nothing from what the first one says.
             with contextlib.suppress(KeyboardInterrupt):

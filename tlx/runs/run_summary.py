@@ -22,7 +22,8 @@ class Summary:
     """What a run found; the content of `summary.json`, and the folder it lies in."""
 
     folder: Path
-    # finished | failed | interrupted | pruned | diverged (its last good epoch is measured, where there is one)
+    # finished | failed | interrupted | pruned | unmeasured (trained, and another candidate was chosen) | diverged (its
+    # last good epoch is measured, where there is one)
     status: str = "running"
     error: str = ""
     command: str = ""

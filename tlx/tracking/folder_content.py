@@ -27,7 +27,7 @@ AT_ONCE = re.compile(r"config\.yaml|plan\.json|predictions-.*\.csv")  # they sta
 STATUS = {
     "finished": "FINISHED",
     **dict.fromkeys(("failed", "diverged"), "FAILED"),
-    **dict.fromkeys(("interrupted", "pruned"), "KILLED"),
+    **dict.fromkeys(("interrupted", "pruned", "unmeasured"), "KILLED"),
 }
 TAG_LENGTH = 5000
 
