@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tlx.analysis.feature_clusters import clusters
-from tlx.analysis.feature_map import feature_map
+from tlx.analysis.feature_map import feature_map, principal
 from tlx.analysis.weak_segments import CLUSTER, weak_segments
 from tlx.core.statistics import at_most
 
@@ -77,13 +77,28 @@ def test_the_map_has_the_two_directions_of_most_variance() -> None:
     rng = np.random.default_rng(2)
     basis = np.linalg.qr(rng.standard_normal((50, 50)))[0]
     features = (rng.standard_normal((300, 50)) * np.array([9.0, 5.0, *([0.5] * 48)])) @ basis
-    found = feature_map(features)
+    found = principal(features)
     values = np.linalg.svd(features - features.mean(0), compute_uv=False) ** 2
     np.testing.assert_allclose(found.explained, values[:2] / values.sum(), rtol=1e-6)
     assert found.places.min() == 0
     assert found.places.max() == 1
     along = (features @ basis.T)[:, 0]
     assert abs(np.corrcoef(along, found.places[:, 0])[0, 1]) > 0.999
+    assert np.array_equal(principal(features).places, found.places)
+
+
+def test_the_map_is_umaps_where_it_is_installed() -> None:
+    pytest.importorskip("umap.umap_", reason="UMAP is not installed", exc_type=ImportError)
+    rng = np.random.default_rng(2)
+    features = rng.standard_normal((60, 20)) + 9 * np.repeat(np.eye(2, 20), 30, axis=0)
+    found = feature_map(features)
+    assert found.explained is None
+    assert found.places.shape == (60, 2)
+    assert found.places.min() == 0
+    assert found.places.max() == 1
+    middles = found.places[:30].mean(0), found.places[30:].mean(0)
+    spread = max(found.places[:30].std(), found.places[30:].std())
+    assert np.linalg.norm(middles[0] - middles[1]) > 3 * spread
     assert np.array_equal(feature_map(features).places, found.places)
 
 

@@ -140,7 +140,8 @@ def _map(test: Found, correct: NDArray[np.bool_]) -> dict[str, Any]:
     chosen = np.linspace(0, len(test.images) - 1, number).round().astype(np.int64)
     found = feature_map(test.vectors[chosen])
     points = np.column_stack([test.images[chosen], (1000 * found.places).round().astype(np.int64)])
-    return {"stage": test.stage, "explained": [round(share, 4) for share in found.explained], "points": points.tolist()}
+    shares = None if found.explained is None else [round(share, 4) for share in found.explained]
+    return {"stage": test.stage, "explained": shares, "points": points.tolist()}
 
 
 def _neighbours(

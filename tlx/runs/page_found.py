@@ -63,7 +63,8 @@ def map_of(run: RunFiles, entries: Entries) -> dict[str, Any] | None:
         f"{named(entries.files[row])['name']}: {entries.predictions[row]}, is {entries.labels[row]}" for row in rows
     ]
     chart = square_charts.point_map(points, [bool(entries.correct[row]) for row in rows], titles, run.classes)
-    return {**chart, "stage": found["stage"], "images": len(rows), "explained": sum(found["explained"])}
+    shares = found["explained"]
+    return {**chart, "stage": found["stage"], "images": len(rows), "explained": None if shares is None else sum(shares)}
 
 
 def segments(run: RunFiles, pictures: SmallPictures) -> dict[str, Any] | None:
