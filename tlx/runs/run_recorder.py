@@ -19,7 +19,7 @@ from tlx.config.schema import Config
 from tlx.core.activity import doing
 from tlx.core.atomic_files import atomic, tidy, unwritable
 from tlx.core.csv_cells import Table
-from tlx.core.errors import Diverged, FaultyData, LeftUnmeasured, Pruned, RequestError, shown, unicode
+from tlx.core.errors import Diverged, FaultyData, Pruned, RequestError, shown, unicode
 from tlx.core.folder_lock import LOCK, alone
 from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images
@@ -27,7 +27,7 @@ from tlx.datasets.splits import Data
 from tlx.runs import run_pictures
 from tlx.runs.output_layout import new_folder
 from tlx.runs.run_log import RunLog
-from tlx.runs.run_summary import Summary
+from tlx.runs.run_summary import ENDINGS, Summary
 from tlx.runs.tracked_run import TrackedRun
 from tlx.tracking import run_facts
 from tlx.tracking.tracker import Tracker
@@ -43,13 +43,6 @@ if TYPE_CHECKING:
 KEPT = {"accuracy_before_training", "after", "began", "calibration", "choices"}  # of the summary, by a checkpoint
 KEPT |= {"epochs", "features", "refit", "requested", "unknown"}
 log = logging.getLogger("tlx")
-# How a run is called that an exception has ended; the first that fits.
-ENDINGS = {
-    LeftUnmeasured: "unmeasured",
-    KeyboardInterrupt: "interrupted",
-    Pruned: "pruned",
-    Diverged: "diverged",
-}
 
 
 class Record:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlx.core.choose_by import better
 from tlx.core.data_frames import frame
+from tlx.core.errors import Diverged, LeftUnmeasured, Pruned
 from tlx.core.metric import MetricValue, of_summary
 from tlx.reporting.notebook_card import card
 from tlx.reporting.run_display import facts_of
@@ -15,6 +16,14 @@ from tlx.reporting.text_table import near
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# The status of a run that an exception has ended; the first that fits.
+ENDINGS = {
+    LeftUnmeasured: "unmeasured",
+    KeyboardInterrupt: "interrupted",
+    Pruned: "pruned",
+    Diverged: "diverged",
+}
 
 
 @dataclass
