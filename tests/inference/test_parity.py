@@ -16,7 +16,6 @@ from tlx.runs.run_summary import Summary
 from tlx.tracking.mlflow_worker import model_description
 
 NETWORKS = {
-    "small_cnn": ("backbone=small_cnn",),
     "efficientnet_lite0": ("backbone=efficientnet_lite0", "backbone.input_size=64"),
     "test_vit": ("backbone=timm", "backbone.name=test_vit", "backbone.input_size=32"),
 }

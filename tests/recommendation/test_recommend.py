@@ -9,7 +9,7 @@ import pytest
 
 import tlx
 from tlx.cli.main import main
-from tlx.recommendation import recommender
+from tlx.recommendation import candidates, recommender
 from tlx.recommendation.trials import Trials
 
 DATA = ["dataset=shapes", "dataset.train=15", "dataset.test=6", "backbone.input_size=16", "tracking=none"]
@@ -20,6 +20,7 @@ HOURS = ["--minutes", "600"]  # no test waits for the clock
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(candidates, "STEPS", 3)
     return tmp_path
 
 
@@ -136,8 +137,12 @@ def test_ended_at_any_step_it_goes_on_to_the_same_answer(
     capsys.readouterr()
 
 
-def test_without_time_there_is_a_model_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recommend", *TINY, "--minutes", "0.5"]) == 0
+def test_without_time_there_is_a_model_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as late:
+        late.setattr(recommender, "FIXED", 1e6)
+        assert main(["recommend", *TINY, "--minutes", "0.5"]) == 0
     found = summary()
     assert [row["name"] for row in found["ranking"]][:1] == ["small_cnn probe"]
     assert (folder() / "model" / "model.json").is_file()
