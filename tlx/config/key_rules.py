@@ -23,6 +23,7 @@ class Rule:
         choices: the only texts allowed, also in a list.
         form: a regular expression that the whole text matches.
         words: `form` in words.
+        also: texts beside numbers.
         fewer: what to do instead of a number less than `minimum`.
         of: the dataclass of what is below the key, where its annotation does not say so.
         each: the dataclass of each named thing below the key.
@@ -35,6 +36,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     form: str = ""
     words: str = ""
+    also: tuple[str, ...] = ()
     fewer: str = ""
     of: type | None = None
     each: type | None = None
@@ -44,7 +46,8 @@ class Rule:
         low = f"more than {self.above}" if self.above is not None else f"at least {self.minimum}"
         bounds = [low] if self.above is not None or self.minimum is not None else []
         bounds += [f"at most {self.maximum}"] if self.maximum is not None else []
-        return ", ".join(self.choices) or self.words or " and ".join(bounds)
+        beside = f", or {', '.join(self.also)}" if self.also else ""
+        return (", ".join(self.choices) or self.words or " and ".join(bounds)) + beside
 
     def problem(self, name: str, value: Any) -> str | None:
         """The line that says what is wrong with the value of the key `name`; None where nothing is."""
@@ -53,6 +56,8 @@ class Rule:
         for one in value if isinstance(value, list) else [value]:
             if self._takes(one):
                 continue
+            if self.also and not _number(one):
+                return f"{name}={one}: must be a number, or {', '.join(self.also)}{nearest(str(one), self.also)}"
             if not isinstance(value, list):
                 instead = f"; {self.fewer}" if self.fewer and one < self.minimum else ""
                 return f"{name}={one}: must be {self.allowed()}{nearest(str(one), self.choices)}{instead}"
@@ -64,6 +69,8 @@ class Rule:
     def _takes(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
+        if self.also and not _number(value):
+            return value in self.also
         if self.form:
             return re.fullmatch(self.form, str(value)) is not None
         return not isinstance(value, int | float) or (
@@ -71,6 +78,10 @@ class Rule:
             and (self.above is None or value > self.above)
             and (self.maximum is None or value <= self.maximum)
         )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def key(default: Any = dataclasses.MISSING, *, factory: Callable[[], Any] | None = None, **rule: Any) -> Any:

@@ -17,6 +17,7 @@ from tlx.config.solver_keys import SOLVERS
 
 SELECTORS = ("all", "norm", "bias", "matrix")  # of strategy
 CROSS_ENTROPY = {"_target_": "tlx.losses.cross_entropy"}
+AUTO = "auto"  # a learning rate
 DEVICES = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:<number> or mps")  # the form, and in words
 _NUMBER: dict[str, Any] = {"form": r"auto|[1-9]\d*", "words": "auto or a number from 1"}
 
@@ -123,7 +124,9 @@ class Phase:
     min_steps: int | None = key(
         None, minimum=0, maximum=1_000_000, help="minimum number of optimizer steps; null: training.min_steps"
     )
-    lr: float | None = key(None, above=0, help="learning rate; null: training.lr")
+    lr: Any = key(
+        None, above=0, also=(AUTO,), help="learning rate; auto: by a range test before the phase; null: training.lr"
+    )
     lr_decay: float = key(1.0, above=0, maximum=1, help="layer-wise decay: a stage's rate ÷ that of the stage after it")
     batch_size: int | None = key(None, minimum=1, help="batch size; null: training.batch_size")
     patience: int | None = key(None, minimum=1, help="early stopping, in epochs; null: training.patience")
@@ -157,7 +160,7 @@ class Training:
         help="minimum number of optimizer steps of a phase; with few images it gets more epochs",
     )
     batch_size: int = key(32, minimum=1, help="batch size: number of images")
-    lr: float = key(1e-3, above=0, help="learning rate")
+    lr: Any = key(1e-3, above=0, also=(AUTO,), help="learning rate; auto: by a range test before each phase")
     lr_factor: float = key(1.0, above=0, help="factor applied to the learning rate of every phase")
     patience: int | None = key(
         None,

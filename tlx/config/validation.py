@@ -17,7 +17,7 @@ from tlx.config.dataset_schema import DatasetConfig
 from tlx.config.evaluation_schema import view_problem
 from tlx.config.key_names import typed
 from tlx.config.key_rules import values
-from tlx.config.schema import Config, Source, Strategy, names_weights
+from tlx.config.schema import AUTO, Config, Source, Strategy, names_weights
 from tlx.config.solver_keys import AVERAGES, MIXING, named, not_read
 from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
@@ -100,7 +100,22 @@ def _typed(node: Any) -> Config:
         raise RequestError(f"{error.full_key}: needs a value, as in {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise RequestError(refused(error)) from error
+    for training in (config.training, config.source.training):
+        training.lr = _rate(training.lr)
+    for phase in (*config.strategy.phases.values(), *config.source.strategy.phases.values()):
+        if phase is not None:
+            phase.lr = _rate(phase.lr)
     return config
+
+
+def _rate(given: Any) -> Any:
+    """A learning rate as a number, if it is one: its key takes a text, too."""
+    if isinstance(given, bool):
+        return given
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        return given
 
 
 def _dataset(key: str, node: Any) -> DatasetConfig:
@@ -136,7 +151,7 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
             if group in found and not isinstance(found[group], Mapping):
                 key = f"{prefix}strategy.phases.{name}.{group}"
                 raise RequestError(f"{key}={found[group]}: write +{group}@{key}={found[group]}")
-        if "lr" in found:
+        if found.get("lr", AUTO) != AUTO:  # what is found is multiplied where it is found
             found["lr"] *= whole.training.lr_factor
         phases[name] = dataclasses.replace(phase, **found, **nulls, solver=named(phase.solver))
     return dataclasses.replace(strategy, phases=phases)
@@ -188,6 +203,9 @@ def _problems(config: Config) -> Iterator[str]:
                 f"{prefix}training.ema={training.ema} {prefix}training.average_last={training.average_last}: the model "
                 "is one average of the weights; leave out one of them"
             )
+    for prefix, training in (("", config.training), ("source.", config.source.training)):
+        if training.lr is None:
+            yield f"{prefix}training.lr=null: needs a value, a number or auto"
     yield from filter(None, map(view_problem, config.evaluation.views))
     if not config.strategy.phases:
         yield "strategy.phases: a strategy needs at least one phase"

@@ -1,11 +1,9 @@
 """Seeds of every random generator."""
 
+import contextlib
 import hashlib
 import random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from collections.abc import Iterator
 
 
 def seed_from(*parts: object) -> int:
@@ -25,3 +23,19 @@ def seed_all(*parts: object) -> None:
     # Without an accelerator torch would keep each seed, and who set it, for the day that there is one.
     everywhere = torch.accelerator.is_available()
     (torch.manual_seed if everywhere else torch.default_generator.manual_seed)(seed)
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Python's, NumPy's and torch's generators are afterwards as they were before the block."""
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

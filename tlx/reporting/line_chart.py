@@ -91,6 +91,7 @@ class Frame:
             "bottom": HEIGHT - BOTTOM,
             "ticks": [(self.y(v), f"{v:.{digits}%}" if share else f"{v:.{digits}f}") for v in ticks],
             "epochs": [(self.x(e), f"{e:.0f}") for e in _ticks(self.first, self.last) if e == int(e)],
+            "across": "epoch",
             "best": [],
             "phases": [],
             "borders": [],

@@ -285,8 +285,8 @@ def facts_of(summary: ShownSummary) -> Iterator[tuple[str, str]]:
     yield "folder", near(summary.folder)
 
 
-def _lr(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def _lr(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _files(skipped: Sequence[Sequence[str]]) -> str:

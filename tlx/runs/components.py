@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlx.config.instantiate import component
-from tlx.config.schema import Config, Phase, Training
+from tlx.config.schema import AUTO, Config, Phase, Training
 from tlx.core.errors import RequestError, reason
 from tlx.datasets.images import read_all
 from tlx.datasets.splits import Parts
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tlx.datasets.images import Images
     from tlx.datasets.preprocessing import Preprocessing
 
+ANY_RATE = 1e-3  # in place of one that is not found yet
 TRIED, DRAWN = 5, 4  # images of which random views are drawn before training, and views of each
 
 
@@ -69,9 +70,9 @@ def try_out(config: Config, input_size: int) -> None:
     from tlx.training.optimizers import optimizer_for, schedule_for
     from tlx.training.weighted_loss import loss_for
 
-    def a_step(node: Mapping[str, Any], lr: float | None) -> None:
+    def a_step(node: Mapping[str, Any], lr: Any) -> None:
         weight = torch.zeros(2, 2, requires_grad=True)
-        optimizer = optimizer_for(node, [{"params": [weight], "lr": lr}])
+        optimizer = optimizer_for(node, [{"params": [weight], "lr": ANY_RATE if lr == AUTO else lr}])
         weight.grad = torch.ones_like(weight)
         optimizer.step()
 
@@ -119,7 +120,8 @@ def _an_epoch(phase: Phase, training: Training) -> None:
     with torch.random.fork_rng(devices=[]):
         net = nn.Sequential()
         net.add_module("head", nn.Linear(2, 2))
-        phase = dataclasses.replace(phase, train_from="head", train_to=None)
+        rate = ANY_RATE if phase.lr == AUTO else phase.lr
+        phase = dataclasses.replace(phase, train_from="head", train_to=None, lr=rate)
         of = plan(net, "tried out", phase, classifier="head")
         prepare(net, of)
         rows = CachedRows([torch.randn(4, 2)], torch.tensor([0, 1, 0, 1]))

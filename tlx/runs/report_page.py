@@ -11,6 +11,7 @@ from tlx.core.errors import said, shown, unicode
 from tlx.core.metric import of_summary
 from tlx.core.statistics import wilson
 from tlx.reporting import html_pages, line_chart
+from tlx.reporting.rate_plot import rate_chart
 from tlx.reporting.run_display import counted, plan_rows, plan_share
 from tlx.reporting.text_table import duration
 from tlx.runs import page_found, run_files
@@ -71,6 +72,7 @@ def page(run: RunFiles, read: Read) -> str:
         phases=[_phase(phase) for phase in run.plan],
         audit=audit,
         charts=line_chart.curves(run.rows, run.choose_by),
+        rates=[rate_chart(name, found) for name, found in (run.summary.get("learning_rates") or {}).items()],
         confusion=matrix,
         per_class=_per_class(run),
         shown=CLASSES,

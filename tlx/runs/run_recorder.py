@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tlx.training.train_state import TrainState
 
 KEPT = {"accuracy_before_training", "after", "began", "calibration", "choices"}  # of the summary, by a checkpoint
-KEPT |= {"epochs", "features", "refit", "requested", "unknown"}
+KEPT |= {"epochs", "features", "learning_rates", "refit", "requested", "unknown"}
 log = logging.getLogger("tlx")
 
 

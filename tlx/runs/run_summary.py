@@ -81,6 +81,8 @@ class Summary:
     # Of a model that is fitted again on training and validation images: `images`, how many; `epochs` of each phase;
     # `train_loss` of each epoch, nats.
     refit: dict[str, Any] = field(default_factory=dict)
+    # Of each phase whose rate was found by a range test: `lr`, and the test's `rates` and `losses` (nats; `smooth`).
+    learning_rates: dict[str, Any] = field(default_factory=dict)
     source: str | None = None  # the folder of the source task's run
 
     @classmethod

@@ -1,12 +1,13 @@
 """The training of a run: its phases, and the refit where it is requested, each epoch recorded and shown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tlx.config.schema import Phase
 from tlx.core.errors import Diverged, RequestError
 from tlx.runs import refit
 from tlx.runs.final_evaluation import look
+from tlx.runs.learning_rate import find_rate, known_rates
 from tlx.runs.model_temperature import calibrate
 from tlx.runs.prepare import Job
 from tlx.runs.started_run import StartedRun
@@ -42,6 +43,7 @@ def train_phases(run: StartedRun) -> TrainedRun:
     from tlx.training.snapshots import restore
 
     unknown = None
+    known_rates(run)
     try:
         if not refit.under_way(run.job.config, run.state):
             _choose(run)
@@ -66,8 +68,9 @@ def _choose(run: StartedRun) -> None:
     from tlx.training import trainer
 
     job, config, record, clock = run.job, run.job.config, run.record, run.clock
-    for name, phase in _left(job.phases, run.state.phase):
-        rows = trainer.train(job.net, job.plans[name], phase, run.features, config, run.progress)
+    for name in _left(job.phases, run.state.phase):
+        find_rate(run, name)
+        rows = trainer.train(job.net, job.plans[name], job.phases[name], run.features, config, run.progress)
         for row in clock.each("training", rows):
             with clock.part("saving"):
                 record.row(row)
@@ -78,9 +81,9 @@ def _choose(run: StartedRun) -> None:
             look(record, job, run.features, name, clock)
 
 
-def _left(phases: Mapping[str, Phase], begun: str) -> Iterator[tuple[str, Phase]]:
+def _left(phases: Mapping[str, Phase], begun: str) -> list[str]:
     """The phases that are not through, in order; `begun`: the last one that has begun, "" where none has."""
     names = list(phases)
     if begun and begun not in names:
         raise RequestError(f"{checkpoint.FILE}: damaged (phase {begun}); remove it to start the run anew")
-    return ((name, phases[name]) for name in names[names.index(begun) if begun else 0 :])
+    return names[names.index(begun) if begun else 0 :]

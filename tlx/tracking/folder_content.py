@@ -22,7 +22,7 @@ from tlx.tracking.run_parameters import parameters
 
 SWEEP = "sweep.json"
 NO_ARTIFACTS = {"checkpoint.safetensors", "study.db", run_facts.FILE}
-AT_ONCE = re.compile(r"config\.yaml|plan\.json|predictions-.*\.csv")  # they stay as they are
+AT_ONCE = re.compile(r"config\.yaml|predictions-.*\.csv")  # they stay as they are
 # MLflow's word for how a run or a sweep has ended; one that is none of these has not.
 STATUS = {
     "finished": "FINISHED",

@@ -1,5 +1,6 @@
 """Images that are mixed for training (mixup, CutMix): what mixes them, and the rows of a phase that come of it."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -31,7 +32,11 @@ def mixing_for(node: Any) -> Mixing:
 
 def _made(value: Any, key: str) -> Any:
     if isinstance(value, Mapping) and "_target_" in value:
-        return component({name: _made(one, f"{key}.{name}") for name, one in value.items()}, key)()
+        found: Any = component({name: _made(one, f"{key}.{name}") for name, one in value.items()}, key)
+        takes = inspect.signature(found.func).parameters
+        # torchvision fails at a whole number, as in alpha=1.
+        floats = [name for name in found.keywords if name in takes and takes[name].annotation is float]
+        return found(**{name: float(found.keywords[name]) for name in floats})
     return [_made(one, f"{key}[{i}]") for i, one in enumerate(value)] if isinstance(value, list) else value
 
 

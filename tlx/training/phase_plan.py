@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from tlx.config.schema import Phase
+from tlx.config.schema import AUTO, Phase
 from tlx.config.validation import stage_index
 from tlx.core.errors import RequestError
 
@@ -30,12 +30,12 @@ SELECTORS: Mapping[str, Callable[[nn.Module, str], bool]] = {
 @dataclass(frozen=True)
 class Row:
     """A stage in the plan: how many of its parameters learn, at which rate (None: the solver has none, or nothing
-    learns), and if statistics adapt."""
+    learns; `auto`: it is not found yet), and if statistics adapt."""
 
     stage: str
     parameters: int
     learning: int
-    lr: float | None
+    lr: float | str | None
     adapts: bool = False
 
     @property
@@ -90,7 +90,8 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
         if chosen or statistics:
             starts.append(position)
         sizes = {n: p.numel() for n, p in module.named_parameters()}
-        lr = phase.lr * phase.lr_decay ** (len(stages) - 1 - position) if chosen and phase.lr is not None else None
+        lr = phase.lr if chosen else None
+        lr = lr if lr in (None, AUTO) else lr * phase.lr_decay ** (len(stages) - 1 - position)
         rows.append(Row(stage, sum(sizes.values()), sum(sizes[n] for n in chosen), lr, bool(statistics)))
     between = [row for position, row in enumerate(rows[:-1]) if position in span]
     if between and not any(row.learning for row in between):

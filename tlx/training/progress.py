@@ -28,6 +28,10 @@ class Progress:
     images_per_second: float = math.nan
     since: float = 0.0
 
+    def step(self, number: int, loss: Tensor | float) -> None:
+        """Says, from 1 within the epoch, that a batch is done, and its loss before that step."""
+        self.batch, self.loss = number, loss
+
     @property
     def phase(self) -> str:
         """The name of the phase that has begun."""

@@ -117,7 +117,7 @@ def _descent(context: SolverContext, tied: Callable[..., Tie] | None) -> Iterato
             if average is not None:
                 average.step()
             total += loss * len(index)
-            progress.batch, progress.loss = step + 1, loss
+            progress.step(step + 1, loss)
         # Fused optimizers do not count the changes they make in place; a fingerprint of the features does.
         torch.autograd.graph.increment_version(learning)
         train_loss = float(total) / len(fit.y)  # waits for the device
