@@ -191,10 +191,11 @@ def test_normalisation_is_in_the_network_and_not_in_its_state() -> None:
     assert preprocessing.std == (1.0, 1.0, 1.0)
 
 
-def test_a_model_with_two_last_layers_becomes_body_and_head() -> None:
+def test_a_model_with_two_last_layers_has_stages_and_a_head_of_its_own() -> None:
     config = configured("timm", name="deit_tiny_distilled_patch16_224", weights="none", input_size=32)
     net, _ = build(config, Head(), 3, seed=0)
-    assert ([name for name, _ in net.named_children()], net.fine) == (["body", "head"], False)
+    names = [name for name, _ in net.named_children()]
+    assert (names[0], names[-2:], net.fine) == ("stem", ["blocks_11", "head"], True)
     x = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     assert net[:-1](x).shape == (2, 192)
     again, _ = build(config, Head(), 3, seed=1)

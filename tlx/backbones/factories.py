@@ -21,7 +21,8 @@ from tlx.backbones.heads import replace_head
 from tlx.backbones.huggingface import architecture
 from tlx.backbones.pooled_stages import with_pooled
 from tlx.backbones.stage_discovery import discover
-from tlx.backbones.staged_network import Net, body_head, staged
+from tlx.backbones.staged_network import Net, body_head, of_parts, staged
+from tlx.backbones.traced_stages import traced
 from tlx.config.schema import Backbone, Head
 from tlx.core.activity import importing
 from tlx.core.deferred_compiler import compiler_deferred
@@ -37,8 +38,8 @@ log = logging.getLogger(__name__)
 class Original:
     """A network as its library builds it.
 
-    `stages`: None where its blocks do not run in sequence; then `classifier` is the path of its last layer, or None.
-    `loaded`: whether it has its weights already.
+    `stages`: None where its blocks do not run in sequence; then `classifier` is the path of its last layer, or None,
+    and `parts` has the stages that tracing finds, if it does. `loaded`: whether it has its weights already.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Original:
     preprocessing: Preprocessing
     classifier: str | None = None
     loaded: bool = False
+    parts: Mapping[str, nn.Sequential] | None = None
 
 
 def build(
@@ -65,7 +67,9 @@ def build(
         torch.manual_seed(seed)
         found = original(backbone, file)
         normalize = Normalize(found.preprocessing.mean, found.preprocessing.std)
-        if found.stages is None:
+        if found.parts is not None:
+            net = of_parts(found.parts, found.classifier, normalize)
+        elif found.stages is None:
             net = body_head(found.model, found.classifier, normalize)
         else:
             net = staged(found.model, found.stages, normalize, backbone.classifier)
@@ -135,13 +139,17 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
         return Original(model, cfg.stages, preprocessing, loaded=own)
     size = preprocessing.input_size
     generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(2, 3, size, size, generator=generator)
+    sample = torch.randn(3, 3, size, size, generator=generator)
+    parts = None
     path = model.pretrained_cfg.get("classifier")
     path = path if isinstance(path, str) and path in dict(model.named_modules()) else None
     try:
-        stages = discover(model, sample, path) if path else None
+        stages = discover(model, sample[:2], path) if path else None
         if stages is None:
-            path = _pooled(model, sample, path)
+            parts = traced(model, sample, path) if path else None
+        if stages is None and parts is None:
+            path = _pooled(model, sample[:2], path)
+            parts = traced(model, sample, None) if path is None else None
     # What layers make of maps of another size, and a network that is no classifier of everything.
     except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
         own_size = model.pretrained_cfg["input_size"][-1]
@@ -155,7 +163,7 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
         raise RequestError(
             f"backbone.input_size={size}: {cfg.name} cannot take it ({reason(error)}); its own is {own_size}"
         ) from error
-    return Original(model, stages, preprocessing, classifier=path, loaded=own)
+    return Original(model, stages, preprocessing, classifier=path, loaded=own, parts=parts)
 
 
 def small_cnn(cfg: Backbone, _file: Path | None = None) -> Original:

@@ -12,7 +12,7 @@ from tlx.backbones.staged_network import staged
 from tlx.backbones.submodules import GLUE, method_names
 from tlx.core.errors import RequestError
 
-__all__ = ["discover"]
+__all__ = ["discover", "stirred"]
 
 METHODS = ("_pos_embed", "pool")  # steps that timm's models take in methods of their own
 
@@ -24,7 +24,7 @@ def discover(model: nn.Module, sample: Tensor, classifier: str) -> dict[str, lis
     or becomes it by a function known to `stages.part`, they are a chain. `classifier` is the path of the last layer.
     The table is proven: the staged network's output equals the model's bit for bit, and has the same parameters.
     """
-    with torch.no_grad(), _stirred(model):
+    with torch.no_grad(), stirred(model):
         log, expected = _run(model, sample, classifier)
         for expand in _expansions(model, log, classifier):
             parts = _chain(model, log, expand)
@@ -35,7 +35,7 @@ def discover(model: nn.Module, sample: Tensor, classifier: str) -> dict[str, lis
 
 
 @contextmanager
-def _stirred(model: nn.Module) -> Iterator[None]:
+def stirred(model: nn.Module) -> Iterator[None]:
     """In eval mode, with something random added to every parameter: many begin as zeros (a ViT's last layer, position
     embeddings), which would make different computations look alike."""
     modes = {module: module.training for module in model.modules()}

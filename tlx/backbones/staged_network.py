@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tlx.backbones.submodules import expanded, owns, part
 from tlx.core.errors import RequestError, nearest, printable
 
-__all__ = ["Layout", "Net", "body_head", "free_name", "misfit", "staged"]
+__all__ = ["Layout", "Net", "body_head", "free_name", "misfit", "of_parts", "staged"]
 
 log = logging.getLogger("tlx")
 
@@ -20,10 +20,10 @@ log = logging.getLogger("tlx")
 class Layout:
     """How a network's stages relate to the original network.
 
-    `table`: the stage table, None for `body` and `head`. `paths`: prefix of a key in the stages ("layer4.0.") → prefix
-    in the original ("layer4."). `last`: where the original has its last layer ("fc"), whose keys a new head takes.
-    `pointwise`: that layer is a convolution of 1 x 1, its weight [classes, D, 1, 1]. `classifier`: the stage where the
-    classifier starts. `merged`: the stages of the table but the last are one, `body`.
+    `table`: the stage table, None where the stages were found by tracing. `paths`: prefix of a key in the stages
+    ("layer4.0.") → prefix in the original ("layer4."). `last`: where the original has its last layer ("fc"), whose keys
+    a new head takes. `pointwise`: that layer is a convolution of 1 x 1, its weight [classes, D, 1, 1]. `classifier`:
+    the stage where the classifier starts. `merged`: all stages but the last are one, `body`.
     """
 
     table: Mapping[str, Sequence[str]] | None
@@ -58,8 +58,8 @@ class Net(nn.Sequential):
 
     @property
     def fine(self) -> bool:
-        """False where the stages are `body` and `head` alone: its blocks do not run in sequence, or are merged."""
-        return self.layout.table is not None and not self.layout.merged
+        """False where the stages are `body` and `head` alone: it cannot be cut, or its stages are merged."""
+        return not self.layout.merged
 
     @overload
     def __getitem__(self, index: slice) -> nn.Sequential: ...
@@ -179,7 +179,7 @@ def staged(
 
 
 def body_head(model: nn.Module, path: str | None, normalize: nn.Module | None = None) -> Net:
-    """`model` as two stages, for one whose blocks do not run in sequence: `body` ([N, D] features) and `head`.
+    """`model` as two stages, for one that cannot be cut: `body` ([N, D] features) and `head`.
 
     `path`: where the model has its last layer, which moves from the model to the head; None where it has none.
     """
@@ -192,7 +192,22 @@ def body_head(model: nn.Module, path: str | None, normalize: nn.Module | None = 
     first = [normalize] if normalize is not None else []
     stages = {"body": nn.Sequential(*first, model), "head": nn.Sequential(head)}
     last = path or free_name("head", model.state_dict())
-    return Net(stages, Layout(None, {f"body.{len(first)}.": "", "head.0.": f"{last}."}, last))
+    return Net(stages, Layout(None, {f"body.{len(first)}.": "", "head.0.": f"{last}."}, last, merged=True))
+
+
+def of_parts(parts: Mapping[str, nn.Sequential], path: str | None, normalize: nn.Module | None = None) -> Net:
+    """A network of traced stages, each with the original's names in it; the last is `head`.
+
+    `path`: where the original has its last layer, which is the last module of `head`; None where it has none.
+    """
+    stages, paths = dict[str, nn.Sequential](), dict[str, str]()
+    for number, (name, stage) in enumerate(parts.items()):
+        first = [normalize] if normalize is not None and number == 0 else []
+        stages[name] = nn.Sequential(*first, *stage)
+        paths |= {f"{name}.{i}.": "" for i in range(len(stages[name])) if name != "head"}
+    last = path or free_name("head", {key: value for s in parts.values() for key, value in s[0].state_dict().items()})
+    paths[f"head.{len(stages['head']) - 1}."] = f"{last}."
+    return Net(stages, Layout(None, paths, last))
 
 
 def free_name(name: str, taken: Mapping[str, Tensor]) -> str:

@@ -23,6 +23,7 @@ from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
 
+LEAST = 0.1  # of the parameters before the classifier: what `last` holds
 ANCHORS = ("head", "classifier", "last", "first", "all")
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
@@ -59,8 +60,19 @@ def checked(node: Any) -> Config:
     return dataclasses.replace(config, source=source, strategy=_inherited("", config.strategy, config))
 
 
-def stage_index(train_from: str, stages: Sequence[str], classifier: str, *, key: str, fine: bool = True) -> int:
+def stage_index(
+    train_from: str,
+    stages: Sequence[str],
+    classifier: str,
+    *,
+    key: str,
+    fine: bool = True,
+    sizes: Sequence[int] | None = None,
+) -> int:
     """The position of the stage or anchor `train_from` among `stages` (input side first).
+
+    `sizes`: the parameters of each stage, once they are known. With them `last` is the shortest run of stages that
+    ends right before the classifier and holds at least a tenth of the parameters before it; without, the last of them.
 
     Raises:
         RequestError: no such stage, or `last` where the backbone has no stages of its own (`fine=False`).
@@ -75,10 +87,14 @@ def stage_index(train_from: str, stages: Sequence[str], classifier: str, *, key:
     if train_from == "last":
         if not fine:
             raise RequestError(
-                f"{key}=last: this backbone's blocks do not run in sequence, so it has no last stage of its own; "
+                f"{key}=last: this backbone is one stage (it cannot be cut, or head.stages makes one of all), so it "
+                "has no last one; "
                 "take head (the new layers) or all (the whole network)"
             )
-        return max(start - 1, 0)
+        first = max(start - 1, 0)
+        while sizes is not None and first and sum(sizes[first:start]) < sum(sizes[:start]) * LEAST:
+            first -= 1
+        return first
     if train_from not in stages:
         raise RequestError(
             f"{key}={train_from}: no such stage{nearest(train_from, [*stages, *ANCHORS])}; "

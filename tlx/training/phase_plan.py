@@ -71,10 +71,11 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
     """
     key = key or f"strategy.phases.{name}"
     stages = [stage for stage, _ in net.named_children()]
-    first = stage_index(phase.train_from, stages, classifier, key=f"{key}.train_from", fine=fine)
+    held = [sum(p.numel() for p in module.parameters()) for module in net.children()]
+    first = stage_index(phase.train_from, stages, classifier, key=f"{key}.train_from", fine=fine, sizes=held)
     last = len(stages) - 1
     if phase.train_to is not None:
-        last = stage_index(phase.train_to, stages, classifier, key=f"{key}.train_to", fine=fine)
+        last = stage_index(phase.train_to, stages, classifier, key=f"{key}.train_to", fine=fine, sizes=held)
         if last < first:
             raise RequestError(f"{key}.train_to={phase.train_to} lies before train_from={phase.train_from}")
     # The new head always learns: it has no weights to keep.
