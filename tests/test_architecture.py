@@ -25,6 +25,7 @@ MAY_BE_HEAVY = (
     "tlx.augmentations",
     "tlx.analysis.out_of_fold",
     *(f"tlx.backbones.{name}" for name in ("factories", "heads", "pooled_stages", "stage_discovery")),
+    *(f"tlx.backbones.{name}" for name in ("call_recording", "replayed_part", "traced_stages")),
     *(f"tlx.backbones.{name}" for name in ("staged_network", "state_dicts", "submodules", "weight_loading")),
     *(f"tlx.core.{name}" for name in ("thread_pool", "torch_files")),
     *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing", "traced_view")),

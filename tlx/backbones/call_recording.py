@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Call", "Constant", "Images", "Place", "Ref", "State", "Unrecordable", "mapped", "recorded", "refs"]
+__all__ = ["Call", "Constant", "Multiple", "InputDevice", "Ref", "Held", "Unrecordable", "mapped", "recorded", "refs"]
 
 # What may be read of a tensor without its values having a say in what is done next.
 _OUTER = frozenset([
@@ -33,7 +33,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class State:
+class Held:
     """A parameter or buffer of the model, by its name."""
 
     name: str
@@ -47,14 +47,14 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Images:
+class Multiple:
     """The number of images, `times` an integer."""
 
     times: int
 
 
 @dataclass(frozen=True)
-class Place:
+class InputDevice:
     """The device of the input."""
 
 
@@ -107,9 +107,9 @@ def recorded(model: nn.Module, sample: Tensor, opened: Collection[str]) -> Recor
 
 
 def refs(value: Any) -> Iterator[Any]:
-    """Every `Ref`, `State` and `Constant` in nested arguments."""
+    """Every `Ref`, `Held` and `Constant` in nested arguments."""
     found: list[Any] = []
-    mapped(value, lambda one: found.append(one) if isinstance(one, Ref | State | Constant) else None)
+    mapped(value, lambda one: found.append(one) if isinstance(one, Ref | Held | Constant) else None)
     return iter(found)
 
 
@@ -138,7 +138,7 @@ class _Run(TorchFunctionMode):
         self.shapes: dict[Ref, torch.Size] = {}
         self.held: list[Any] = [x]  # so that no other tensor gets the id of one that is known
         self.known: dict[int, Ref] = {id(x): Ref(-1)}
-        self.named = {id(t): State(n) for n, t in (*model.named_parameters(), *model.named_buffers())}
+        self.named = {id(t): Held(n) for n, t in (*model.named_parameters(), *model.named_buffers())}
         parents = {path: path.rpartition(".")[0] for path, _ in model.named_modules() if path}
         self.watched = [path for path, parent in parents.items() if parent in opened and path not in opened]
 
@@ -206,7 +206,7 @@ class _Run(TorchFunctionMode):
             self.held.append(value)
             return found or Constant(value)
         if isinstance(value, torch.device):
-            return Place()
+            return InputDevice()
         if isinstance(value, _PLAIN):
             return value
         raise Unrecordable(f"an argument of the kind {type(value).__name__}")
@@ -256,5 +256,5 @@ def _common(few: Any, many: Any) -> Any:
     if few == many:
         return few
     if type(few) is int and few % 2 == 0 and few // 2 * 3 == many:
-        return Images(few // 2)
+        return Multiple(few // 2)
     raise Unrecordable("an argument that depends on the number of images")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Call, Constant, Images, Place, Ref, State, mapped, refs
+from tlx.backbones.call_recording import Call, Constant, Multiple, InputDevice, Ref, Held, mapped, refs
 
 __all__ = ["Packing", "ReplayedPart"]
 
@@ -64,7 +64,7 @@ class ReplayedPart(nn.Module):
         for path in modules:
             parent, _, leaf = path.rpartition(".")
             self._holder(parent).add_module(leaf, model.get_submodule(path))
-        for name in (*(one.name for found in marks.values() for one in found if isinstance(one, State)), *extra):
+        for name in (*(one.name for found in marks.values() for one in found if isinstance(one, Held)), *extra):
             if not any(name.startswith(f"{path}.") for path in modules):
                 self._register(model, name)
 
@@ -81,11 +81,11 @@ class ReplayedPart(nn.Module):
                 for key in mark.path:
                     found = found[key]
                 return found
-            if isinstance(mark, State):
+            if isinstance(mark, Held):
                 return _attribute(self, mark.name)
-            if isinstance(mark, Images):
+            if isinstance(mark, Multiple):
                 return mark.times * x.shape[0]
-            return x.device if isinstance(mark, Place) else mark
+            return x.device if isinstance(mark, InputDevice) else mark
 
         for number, call, done in self.steps:
             args, kwargs = mapped(call.args, value), mapped(call.kwargs, value)
@@ -128,7 +128,7 @@ class ReplayedPart(nn.Module):
 
 def _named(call: Call, constants: Mapping[Constant, str]) -> Call:
     def change(one: Any) -> Any:
-        return State(constants[one]) if isinstance(one, Constant) else one
+        return Held(constants[one]) if isinstance(one, Constant) else one
 
     return Call(call.kind, call.target, mapped(call.args, change), mapped(call.kwargs, change))
 

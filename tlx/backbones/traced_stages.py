@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Recording, Ref, State, Unrecordable, recorded, refs
+from tlx.backbones.call_recording import Recording, Ref, Held, Unrecordable, recorded, refs
 from tlx.backbones.replayed_part import Packing, ReplayedPart
 from tlx.backbones.stage_discovery import stirred
 from tlx.backbones.submodules import owns
@@ -108,7 +108,7 @@ class _Cutting:
         for call in (self.calls[n] for n in numbers):
             if call.kind == "module":
                 found |= {name for name in self.held if name.startswith(f"{call.target}.")}
-            found |= {one.name for one in refs((call.args, call.kwargs)) if isinstance(one, State)} & self.held.keys()
+            found |= {one.name for one in refs((call.args, call.kwargs)) if isinstance(one, Held)} & self.held.keys()
         return found
 
     def _spans(self) -> dict[str, tuple[int, int]]:
