@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Call", "Constant", "Multiple", "InputDevice", "Ref", "Held", "Unrecordable", "mapped", "recorded", "refs"]
+__all__ = ["Call", "Constant", "Held", "InputDevice", "Multiple", "Ref", "Unrecordable", "mapped", "recorded", "refs"]
 
 # What may be read of a tensor without its values having a say in what is done next.
 _OUTER = frozenset([

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Call, Constant, Multiple, InputDevice, Ref, Held, mapped, refs
+from tlx.backbones.call_recording import Call, Constant, Held, InputDevice, Multiple, Ref, mapped, refs
 
 __all__ = ["Packing", "ReplayedPart"]
 

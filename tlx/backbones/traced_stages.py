@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Recording, Ref, Held, Unrecordable, recorded, refs
+from tlx.backbones.call_recording import Held, Recording, Ref, Unrecordable, recorded, refs
 from tlx.backbones.replayed_part import Packing, ReplayedPart
 from tlx.backbones.stage_discovery import stirred
 from tlx.backbones.submodules import owns
