@@ -162,7 +162,9 @@ def _finished(run: Path) -> bool:
 def _known(output: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Each run of an output folder with itself, and each sweep with the runs of it that have begun."""
     if output.is_dir():
-        yield from ((run, [run]) for run in sorted(runs_below(output, left_out=("sweeps", "recommendations"))))
+        yield from (
+            (run, [run]) for run in sorted(runs_below(output, left_out=("sweeps", "recommendations", "curves")))
+        )
         many = [file for above in (sweeps, recommendations) for file in above(output).glob(f"*/{sweep_manifest.FILE}")]
         for file in sorted(many):
             yield file.parent, [run for run in jobs(file.parent) if is_run(run)]

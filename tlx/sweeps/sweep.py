@@ -44,8 +44,11 @@ class SweepFolder:
     tracker: tracking.Tracker
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)  # by job key: {"error", "skipped"}
 
-    def launch(self, jobs: Sequence[Planned] | None = None) -> None:
-        """Runs the jobs (all, if none are given) by the configured launcher; one whose process died is run again."""
+    def launch(self, jobs: Sequence[Planned] | None = None, *, brief: bool = False) -> None:
+        """Runs the jobs (all, if none are given) by the configured launcher; one whose process died is run again.
+
+        `brief`: a line a job, and not the lines of its run.
+        """
         left = [j for j in (self.jobs if jobs is None else jobs) if not self._settled(j)]
         if not left:
             return
@@ -61,7 +64,7 @@ class SweepFolder:
             },
             key=self.book()["mlflow_key"],
             beside=min(left[0].beside, len(left)),
-            quiet=not inside,
+            quiet=brief or not inside,
         )
         if inside:  # composed already
             progress, kinds = SweepProgress("job", len(self.jobs)), [kind(j) for j in left]
