@@ -81,7 +81,8 @@ def _rows(found: Found) -> Iterator[list[Any]]:
             fitted = "" if law is None else f"{1 - float(law.error(point.images)):.6f}"
             yield [
                 measured.label, point.images, point.val, one.n, f"{one.mean:.6f}",
-                *(f"{end:.6f}" for end in one.interval), "" if one.sd is None else f"{one.sd:.6f}", fitted, "measured", f"{one.seconds:.2f}",
+                *(f"{end:.6f}" for end in one.interval), "" if one.sd is None else f"{one.sd:.6f}",
+                fitted, "measured", f"{one.seconds:.2f}",
             ]  # fmt: skip
         if not expected.refusal:
             ends = (f"{expected.low:.6f}", f"{expected.high:.6f}")
