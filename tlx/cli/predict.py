@@ -6,22 +6,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tlx.cli.images_argument import images_option, no_image, opened
+from tlx.cli.prediction_target import check_targets, target_stream
+from tlx.cli.ranked_images import MOST, ORDERS_OF_RANK, rank
 from tlx.cli.run_argument import run_argument, run_folder
 from tlx.cli.subcommand import Subcommand
 from tlx.core.activity import State, doing
-from tlx.core.atomic_files import atomic
 from tlx.core.csv_cells import Table
 from tlx.core.device import EMULATED, emulated
 from tlx.core.errors import RequestError, nearest, printable, unicode
 from tlx.core.output_streams import shows_all
 from tlx.datasets.image_decoding import MAX_PIXELS, allow
 from tlx.datasets.image_paths import SHOWN
-from tlx.inference.prediction_gallery import FIRST, ORDERS, check, gallery
+from tlx.inference.prediction_gallery import FIRST, ORDERS, gallery
 from tlx.reporting.text_table import duration
 
 if TYPE_CHECKING:
@@ -47,7 +48,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort", metavar="ORDER", help=f"order of the pictures: {', '.join(ORDERS)} (default: {FIRST})"
     )
-    parser.add_argument("--top", type=int, metavar="K", help="show the K most probable classes of each image")
+    parser.add_argument(
+        "--rank",
+        metavar="ORDER",
+        help=f"which images to label next, or to look at again: {', '.join(ORDERS_OF_RANK)}",
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        metavar="K",
+        help=f"show the K most probable classes of each image; with --rank: the first K images (default: {MOST})",
+    )
     parser.add_argument(
         "--no-unknown", action="store_true", help="predict a class for every image, however unlike the training images"
     )
@@ -69,6 +80,10 @@ def _main(given: argparse.Namespace) -> int:
         allow(given.max_pixels)
     targets = {"csv": given.csv, "json": given.json, "html": given.html}
     run = run_folder(given.run, given.output)
+    if given.rank is not None:
+        if given.sort is not None:
+            raise RequestError(f"--sort {given.sort}: --rank has an order of its own; leave one of them out")
+        return rank(run, given.paths, given.rank, targets, given.top, given.batch_size, given.device)
     return predict(
         run, given.paths, targets, given.top, given.batch_size, given.device, given.sort, not given.no_unknown
     )
@@ -114,7 +129,7 @@ def predict(
                 file, shown = Path(os.path.expanduser(target)), k or min(SHOWN, len(model.classes))
                 write.append(within.enter_context(gallery(file, model.classes, shown, sort or FIRST)))
             else:
-                stream = within.enter_context(_target(form, target))
+                stream = within.enter_context(target_stream(form, target))
                 write.append((_CsvRows if form == "csv" else _JsonRows)(stream, model.classes, k))
         write = write or [_TableRows(sys.stdout, model.classes, k)]
 
@@ -140,22 +155,11 @@ def predict(
 
 
 def _check(requested: dict[str, str], top: int | None, batch_size: int | None, sort: str | None) -> None:
-    for name, value in (("batch-size", batch_size), ("top", top)):
-        if value is not None and value < 1:
-            raise RequestError(f"--{name} {value}: must be at least 1")
-    for option, target in requested.items():
-        if (target != "-" or option == "html") and not target.endswith(f".{option}"):
-            raise RequestError(f"--{option} {target}: the file's name must end in .{option}; put the images before it")
-        if Path(os.path.expanduser(target)).is_dir():
-            raise RequestError(f"--{option} {target}: is a folder; give the name of a file")
     if sort is not None and sort not in ORDERS:
         raise RequestError(f"--sort {sort}: must be {', '.join(ORDERS)}{nearest(sort, ORDERS)}")
     if sort is not None and "html" not in requested:
         raise RequestError(f"--sort {sort}: is the order of the pictures of --html; add --html FILE.html")
-    if "html" in requested:
-        check(Path(os.path.expanduser(requested["html"])))
-    if list(requested.values()).count("-") > 1:
-        raise RequestError("--csv --json: both to stdout cannot be separated; give one of them a file")
+    check_targets(requested, top, batch_size)
 
 
 class _TableRows:
@@ -213,16 +217,3 @@ class _JsonRows:
         # What is no Unicode in a file's name becomes an escape of JSON's own, and so does what the stream cannot show.
         text = json.dumps(row, ensure_ascii=not shows_all(self.stream))
         print(unicode(text), file=self.stream)
-
-
-@contextlib.contextmanager
-def _target(form: str, target: str) -> Iterator[IO[str]]:
-    if target == "-":
-        yield sys.stdout
-        return
-    place = f"--{form} FILE"
-    with (
-        atomic(Path(os.path.expanduser(target)), place) as path,
-        path.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        yield stream

@@ -72,7 +72,8 @@ def _series(axes: "Axes", measured: CurveSeries, expected: Forecast, colour: str
         axes.plot(
             beyond, [1 - float(expected.law.error(at)) for at in beyond], color=colour, linewidth=1.6, linestyle="--"
         )
-        axes.fill_between(beyond, *map(np.array, expected.band), color=colour, alpha=0.16, linewidth=0)
+        low, high = expected.band
+        axes.fill_between(beyond, np.array(low), np.array(high), color=colour, alpha=0.16, linewidth=0)
 
 
 def _apart(ticks: list[int]) -> list[int]:

@@ -109,7 +109,8 @@ def _written(whole: SweepFolder, planned: Sequence[CurveJob], of: tuple[int, int
         folder = whole.folder / one.job.folder
         if not state(folder):
             folders.setdefault(one.series, {}).setdefault(one.size, []).append(folder)
-    measured = [one for label, of_sizes in folders.items() if (one := series(label, of_sizes, pool)) is not None]
+    every = [series(label, of_sizes, pool) for label, of_sizes in folders.items()]
+    measured = [one for one in every if one is not None]
     failed = [(job.command, why) for job, why in whole.failed()]
     if not measured:
         raise RequestError(

@@ -115,4 +115,5 @@ def resampled(measured: CurveSeries, seed: int = 0) -> Values:
     times = random.multinomial(len(draws), [1 / len(draws)] * len(draws), size=RESAMPLES) / len(draws)
     found = np.einsum("bd,bds->bs", times, errors)
     widened = math.sqrt(len(draws) / max(len(draws) - 1, 1))  # resamples of few seeds scatter too little
-    return np.clip(measured.errors + (found - errors.mean((0, 1))) * widened, 0.0, 1.0)
+    moved: Values = np.clip(measured.errors + (found - errors.mean((0, 1))) * widened, 0.0, 1.0)
+    return moved

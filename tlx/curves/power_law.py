@@ -58,4 +58,5 @@ def fit(images: Values, errors: Values, weights: Values) -> PowerLaw:
     a, b = np.where(a < 0, 0.0, a), np.where(a < 0, through_0, b)
     loss = (w * (y - a[..., None] - b[..., None] * x) ** 2).sum(-1)
     best = loss.argmin(-1)[..., None]
-    return PowerLaw(*(np.take_along_axis(part, best, -1)[..., 0] for part in (a, b)), EXPONENTS[best[..., 0]], unit)
+    a, b = (np.take_along_axis(part, best, -1)[..., 0] for part in (a, b))
+    return PowerLaw(a, b, EXPONENTS[best[..., 0]], unit)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlx.datasets.extended_sets import extended
     from tlx.datasets.hub_sets import huggingface
     from tlx.datasets.image_sources import FileBytes
     from tlx.datasets.images import Images
@@ -12,12 +13,24 @@ if TYPE_CHECKING:
     from tlx.datasets.shards import webdataset
     from tlx.datasets.splits import Parts
 
-__all__ = ["FileBytes", "Images", "Parts", "cifar10", "csv", "huggingface", "image_folder", "shapes", "webdataset"]
+__all__ = [
+    "FileBytes",
+    "Images",
+    "Parts",
+    "cifar10",
+    "csv",
+    "extended",
+    "huggingface",
+    "image_folder",
+    "shapes",
+    "webdataset",
+]
 _HOME = {
     "FileBytes": "image_sources",
     "Images": "images",
     "Parts": "splits",
     "csv": "manifests",
+    "extended": "extended_sets",
     "huggingface": "hub_sets",
     "webdataset": "shards",
 }

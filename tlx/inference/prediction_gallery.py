@@ -73,9 +73,9 @@ class _Entry:
 class Gallery:
     """Takes predictions as they come; pictures wait in a file, so that memory holds a line for each."""
 
-    def __init__(self, pictures: IO[bytes], classes: Sequence[str], top: int) -> None:
-        """`top`: so many classes below each picture, the most probable first."""
-        self.pictures, self.classes, self.top = pictures, list(classes), top
+    def __init__(self, pictures: IO[bytes], classes: Sequence[str], top: int, words: str = "") -> None:
+        """`top`: so many classes below each picture, the most probable first. `words`: of an order of its own."""
+        self.pictures, self.classes, self.top, self.words = pictures, list(classes), top, words
         self.entries: list[_Entry] = []
         self.errors: list[tuple[str, str]] = []
         self.end = 0
@@ -117,14 +117,16 @@ class Gallery:
 
 
 @contextlib.contextmanager
-def gallery(file: Path, classes: Sequence[str], top: int, order: str = FIRST) -> Iterator[Gallery]:
+def gallery(file: Path, classes: Sequence[str], top: int, order: str = FIRST, words: str = "") -> Iterator[Gallery]:
     """What takes predictions in the block; at its end the pages are written, unless an exception ends it.
+
+    `words`: what the order `given` means, where somebody has sorted the images.
 
     Raises:
         RequestError: the pages cannot be written, or there are other files where they belong.
     """
     with atomic(file, PLACE) as first, tempfile.TemporaryFile(dir=first.parent) as pictures:
-        found = Gallery(pictures, classes, top)
+        found = Gallery(pictures, classes, top, words)
         yield found
         check(file)
         pages = _Pages(file, found, order)
@@ -187,9 +189,8 @@ class _Pages:
     def _words(self) -> str:
         errors = f", {len(self.found.errors):,} could not be read" if self.found.errors else ""
         images = len(self.entries) + len(self.found.errors)
-        return (
-            f"{images:,} images, {ORDERS[self.order]}{errors}. The pictures are what the network saw; click to enlarge."
-        )
+        order = self.found.words or ORDERS[self.order]
+        return f"{images:,} images, {order}{errors}. The pictures are what the network saw; click to enlarge."
 
     def _sections(self, some: Sequence[_Entry]) -> list[dict[str, Any]]:
         if self.order != "class":
