@@ -35,7 +35,15 @@ MAY_BE_HEAVY = (
     *(f"tlx.recommendation.{name}" for name in ("probes", "trials")),
     *(
         f"tlx.inference.{name}"
-        for name in ("deployed", "embedding", "exporters", "given_images", "mlflow_pyfunc", "predictor")
+        for name in (
+            "deployed",
+            "embedding",
+            "exporters",
+            "given_images",
+            "label_ranking",
+            "mlflow_pyfunc",
+            "predictor",
+        )
     ),
     *(f"tlx.inference.{name}" for name in ("quantization", "saved_model", "unknown_score")),
     "tlx.datasets.further_views",

@@ -8,7 +8,7 @@ from tlx.curves.measured_points import CurvePoint, CurveSeries
 from tlx.reporting.text_table import aligned, duration
 
 __all__ = ["HEAD", "MADE", "cells", "lines", "notes", "sentence"]
-HEAD = ("series", "training images", "test accuracy", "95 % interval", "runs", "seconds a run")
+HEAD = ("series", "training images", "test accuracy", "95 % interval", "runs", "time a run")
 Found = Sequence[tuple[CurveSeries, Forecast]]
 MADE = (
     "Extrapolation: a power law a + b · n^-c through the errors of the measured numbers. Its interval has what other "
