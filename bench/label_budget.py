@@ -23,7 +23,7 @@ from tlx.core.statistics import quantile
 from tlx.inference.label_ranking import diverse, uncertainty
 
 Values = NDArray[np.float64]
-FIRST, EACH = 4, 4  # labels at first and in each round, a class
+EACH = 4  # labels of a round, a class in the mean
 
 
 def main() -> None:
@@ -32,19 +32,20 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="npz of `train, train_labels, test, test_labels`")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=4, help="labels at first, of each class")
     given = parser.parse_args()
     with np.load(given.features) as known:
         data = dict(known)
     scale = data["train"].std(0) + 1e-6
     data["train"], data["test"] = data["train"] / scale, data["test"] / scale
     orders = ("random", "uncertain", "diverse")
-    found = np.array([[_budget(data, order, seed, given.rounds) for order in orders] for seed in range(given.seeds)])
+    found = np.array([[_budget(data, order, seed, given) for order in orders] for seed in range(given.seeds)])
     classes = int(data["train_labels"].max()) + 1
     print(
         "labels  " + "  ".join(f"{order:>10}" for order in orders) + "   difference from random, points, 95 % interval"
     )
     for turn in range(given.rounds + 1):
-        labels = classes * (FIRST + EACH * turn)
+        labels = classes * (given.first + EACH * turn)
         means = "  ".join(f"{value:>10.1%}" for value in found[:, :, turn].mean(0))
         apart = [_paired(found[:, place, turn] - found[:, 0, turn]) for place in (1, 2)]
         print(f"{labels:>6}  {means}   " + ", ".join(f"{o} {a}" for o, a in zip(orders[1:], apart, strict=True)))
@@ -61,15 +62,15 @@ def _paired(d: Values) -> str:
     return f"{100 * d.mean():+.1f} ({100 * (d.mean() - half):+.1f} to {100 * (d.mean() + half):+.1f})"
 
 
-def _budget(data: dict[str, Any], order: str, seed: int, rounds: int) -> list[float]:
+def _budget(data: dict[str, Any], order: str, seed: int, given: argparse.Namespace) -> list[float]:
     """The accuracy after the first labels and after each round."""
     rng = np.random.default_rng(seed)
     x, y = data["train"], data["train_labels"]
     classes = int(y.max()) + 1
-    first = [rng.permutation(np.flatnonzero(y == label))[:FIRST] for label in range(classes)]
+    first = [rng.permutation(np.flatnonzero(y == label))[: given.first] for label in range(classes)]
     labelled = np.concatenate(first)
     accuracies = []
-    for _ in range(rounds + 1):
+    for _ in range(given.rounds + 1):
         model = LogisticRegression(C=10 / x.shape[1], max_iter=300).fit(x[labelled], y[labelled])
         accuracies.append(float((model.predict(data["test"]) == data["test_labels"]).mean()))
         pool = np.setdiff1d(np.arange(len(y)), labelled)
