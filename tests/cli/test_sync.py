@@ -210,7 +210,7 @@ def test_a_store_that_was_moved_writes_where_it_is_and_keeps_its_models(
             "0.001, 3e-05",
             "10, 4",
         ),
-        (["strategy=lp_ft"], "0.001, 1e-05", "10"),
+        (["strategy=gradual"], "0.001, 0.0001, 1e-05", "10"),
     ],
 )
 def test_what_phases_inherit_is_logged_as_they_used_it(typed: list[str], lr: str, epochs: str) -> None:

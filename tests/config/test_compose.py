@@ -252,14 +252,14 @@ def test_a_users_own_yaml_is_found(tmp_path: Path) -> None:
 
 
 def test_phases_inherit_from_training_and_the_groups() -> None:
-    config = config_of("strategy=lp_ft", "training.epochs=7", "training.lr_factor=10", "optimizer=sgd")
-    probe, tune = config.strategy.phases.values()
-    assert (probe.epochs, tune.epochs) == (7, 7)
-    assert (probe.lr, tune.lr) == pytest.approx((1e-2, 1e-4))
-    assert probe.optimizer["_target_"] == "torch.optim.SGD"
-    two = config_of("strategy=lp_ft", "+optimizer@strategy.phases.tune.optimizer=nadam").strategy.phases
-    assert two["probe"].optimizer["_target_"] == "torch.optim.Adam"
-    assert two["tune"].optimizer["_target_"] == "torch.optim.NAdam"
+    config = config_of("strategy=gradual", "training.epochs=7", "training.lr_factor=10", "optimizer=sgd")
+    head, last, whole = config.strategy.phases.values()
+    assert (head.epochs, last.epochs, whole.epochs) == (7, 7, 7)
+    assert (head.lr, last.lr, whole.lr) == pytest.approx((1e-2, 1e-3, 1e-4))
+    assert head.optimizer["_target_"] == "torch.optim.SGD"
+    two = config_of("strategy=gradual", "+optimizer@strategy.phases.last.optimizer=nadam").strategy.phases
+    assert two["head"].optimizer["_target_"] == "torch.optim.Adam"
+    assert two["last"].optimizer["_target_"] == "torch.optim.NAdam"
 
 
 def test_scratch_starts_from_random_weights_and_has_no_source() -> None:

@@ -296,10 +296,10 @@ def test_rows_of_what_a_phase_has_changed_are_planned_anew_and_not_for_later_run
 # Views.
 
 
-@pytest.mark.parametrize("strategy", ["feature_extraction", "lp_ft"])
+@pytest.mark.parametrize("strategy", ["feature_extraction", "gradual"])
 def test_as_many_views_as_epochs_are_live_augmentation_bit_for_bit(tmp_path: Path, strategy: str) -> None:
     common = ["augmentation=crop_flip", f"strategy={strategy}"]
-    epochs = 2 * (1 + (strategy == "lp_ft"))
+    epochs = 2 * (3 if strategy == "gradual" else 1)
     live = Run(tmp_path, *common, mode="live").train()
     for features in ({"views": epochs}, {"views": epochs, "budget": 0}, {"views": epochs, "store": 0}, {}):
         found = Run(tmp_path, *common, **features).train()

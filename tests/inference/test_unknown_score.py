@@ -11,9 +11,10 @@ from torch.nn import functional
 from tlx.backbones import factories
 from tlx.config.schema import Backbone, Head
 from tlx.core.errors import RequestError
+from tlx.core.int8_rows import quantised
 from tlx.inference import predictor, saved_model, unknown_score
 from tlx.inference.embedding import embedded
-from tlx.inference.unknown_score import UnknownScore, quantised
+from tlx.inference.unknown_score import UnknownScore
 
 STAGES = {"conv1": ["conv1"], "conv2": ["conv2"], "fc": ["fc"], "head": ["head"]}
 CLASSES = ("ant", "bee")

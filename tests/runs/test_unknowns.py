@@ -13,8 +13,9 @@ from PIL import Image
 
 import tlx
 from tlx.core.errors import RequestError
+from tlx.core.int8_rows import quantised
 from tlx.inference import predictor
-from tlx.inference.unknown_score import FILE, UnknownScore, quantised
+from tlx.inference.unknown_score import FILE, UnknownScore
 from tlx.reporting.figures_in_words import unknown as in_words
 from tlx.runs import unknowns
 from tlx.runs.evaluate_model import evaluate

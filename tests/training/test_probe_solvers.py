@@ -1,6 +1,7 @@
 """The linear probe is scikit-learn's logistic regression, found as a plain layer of the network's own features."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,16 @@ def features(n: int, width: int, classes: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def context_of(x: Tensor, y: Tensor, classes: int, epochs: int, training: Training | None = None) -> SolverContext:
+def context_of(
+    x: Tensor, y: Tensor, classes: int, epochs: int, training: Training | None = None, folds: Tensor | None = None
+) -> SolverContext:
     torch.manual_seed(0)
     net = nn.Sequential()
     net.add_module("head", nn.Sequential(nn.Linear(x.shape[1], classes)))
     phase = Phase(train_from="head", solver="linear_probe", epochs=epochs)
     plan = phase_plan.plan(net, "probe", phase, classifier="head")
     phase_plan.prepare(net, plan)
-    return SolverContext(net, plan, CachedRows([x], y), phase, training or Training(), epochs)
+    return SolverContext(net, plan, CachedRows([x], y), phase, training or Training(), epochs, folds=folds)
 
 
 def probabilities(net: nn.Module, x: Tensor) -> np.ndarray:
@@ -90,6 +93,29 @@ def test_a_probe_that_goes_on_comes_to_the_same_bits() -> None:
         assert all(torch.equal(p, known) for p, known in zip(cut.net.parameters(), weights[-1], strict=True))
 
 
+def test_images_out_of_fold_choose_the_strength_with_those_of_validation() -> None:
+    """Each is predicted by a fit that has not seen its fold, at the same strength beside the mean loss of an image."""
+    x, y = features(80, 30, 3)
+    x = (x[:, 1:] - x[:, 1:].mean(0)) / x[:, 1:].std(0)
+    train, held_out, folds = x[:60], CachedRows([x[60:]], y[60:]), torch.arange(60) % 4
+    context = context_of(train, y[:60], 3, 6, folds=folds)
+    rows = list(trainer.epochs(context, held_out))
+    assert context.state.best_epoch == max(rows, key=lambda row: float(row["choice_score"]))["epoch"]
+    alone = context_of(train, y[:60], 3, 6)
+    plain = list(trainer.epochs(alone, held_out))
+    assert np.allclose([row["val_loss"] for row in rows], [row["val_loss"] for row in plain], atol=1e-4)
+    context = context_of(train, y[:60], 3, 3, folds=folds)
+    *_, last = linear_probe(replace(context, held_out=held_out))
+    assert last.out_of_fold is not None
+    standard = (train - train.mean(0)) / train.std(0, correction=0)
+    for fold in range(4):
+        some, labels = standard[folds != fold], y[:60][folds != fold]
+        strength = last.figures["l2"] * len(some)
+        (fit,) = logistic_regression.fit(some, labels, torch.ones(len(some), 1), 3, strength, gram=some.T @ some)
+        expected = logistic_regression.scores(standard[folds == fold], fit).softmax(1)
+        assert torch.allclose(last.out_of_fold[0][folds == fold].softmax(1), expected, atol=1e-3)
+
+
 def test_fits_of_some_images_each_are_those_found_alone() -> None:
     x, y = features(60, 20, 3)
     rows = (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
@@ -128,24 +154,26 @@ def test_tlxs_own_by_its_target_is_the_same_and_takes_another_grid() -> None:
     assert solver == {"_target_": "tlx.training.solvers.linear_probe", "strongest": 1, "factor": 0.1}
 
 
-def test_a_run_with_a_refit_is_saved_as_a_plain_layer(tmp_path: Path) -> None:
-    found = tlx.run([*SMALL, "strategy=linear_probe", "training.refit=true", f"output={tmp_path}"])
+def test_a_run_is_refitted_on_all_images_and_saved_as_a_plain_layer(tmp_path: Path) -> None:
+    found = tlx.run([*SMALL, "strategy=linear_probe", f"output={tmp_path}"])
     model = tlx.load(found.folder)
-    assert found.refit["epochs"]["probe"] >= 1
+    assert found.refit["images"] == found.images["train"] + found.images["val"]
+    assert found.calibration["fitted_on"] == "val and train, out of fold"
     assert found.test_accuracy is not None
     assert [type(m) for m in model.net[-1].modules() if not list(m.children())] == [nn.Linear]
 
 
-def test_heads_are_what_adamw_makes_of_each_rate_and_decay() -> None:
-    x, y = features(40, 20, 3)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_heads_are_what_adamw_makes_of_each_rate_and_decay(classes: int) -> None:
+    x, y = features(40, 20, classes)
     x = (x - x.mean(0)) / x.std(0).clamp(min=1e-3)
     rates, decays = [1e-3, 1e-1], [0.0, 0.1]
-    context = context_of(x, y, 3, 8, Training())
+    context = context_of(x, y, classes, 8, Training())
     context.phase.batch_size = 16
     rows = []
     for number, trained in enumerate(heads(context, rates, decays, seeds=2, passes=3)):
         torch.manual_seed(number // 4)
-        layer = nn.Linear(20, 3)
+        layer = nn.Linear(20, classes)
         rate, decay = rates[number % 2], decays[number // 2 % 2]
         assert (trained.lr, *trained.figures.values()) == (rate, decay, number // 4)
         groups = [{"params": [layer.weight], "weight_decay": decay}, {"params": [layer.bias], "weight_decay": 0.0}]
@@ -158,6 +186,17 @@ def test_heads_are_what_adamw_makes_of_each_rate_and_decay() -> None:
         assert torch.allclose(context.net(x), layer(x), atol=1e-3)
         rows.append(trained.train_loss)
     assert len(set(rows)) == len(rows) == 8
+
+
+def test_the_validation_images_are_predicted_by_all_heads_at_once() -> None:
+    x, y = features(60, 20, 3)
+    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-3)
+    context = context_of(x[:40], y[:40], 3, 64, Training())
+    context.phase.batch_size, held_out = 16, CachedRows([x[40:]], y[40:])
+    for trained in heads(replace(context, held_out=held_out), [1e-3, 1e-1], [0.0, 0.1], seeds=2, passes=3):
+        assert trained.logits is not None
+        with torch.no_grad():
+            assert torch.allclose(trained.logits, context.net(x[40:]), atol=1e-4)
 
 
 def test_fewer_epochs_than_heads_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,11 @@ def built(strategy: str, name: str, *words: str) -> tuple[Net, Config]:
     config = copy.deepcopy(composed(f"strategy={strategy}", *NETWORKS[name], *words))
     for phase in config.strategy.phases.values():
         phase.epochs, phase.batch_size = 2, phase.batch_size and 5
-    net = copy.deepcopy(network(name))
+    if config.head.references:  # few, of a head of its own
+        config.head.references = 20
+        net = factories.build(config.backbone, config.head, 3, seed=0, offline=True)[0]
+    else:
+        net = copy.deepcopy(network(name))
     lacks = (strategy, name) == ("norm_only", "small_cnn")
     with pytest.raises(RequestError, match="no parameter in") if lacks else nullcontext():
         for phase_name, phase in config.strategy.phases.items():
@@ -120,7 +124,7 @@ def test_nothing_moves_that_the_plan_does_not_name(strategy: str, name: str) -> 
         named.update(key for key in before if key.startswith(tuple(f"{norm}." for norm in plan.adapting)))
         moved = {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])}
         assert moved <= named
-        assert moved & set(plan.learning)
+        assert moved & (set(plan.learning) or named)
 
     train(net, config, TrainState(), look)
 

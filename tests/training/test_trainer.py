@@ -71,6 +71,7 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_cached_features_train_bit_for_bit_as_live_ones_do(network: str, choice: str, tmp_path: Path) -> None:
     common = [*NETWORKS[network], f"strategy={choice}", "runtime.precision=fp32", f"output={tmp_path}"]
+    common += ["strategy.phases.probe.epochs=3"] * (choice == "lp_ft")
     common += ["training.epochs=1"] * (network == "resnet")  # steps through a resnet take the longest
     # What does not fit in memory is read from files, or computed as needed where there is no store either.
     computed, files = {"budget": 0}, {"budget": 0, "store": 10**9}

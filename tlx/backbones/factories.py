@@ -80,7 +80,7 @@ def build(
         torch.manual_seed(seed)
         size = found.preprocessing.input_size
         sample = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        replace_head(net, classes, head.hidden, head.dropout, head.append, sample)
+        replace_head(net, classes, head.hidden, head.dropout, head.append, sample, head.references)
     return net.eval(), found.preprocessing
 
 

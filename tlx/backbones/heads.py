@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from tlx.backbones.neighbours_head import NeighbourVote
 from tlx.backbones.staged_network import Net, free_name
 from tlx.core.errors import RequestError
 
@@ -21,12 +22,14 @@ def replace_head(
     dropout: float = 0.0,
     append: bool = False,
     sample: Tensor | None = None,
+    references: int = 0,
 ) -> None:
     """Gives `net` a new head, drawn from torch's global generator: [N, D] → [N, classes].
 
     `hidden`: widths of the layers before the last, each followed by ReLU and `dropout` (0..1); without any, `dropout`
-    comes before the last layer. `append`: the network's own last layer stays, as the stage `logits`, and the head comes
-    after it. `sample`: an input of the network, needed where it has no fully-connected last layer.
+    comes before the last layer. `references`: it has no layers, and keeps so many images. `append`: the network's own
+    last layer stays, as the stage `logits`, and the head comes after it. `sample`: an input of the network, needed
+    where it has no fully-connected last layer.
 
     Raises:
         RequestError: `append` where there is no fully-connected last layer.
@@ -45,7 +48,10 @@ def replace_head(
         new += [nn.Linear(before, after, device=device), nn.ReLU(), nn.Dropout(dropout)]
     if dropout and not hidden:
         new.append(nn.Dropout(dropout))
-    new.append(nn.Linear(widths[-1], classes, device=device))
+    if references:
+        new.append(NeighbourVote(widths[-1], classes, references, device))
+    else:
+        new.append(nn.Linear(widths[-1], classes, device=device))
     net.add_module("head", nn.Sequential(*new))
     # A single layer takes the original's keys; of several, each has its number behind them (`fc.0.weight`).
     paths = {prefix: original for prefix, original in net.layout.paths.items() if not prefix.startswith("head.")}

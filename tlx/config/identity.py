@@ -74,6 +74,7 @@ ADDED: dict[str, Any] = {
     "evaluation.unknown": dataclasses.asdict(UnknownImages()),
     "head.stages": [],
     "evaluation.views": [],
+    "head.references": 0,
 }
 
 

@@ -80,8 +80,10 @@ class Head:
     hidden: list[int] = key(factory=list, minimum=1, help="width of each hidden layer before the last layer")
     dropout: float = key(0.0, minimum=0, maximum=0.99, help="dropout rate after each hidden layer")
     stages: list[str] = key(
-        factory=list,
-        help="stages whose pooled outputs the head takes together, or [all]; []: the last one's output",
+        factory=list, help="stages whose pooled outputs the head takes together, or [all]; []: the last one's output"
+    )
+    references: int = key(
+        0, minimum=0, maximum=100_000, help="images that the head keeps at most, to compare with; 0: it has layers"
     )
 
 
@@ -116,7 +118,7 @@ class Phase:
     solver: Any = key(
         "sgd",
         choices=tuple(SOLVERS),
-        help="training algorithm: sgd (by the optimizer; so lora, l2_sp), linear_probe, heads, or one by its _target_",
+        help="training algorithm: sgd (by the optimizer; so lora, l2_sp), linear_probe, knn, heads, or its _target_",
     )
     optimizer: Any = key(None, help="this phase's: +optimizer@strategy.phases.<name>.optimizer=adam; null: the group's")
     schedule: Any = key(None, help="this phase's, given in the same way; null: the group's")
@@ -195,7 +197,7 @@ class Training:
     average_last: int | None = key(
         None, minimum=1, help="mean of the weights after each of so many last epochs of a phase; null: none"
     )
-    refit: bool = key(False, help="once the epochs are chosen: train again from the start on train and val images")
+    refit: bool | None = key(None, help="after the choice: train again on train and val images; null: a linear probe")
 
 
 @dataclass
@@ -208,9 +210,7 @@ class Features:
     )
     budget: int | None = key(None, minimum=0, help="bytes of memory for the cache; null: a share of the free memory")
     store: int = key(
-        20_000_000_000,
-        minimum=0,
-        help="bytes on disk for <output>/features, the oldest are removed first; 0: none",
+        20_000_000_000, minimum=0, help="bytes on disk for <output>/features, the oldest are removed first; 0: none"
     )
 
 

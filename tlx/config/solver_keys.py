@@ -1,6 +1,6 @@
 """Solvers by name, and the keys that each of them does not read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _PACKAGE = "tlx.training.solvers."
@@ -16,8 +16,13 @@ SOLVERS: Mapping[str, tuple[str, ...]] = {
     "lora": (),
     "l2_sp": (),
     "linear_probe": (*_OPTIMIZER, *_BATCHES),
+    "knn": (*_OPTIMIZER, "patience", *_BATCHES),
     "heads": ("optimizer", "schedule", "min_steps", "lr", "patience", *_BATCHES),
 }
+
+AT_ONCE = ("linear_probe",)  # fits a layer to all images together
+FILLS = ("knn",)  # a head of reference images, and nothing else
+CHOICES = ("knn", "heads")  # whose epochs are other models each, and not steps of one way
 
 
 def named(solver: Any) -> Any:
@@ -29,6 +34,16 @@ def named(solver: Any) -> Any:
 def not_read(solver: Any) -> tuple[str, ...]:
     """The keys that a solver, given by its name or as a YAML has it, does not read."""
     return SOLVERS.get(_of(solver), ())
+
+
+def is_one_of(solver: Any, names: Collection[str]) -> bool:
+    """Whether a solver, given by its name or as a YAML has it, is one of these of tlx's own."""
+    return _of(solver) in names
+
+
+def own(solver: Any) -> bool:
+    """Whether it is one of tlx's own."""
+    return _of(solver) in SOLVERS
 
 
 def _of(solver: Any) -> str:

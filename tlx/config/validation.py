@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -18,13 +18,14 @@ from tlx.config.evaluation_schema import view_problem
 from tlx.config.key_names import typed
 from tlx.config.key_rules import values
 from tlx.config.schema import AUTO, Config, Source, Strategy, names_weights
-from tlx.config.solver_keys import AVERAGES, MIXING, named, not_read
+from tlx.config.solver_keys import AT_ONCE, AVERAGES, FILLS, MIXING, is_one_of, named, not_read, own
 from tlx.config.value_types import refused
 from tlx.core.errors import RequestError, empty, nearest
 from tlx.core.trees import flat
 
 LEAST = 0.1  # of the parameters before the classifier: what `last` holds
 ANCHORS = ("head", "classifier", "last", "first", "all")
+Task = TypeVar("Task", Config, Source)
 GROUPS = ("optimizer", "schedule")  # what a phase takes from a group unless it has its own
 VALUES = ("epochs", "min_steps", "lr", "batch_size", "patience")  # and from `training`
 # What solvers read of it beside.
@@ -57,7 +58,8 @@ def checked(node: Any) -> Config:
     source = config.source
     if source.dataset is not None:
         source = dataclasses.replace(source, strategy=_inherited("source.", source.strategy, source))
-    return dataclasses.replace(config, source=source, strategy=_inherited("", config.strategy, config))
+    found = dataclasses.replace(config, source=source, strategy=_inherited("", config.strategy, config))
+    return dataclasses.replace(_with_refit(found), source=_with_refit(source))
 
 
 def stage_index(
@@ -173,6 +175,15 @@ def _inherited(prefix: str, strategy: Strategy, whole: Config | Source) -> Strat
     return dataclasses.replace(strategy, phases=phases)
 
 
+def _with_refit(task: Task) -> Task:
+    """With `training.refit`: where it is not given, if one phase fits layers at once, which costs next to nothing."""
+    if task.training.refit is not None:
+        return task
+    phases = list(task.strategy.phases.values())
+    at_once = len(phases) == 1 and is_one_of(phases[0].solver, AT_ONCE)
+    return dataclasses.replace(task, training=dataclasses.replace(task.training, refit=at_once))
+
+
 # What is passed on as it is, to networks, optimizers, transforms, readers: there only a path must not be empty.
 _FREE = r"(.*\.)?(arguments|optimizer|schedule|loss|mixing|transforms|samples|reader|unknown\.dataset)\..*"
 _PATH = r".*[._](root|name|path|dir|directory|folder|file|images|manifest|labels|exclude|url|uri|weights|dataset)s?"
@@ -207,6 +218,7 @@ def _problems(config: Config) -> Iterator[str]:
         yield "features.mode=exact: computes in fp32; leave out runtime.precision=bf16, or take features.mode=auto"
     if config.head.append and config.head.stages:
         yield f"head.append=true: the 1000-class layer does not take head.stages={config.head.stages}; leave out one"
+    yield from _references(config)
     for argument, value in config.backbone.arguments.items():
         if names_weights(argument):
             yield (
@@ -225,6 +237,23 @@ def _problems(config: Config) -> Iterator[str]:
     yield from filter(None, map(view_problem, config.evaluation.views))
     if not config.strategy.phases:
         yield "strategy.phases: a strategy needs at least one phase"
+
+
+def _references(config: Config) -> Iterator[str]:
+    """Whether a head of reference images is filled, and stands alone."""
+    kept = config.head.references
+    if kept and (config.head.hidden or config.head.dropout or config.head.append):
+        other = "append" if config.head.append else "hidden" if config.head.hidden else "dropout"
+        yield f"head.references={kept}: a head of reference images has no layers; leave out head.{other}"
+    for name, phase in config.strategy.phases.items():
+        fills = is_one_of(phase.solver, FILLS)
+        if fills and not kept:
+            yield f"strategy.phases.{name}.solver=knn: needs a head of reference images; take head=neighbours"
+        if kept and own(phase.solver) and not fills:
+            yield (
+                f"head.references={kept}: phase {name} trains layers, and this head has none; take strategy=knn, or "
+                "head=linear"
+            )
 
 
 def _unknown_stages(config: Config) -> Iterator[str]:

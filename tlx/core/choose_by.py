@@ -8,6 +8,7 @@ from typing import Any
 
 RULES = ("val_loss", "val_accuracy", "val_macro_f1", "val_balanced_accuracy")
 DEFAULT = RULES[0]
+CHOICE = "choice_score"  # of a row: by the validation images and others that the model has not learned from
 _TIE = 1e-6  # what the loss can change of a score: less than one image of half a million
 
 
@@ -19,6 +20,11 @@ def score(figures: Mapping[str, Any], rule: str) -> float:
     """
     loss = float(figures["val_loss"])
     return -loss if rule == "val_loss" else float(figures[rule]) + _TIE / (1 + loss)
+
+
+def score_of(row: Mapping[str, Any], rule: str) -> float:
+    """How good an epoch's row is: its score where more images than those for validation have chosen, else theirs."""
+    return float(row[CHOICE]) if CHOICE in row else score(row, rule)
 
 
 def better(one: float, other: float, rule: str) -> bool:

@@ -20,7 +20,6 @@ from tlx.features.pooled_rows import vectors
 __all__ = ["FILE", "UnknownScore", "read", "written"]
 
 FILE = "reference.safetensors"
-LEVELS = 127  # of int8, on either side of 0
 
 
 class UnknownScore(nn.Module):
@@ -54,12 +53,6 @@ class UnknownScore(nn.Module):
         """To each reference image, float32 `[N, R]`."""
         directions = functional.normalize(vectors(features.float()))
         return directions @ self.reference.float().T / self.lengths
-
-
-def quantised(features: Tensor) -> Tensor:
-    """The directions of features `[N, D]` as int8 `[N, D]`: the largest number of each row becomes 127."""
-    largest = features.abs().amax(1, keepdim=True).clamp(min=1e-12)
-    return (features * (LEVELS / largest)).round().to(torch.int8)
 
 
 def written(folder: Path, score: UnknownScore) -> dict[str, Any]:

@@ -113,13 +113,13 @@ def _an_epoch(phase: Phase, training: Training) -> None:
     from torch import nn
 
     from tlx.features.batches import CachedRows
-    from tlx.training.optimizers import solver_for
+    from tlx.training.optimizers import small_layer, solver_for
     from tlx.training.phase_plan import plan, prepare
     from tlx.training.solver_context import SolverContext
 
     with torch.random.fork_rng(devices=[]):
         net = nn.Sequential()
-        net.add_module("head", nn.Linear(2, 2))
+        net.add_module("head", small_layer(phase.solver))
         rate = ANY_RATE if phase.lr == AUTO else phase.lr
         phase = dataclasses.replace(phase, train_from="head", train_to=None, lr=rate)
         of = plan(net, "tried out", phase, classifier="head")

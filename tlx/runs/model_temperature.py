@@ -59,25 +59,15 @@ def _out_of_fold(run: StartedRun, val: "Rows") -> "list[HeldOut]":
 
     from tlx.training.fold_logits import fold_logits
 
-    job, features, train = run.job, run.features, run.job.data.train
+    job, features = run.job, run.features
     (name, plan), *others = job.plans.items()
     stages = [stage for stage, _ in job.net.named_children()]
-    few = np.bincount(train.labels, minlength=len(job.data.classes)).min() < 2  # a fold would leave a class without any
-    mixed = job.config.training.mixing is not None
-    several = bool(job.preprocessing.views)  # of training images there is one view
-    if (
-        others
-        or few
-        or mixed
-        or several
-        or features.random is not None
-        or plan.cut < stages.index(job.net.layout.classifier)
-    ):
+    mixed, dealt = job.config.training.mixing is not None, folds_of(run)
+    if others or mixed or dealt is None or plan.cut < stages.index(job.net.layout.classifier):
         return []
     rows = features.cached(job.net, plan.cut, "train")
     if not process_group.agreed(rows is not None) or rows is None:
         return []
-    dealt = deal_folds(train.labels, _groups(train), FOLDS, job.config.seed)
     folds = torch.from_numpy(np.concatenate([dealt, np.full(len(val.y), -1)]))
     epochs = process_group.agreed(best_epochs(run.record.rows, [name], run.state.choose_by))[name]
     try:
@@ -90,6 +80,20 @@ def _out_of_fold(run: StartedRun, val: "Rows") -> "list[HeldOut]":
     except Diverged as error:
         log.warning("the temperature is that of the validation images alone: without a fold, %s", error)
         return []
+
+
+def folds_of(run: StartedRun) -> Labels | None:
+    """The folds of the training images, int64 [N], where they are to help the validation images; else None.
+
+    There are none where these are enough alone, where a fold would leave a class without any image, and where training
+    sees random views of the images, or one view where several are averaged of the others.
+    """
+    job, train = run.job, run.job.data.train
+    other_views = bool(job.preprocessing.views) or run.features.random is not None
+    few = np.bincount(train.labels, minlength=len(job.data.classes)).min() < 2
+    if few or other_views or len(job.data.val) >= ENOUGH:
+        return None
+    return deal_folds(train.labels, _groups(train), FOLDS, job.config.seed)
 
 
 def _groups(images: Images) -> Labels | None:

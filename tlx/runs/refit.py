@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlx.config.schema import Config
-from tlx.core.choose_by import score
+from tlx.core.choose_by import score_of
 from tlx.datasets.images import joined
 from tlx.distributed import process_group
 from tlx.runs import model_saving
@@ -47,7 +47,7 @@ def start(job: Job) -> "dict[str, Tensor]":
 
 def best_epochs(rows: Sequence[Mapping[str, Any]], names: Sequence[str], rule: str) -> dict[str, int]:
     """Phase → its best epoch, from 1 within the phase; of equals the first. `rows`: as a solver yields them."""
-    scores = {name: [score(row, rule) for row in rows if row["phase"] == name] for name in names}
+    scores = {name: [score_of(row, rule) for row in rows if row["phase"] == name] for name in names}
     return {name: found.index(max(found)) + 1 for name, found in scores.items()}
 
 

@@ -8,7 +8,7 @@ from tlx.core.errors import Diverged, RequestError
 from tlx.runs import refit
 from tlx.runs.final_evaluation import look
 from tlx.runs.learning_rate import find_rate, known_rates
-from tlx.runs.model_temperature import calibrate
+from tlx.runs.model_temperature import calibrate, folds_of
 from tlx.runs.prepare import Job
 from tlx.runs.started_run import StartedRun
 from tlx.training import checkpoint
@@ -65,12 +65,16 @@ def train_phases(run: StartedRun) -> TrainedRun:
 
 def _choose(run: StartedRun) -> None:
     """The phases with validation, from the one in which the run stands."""
+    import torch
+
     from tlx.training import trainer
 
-    job, config, record, clock = run.job, run.job.config, run.record, run.clock
+    job, config, record, clock, folds = run.job, run.job.config, run.record, run.clock, folds_of(run)
+    dealt = None if folds is None else torch.from_numpy(folds)
     for name in _left(job.phases, run.state.phase):
         find_rate(run, name)
-        rows = trainer.train(job.net, job.plans[name], job.phases[name], run.features, config, run.progress)
+        phase, plan = job.phases[name], job.plans[name]
+        rows = trainer.train(job.net, plan, phase, run.features, config, run.progress, folds=dealt)
         for row in clock.each("training", rows):
             with clock.part("saving"):
                 record.row(row)

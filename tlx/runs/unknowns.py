@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlx.core.activity import doing
+from tlx.core.int8_rows import quantised
 from tlx.core.stopwatch import Clock
 from tlx.datasets.images import Images, Labels
-from tlx.inference.unknown_score import UnknownScore, quantised
+from tlx.inference.unknown_score import UnknownScore
 from tlx.runs.build_features import pixels_of
 from tlx.runs.prepare import Job
 from tlx.runs.run_recorder import Record

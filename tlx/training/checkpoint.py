@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError
+from tlx.core.named_tensors import named_tensors
 from tlx.core.version import __version__
 
 if TYPE_CHECKING:
@@ -166,9 +167,8 @@ def load(folder: Path, run: Mapping[str, Any], net: "nn.Module", state: "TrainSt
 
 
 def _packed(net: "nn.Module", state: "TrainState") -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    own, tensors = net.state_dict(), dict[str, "Tensor"]()
-    for name in sorted(state.moved):
-        tensors[f"net/{name}"] = own[name]
+    moved = named_tensors(net, sorted(state.moved))
+    tensors = {f"net/{name}": tensor for name, tensor in moved.items()}
     if state.best_epoch != state.epoch:  # else the best is what is there
         tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     # A solver without an optimizer has no state of its own.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tlx.config.schema import Phase
+from tlx.config.solver_keys import CHOICES, is_one_of
 
 STILL = 0.01  # share of the validation loss: what falls by more in the last epoch has not stopped falling
 LITTLE = 0.01  # of the loss of guessing: below this there is nothing left to gain
@@ -23,7 +24,7 @@ def not_converged(
     It ended too early where the validation loss was still falling in the last epoch and is not low yet. So it did where
     the training loss has come less than half the way from guessing to its lowest value. Where patience ended it, more
     epochs change nothing: then more patience is proposed. Only the last phase counts: it is the one whose best epoch is
-    kept.
+    kept. Where its epochs are other models each, such as one for each k of nearest neighbours, there is nothing to say.
 
     Args:
         rows: the epochs of all phases, as a solver yields them.
@@ -33,6 +34,8 @@ def not_converged(
         guessed: the training loss of guessing; None: that of cross-entropy.
     """
     name, phase = list(phases.items())[-1]
+    if is_one_of(phase.solver, CHOICES):
+        return ""
     last = [row for row in rows if row["phase"] == name]
     if not last:  # it diverged in its first epoch
         return ""

@@ -22,7 +22,7 @@ def fit(
     y: Tensor,
     uses: Tensor,
     classes: int,
-    strength: float,
+    strength: float | Tensor,
     start: Tensor | None = None,
     *,
     gram: Tensor | None = None,
@@ -38,7 +38,7 @@ def fit(
         y: int64 [N].
         uses: [N, F]: the weight of each image in each fit; 0 where it has no part in it.
         classes: their number.
-        strength: of the penalty.
+        strength: of the penalty; [F] where it differs.
         start: the weights to begin with, such as those of another strength.
         gram: products of the columns of `rows`, [D, D]; None where they are along principal axes, which have none.
         on_bias: the penalty on an intercept, as a share of the one on a weight.

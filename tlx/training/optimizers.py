@@ -61,3 +61,10 @@ def check_solver(node: str | Mapping[str, Any], net: nn.Sequential, plan: Plan) 
     check = getattr(getattr(solver_for(node), "func", None), "check", None)
     if check is not None:
         check(net, plan, f"strategy.phases.{plan.phase}")
+
+
+def small_layer(node: str | Mapping[str, Any]) -> nn.Module:
+    """A layer from two features to two classes that the solver trains, to try it out (`solver_context.checked_by`)."""
+    make = getattr(getattr(solver_for(node), "func", None), "layer", partial(nn.Linear, 2, 2))
+    layer: nn.Module = make()
+    return layer

@@ -51,7 +51,7 @@ class Plan:
     phase: str
     cut: int  # the first stage where anything learns or adapts: everything before it is a function of the pixels
     learning: tuple[str, ...]  # names of the parameters that learn
-    adapting: tuple[str, ...]  # names of the BatchNorms whose statistics adapt
+    adapting: tuple[str, ...]  # names of the modules whose buffers change: BatchNorms, a head of reference images
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,11 +157,18 @@ def _selected(phase: Phase, owner: nn.Module, leaf: str, stage: str) -> bool:
 
 
 def _tracks(module: nn.Module) -> bool:
-    """Whether it keeps statistics of what it sees (BatchNorm; InstanceNorm where it is set to)."""
-    return getattr(module, "running_mean", None) is not None
+    """Whether its buffers are of what it has seen: a BatchNorm (InstanceNorm where it is set to), reference images."""
+    return getattr(module, "running_mean", None) is not None or _is_fitted(module)
+
+
+def _is_fitted(module: nn.Module) -> bool:
+    """Whether a solver fills its buffers, and training mode does not."""
+    return getattr(module, "fitted_buffers", False)
 
 
 def _adapts(phase: Phase, name: str, norm: nn.Module, learning: Sequence[str], in_span: bool) -> bool:
+    if _is_fitted(norm):
+        return in_span
     if phase.statistics != "learning":
         return phase.statistics == "all"
     if not list(norm.parameters(recurse=False)):  # no scale of its own: it goes with its stage

@@ -39,7 +39,10 @@ def linear_probe(context: SolverContext, strongest: float = 10.0, factor: float 
 
     The penalty is `strength ÷ 2 · |weights|²` beside the mean loss of an image, of the features' standardised weights:
     scikit-learn's LogisticRegression with C = 1 / (images · strength). As there, of two classes the difference counts.
-    Each fit starts from the one before. The layer is that of the features as they are: the scale is in its weights.
+    Each fit starts from the one before. Where training images have folds, each strength is also fitted without each of
+    them, at once, and what is predicted out of fold chooses the strength together with the validation images; means
+    and variances are of all training images. The layer is that of the features as they are: the scale is in its
+    weights.
 
     Args:
         context: of a phase that trains one linear layer. One random view of each image is used.
@@ -52,28 +55,40 @@ def linear_probe(context: SolverContext, strongest: float = 10.0, factor: float 
     ((x, _),) = context.fit.batches([torch.arange(len(y))], 0)
     axes = _Standardised(x.float())
     weight = class_weights(y, context.training.class_weights)
-    uses = torch.ones(len(y), 1, device=y.device) if weight is None else weight[y][:, None]
+    folds = None if context.folds is None or context.held_out is None else context.folds.to(y.device)
+    uses = torch.ones(len(y), 1, device=y.device)
+    if folds is not None:  # the first fit is of all images, each of the others of those outside of a fold
+        uses = torch.cat([uses, (folds[:, None] != torch.arange(int(folds.max()) + 1, device=y.device)).float()], 1)
+    uses = uses if weight is None else uses * weight[y][:, None]
+    images = (uses > 0).sum(0)
     classes = layer.out_features
     with torch.no_grad():
         for epoch in range(context.state.within, context.epochs):
             strength = strongest * factor**epoch
             # From the layer as it is, and not from what is in memory: a run that goes on has nothing else.
-            start = axes.inward(layer.weight, layer.bias)[None] if epoch else None
-            (found,) = logistic_regression.fit(
+            start = axes.inward(layer.weight, layer.bias).expand(len(images), -1, -1) if epoch else None
+            fits = logistic_regression.fit(
                 axes.rows,
                 y,
                 uses,
                 classes,
-                strength * len(y) * (2 if classes == 2 else 1),
+                strength * images * (2 if classes == 2 else 1),
                 start,
                 gram=axes.gram,
             )
-            outward, bias = axes.outward(found)
+            outward, bias = axes.outward(fits[0])
             layer.weight.copy_(outward)
             layer.bias.copy_(bias)
-            logits = logistic_regression.scores(axes.rows, found)
+            logits = logistic_regression.scores(axes.rows, fits[0])
             loss = nn.functional.cross_entropy(logits, y, weight)
-            yield Trained(float(loss), None, {"l2": strength})
+            others = None if folds is None else (_out_of_fold(axes.rows, fits[1:], folds), y)
+            yield Trained(float(loss), None, {"l2": strength}, out_of_fold=others)
+
+
+def _out_of_fold(rows: Tensor, fits: Tensor, folds: Tensor) -> Tensor:
+    """The logits of each row by the fit that has not seen its fold, [N, classes]."""
+    every = torch.stack([logistic_regression.scores(rows, one) for one in fits], 1)
+    return every[torch.arange(len(rows), device=rows.device), folds]
 
 
 class _Standardised:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from tlx.core.named_tensors import named_tensors
 from tlx.training.phase_plan import Plan
 
 
@@ -17,7 +18,6 @@ def snapshot(net: nn.Sequential, plan: Plan) -> dict[str, Tensor]:
 
 def restore(net: nn.Sequential, state: Mapping[str, Tensor]) -> None:
     """Puts a snapshot back, in place."""
-    own = net.state_dict()
     with torch.no_grad():
-        for name, tensor in state.items():
-            own[name].copy_(tensor)
+        for name, tensor in named_tensors(net, state).items():
+            tensor.copy_(state[name])

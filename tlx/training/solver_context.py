@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from tlx.config.schema import CROSS_ENTROPY, Phase, Training
 from tlx.features.batches import Rows
@@ -29,6 +30,9 @@ class SolverContext:
         seed: of the run. The trainer seeds all generators before each epoch.
         precision: the format of evaluation.
         loss: what training minimises, by `_target_`.
+        held_out: the validation images' rows, where the epoch is chosen by them; a solver may only predict them.
+        folds: of each training image, int64 [N] on the CPU, where they are few enough to choose by predictions out of
+            fold, too; else None.
     """
 
     net: nn.Sequential
@@ -41,6 +45,8 @@ class SolverContext:
     seed: int = 0
     precision: str = "fp32"
     loss: Mapping[str, Any] = field(default_factory=lambda: CROSS_ENTROPY)
+    held_out: Rows | None = None
+    folds: Tensor | None = None
 
     @property
     def state(self) -> TrainState:
@@ -61,11 +67,16 @@ class Trained(NamedTuple):
         train_loss: the mean over the images, nats.
         lr: of the head in the last step; None where the solver has none.
         figures: further ones for the epoch's row, such as the strength of a penalty.
+        logits: of the validation images, where the solver has them already, float32 [M, classes].
+        out_of_fold: of the training images by what has not learned from their folds, float32 [N, classes], with their
+            labels: they choose the epoch together with the validation images.
     """
 
     train_loss: float
     lr: float | None
     figures: Mapping[str, float] = MappingProxyType({})
+    logits: Tensor | None = None
+    out_of_fold: tuple[Tensor, Tensor] | None = None
 
 
 # Trains the tail in place and yields after each epoch. It may end before `context.epochs`, where it has converged.
@@ -73,13 +84,17 @@ Solver = Callable[[SolverContext], Iterator[Trained]]
 F = TypeVar("F", bound=Callable[..., Iterator[Trained]])
 # (network, plan of the phase, its key): raises RequestError where a solver cannot train that.
 Check = Callable[[nn.Sequential, Plan, str], None]
+_LINEAR = partial(nn.Linear, 2, 2)
 
 
-def checked_by(check: Check) -> Callable[[F], F]:
-    """Has a solver's phases checked before anything is trained."""
+def checked_by(check: Check, layer: Callable[[], nn.Module] = _LINEAR) -> Callable[[F], F]:
+    """Has a solver's phases checked before anything is trained.
+
+    `layer`: a small one that it trains, from two features to two classes, to try out its values on.
+    """
 
     def mark(solver: F) -> F:
-        solver.check = check  # type: ignore[attr-defined]
+        solver.check, solver.layer = check, layer  # type: ignore[attr-defined]
         return solver
 
     return mark

@@ -19,6 +19,7 @@ from tlx.losses import cross_entropy
 from tlx.training.averaging import averaging_for
 from tlx.training.cuda_graphs import Gradients, recorder_for
 from tlx.training.head_grid import heads
+from tlx.training.nearest_neighbours import knn
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
 from tlx.training.phase_plan import groups
 from tlx.training.probe_solvers import linear_probe
@@ -26,7 +27,7 @@ from tlx.training.solver_context import SolverContext, Trained
 from tlx.training.weight_ties import LowRank, Tie, TowardsStart
 from tlx.training.weighted_loss import Loss, class_weights, loss_for
 
-__all__ = ["backward", "heads", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
+__all__ = ["backward", "heads", "knn", "l2_sp", "linear_probe", "lora", "micro_batches", "sgd"]
 
 _TIE, _AVERAGE = "tie", "average"  # in a checkpoint's state of the optimizer
 

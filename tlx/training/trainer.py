@@ -1,14 +1,16 @@
 """A phase of a run: plan, frozen features, the solver's epochs, validation, and the best epoch put back."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tlx.config.schema import Config, Phase
-from tlx.core.choose_by import score
+from tlx.core.choose_by import CHOICE, score, score_of
 from tlx.core.errors import Diverged
 from tlx.core.seeding import seed_all
 from tlx.distributed import process_group
@@ -34,6 +36,7 @@ def train(
     progress: Progress,
     *,
     last: int | None = None,
+    folds: Tensor | None = None,
 ) -> Iterator[Row]:
     """Trains one phase and yields a row an epoch; when it is through, `net` is as it was in its best epoch.
 
@@ -42,6 +45,8 @@ def train(
 
     `last`: the epoch of the phase, from 1, after which it ends whatever it has reached. Then no image is held out,
     nothing is chosen, and `net` is as it is after that epoch.
+
+    `folds`: of each training image, as `SolverContext` has them.
 
     Yields and raises as `epochs`.
     """
@@ -54,7 +59,17 @@ def train(
     planned = cast(int, phase.epochs) if last is None else last
     yield from epochs(
         SolverContext(
-            net, plan, fit, phase, config.training, planned, progress, config.seed, features.precision, config.loss
+            net,
+            plan,
+            fit,
+            phase,
+            config.training,
+            planned,
+            progress,
+            config.seed,
+            features.precision,
+            config.loss,
+            folds=folds,
         ),
         held_out,
     )
@@ -71,15 +86,15 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
 
     Yields:
         A row an epoch: phase, epoch (from 1, over all phases), train_loss and, where images are held out, val_loss
-        (nats), val_accuracy and the figure that chooses (0..1), lr (of the head) or what else the solver says of the
-        epoch, images_per_second, seconds.
+        (nats), val_accuracy and the figure that chooses (0..1), the score where other images choose, too, lr (of the
+        head) or what else the solver says of the epoch, images_per_second, seconds.
 
     Raises:
         Diverged: the loss became infinite or not a number.
     """
     net, plan, state, progress = context.net, context.plan, context.state, context.progress
     patience = math.inf if held_out is None or context.phase.patience is None else context.phase.patience
-    solver = solver_for(context.phase.solver)(context)
+    solver = solver_for(context.phase.solver)(dataclasses.replace(context, held_out=held_out))
     while state.within < context.epochs and state.waited < patience:
         began = progress.since = time.perf_counter()
         progress.batch = 0
@@ -89,7 +104,7 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
         if trained is None:  # it has converged
             break
         rate = len(context.fit.y) / (time.perf_counter() - began)
-        figures = _validated(context, held_out)
+        figures = _validated(context, held_out, trained)
         train_loss, figures = process_group.agreed((trained.train_loss, figures))  # every rank decides alike
         seconds = time.perf_counter() - began
         state.epoch, state.seconds = state.epoch + 1, state.seconds + seconds
@@ -100,7 +115,7 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
         state.within, state.waited = state.within + 1, state.waited + 1
         if held_out is None:
             state.best = snapshot(net, plan)
-        elif (found := score(figures, state.choose_by)) > state.best_score:
+        elif (found := score_of(figures, state.choose_by)) > state.best_score:
             best = snapshot(net, plan)
             # Set together: an interruption finds this epoch with its tensors, or the one before with its own.
             state.best, state.best_score, state.best_epoch, state.waited = best, found, state.epoch, 0
@@ -117,11 +132,18 @@ def epochs(context: SolverContext, held_out: Rows | None) -> Iterator[Row]:
     state.epochs -= context.epochs - state.within  # those that patience saved
 
 
-def _validated(context: SolverContext, held_out: Rows | None) -> dict[str, float]:
+def _validated(context: SolverContext, held_out: Rows | None, trained: Trained) -> dict[str, float]:
+    """The figures of the validation images, and the score that chooses where it is not of them alone."""
     if held_out is None:
         return {}
-    found, state = logits(context.tail, held_out, context.precision), context.state
-    return validation(found, held_out.y, state.choose_by, scaled=state.scaled)
+    state, y = context.state, held_out.y
+    found = logits(context.tail, held_out, context.precision) if trained.logits is None else trained.logits
+    figures = validation(found, y, state.choose_by, scaled=state.scaled)
+    if trained.out_of_fold is None:
+        return figures
+    more, labels = trained.out_of_fold
+    every = validation(torch.cat([found, more]), torch.cat([y, labels]), state.choose_by, scaled=state.scaled)
+    return figures | {CHOICE: score(every, state.choose_by)}
 
 
 def _diverged(context: SolverContext, trained: Trained, figures: dict[str, float]) -> Diverged:
