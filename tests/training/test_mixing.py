@@ -83,7 +83,7 @@ def test_pixels_are_mixed_before_frozen_stages_which_is_said_and_runs_resume_to_
     config = checked(without_hydra(compose(words)))
     with caplog.at_level("INFO"):
         run.run(config, tmp_path / "whole", command="")
-    assert "head input, train, computed anew for each batch (training.mixing mixes the pixels; " in caplog.text
+    assert "fc input, train, computed anew for each batch (training.mixing mixes the pixels; " in caplog.text
 
     def stop(row: object) -> None:
         raise KeyboardInterrupt
