@@ -165,7 +165,7 @@ def test_a_command_of_the_readme_or_of_a_page_runs(
         quick = ["backbone=efficientnet_lite0", "strategy=linear_probe", "tracking=none"]
         extra = [word for word in quick if word.partition("=")[0] not in command]
     if " curve " in command:
-        extra = ["strategy=linear_probe", "seeds=1", "dataset.limit.train=4,8", "tracking=none"]
+        extra = ["strategy=linear_probe", "seed=0", "dataset.limit.train=4,8", "tracking=none"]
     if " resume " in command:
         code, _, said = types()
         assert (code, "this run is finished; there is nothing to resume" in said) == (2, True), said

@@ -49,6 +49,11 @@ class CurveRequest:
         first = multirun.jobs(self.fixed, self.config_dir)[0]
         return single([word for word in first if not word.startswith("seeds=")], self.config_dir)[0].config
 
+    def in_common(self) -> list[str]:
+        """What was typed for all series, and would give another curve; a job is known by more than that."""
+        aside = re.compile(r"(strategy|backbone|seeds?|output|dataset\.root)=|tracking|runtime")
+        return sorted(word for word in self.fixed if "," not in word and not aside.match(word))
+
 
 @dataclass(frozen=True)
 class CurveSize:

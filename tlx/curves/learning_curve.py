@@ -4,11 +4,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tlx.comparison.comparison import ranked
 from tlx.config.command_line import command
-from tlx.config.identity import results
 from tlx.config.schema import Config
 from tlx.core.activity import doing
 from tlx.core.errors import RequestError, said
@@ -88,13 +86,10 @@ def run_curve(request: CurveRequest, typed: Sequence[str]) -> LearningCurve:
 
 
 def _sizes(request: CurveRequest, first: Config) -> tuple[list[CurveSize], int, str]:
-    """The numbers of training images, how many there are, and a hash of what all series and the images are."""
+    """The numbers of training images, how many there are, and a hash of what all series have in common."""
     data = split_data(found(first), first, first.seed, decode=())
     steps = sizes(request, data.train.labels, len(data.val), data.classes, first.seed)
-    tree: dict[str, Any] = results(first)
-    for name in ("backbone", "strategy", "seed"):
-        tree.pop(name, None)
-    return steps, len(data.train), keyed_folder.hashed(tree, data.fingerprint)
+    return steps, len(data.train), keyed_folder.hashed(request.in_common(), data.fingerprint)
 
 
 def _written(whole: SweepFolder, planned: Sequence[CurveJob], of: tuple[int, int], line: str) -> LearningCurve:
