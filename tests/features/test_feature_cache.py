@@ -185,7 +185,11 @@ HITS: dict[str, tuple[str, ...]] = {
     "epochs": ("training.epochs=3",),
     "batch size": ("training.batch_size=5",),
     "optimizer": ("optimizer=sgd",),
-    "a later phase": ("strategy=lp_ft",),
+    "a later phase": (
+        "strategy=lp_ft",
+        "strategy.phases.probe.train_from=classifier",
+        "strategy.phases.probe.solver=sgd",
+    ),
     "an augmentation, for what is not augmented": ("augmentation=flip",),
     "reader processes": ("runtime.workers=1",),
 }

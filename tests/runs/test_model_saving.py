@@ -177,7 +177,8 @@ def test_a_run_that_diverges_in_its_first_epoch_is_not_resumed(here: Path, capsy
 
 
 def test_a_phase_that_diverges_leaves_the_best_of_the_one_before(here: Path) -> None:
-    words = [*SMALL, "strategy=lp_ft", "strategy.phases.probe.solver=sgd", "strategy.phases.probe.epochs=2"]
+    words = [*SMALL, "strategy=lp_ft", "strategy.phases.probe.solver=sgd"]
+    words += ["strategy.phases.probe.train_from=classifier", "strategy.phases.probe.epochs=2"]
     words += ["training.epochs=2"]
     with pytest.raises(Diverged, match=r"phase tune, epoch 3: .*; the model of epoch \d \(test accuracy"):
         tlx.run([*words, "strategy.phases.tune.lr=1e30", "evaluation.after_each_phase=true", "hydra.run.dir=lost"])

@@ -219,7 +219,8 @@ def test_an_interrupt_in_a_later_phase_keeps_the_best_of_the_one_before(here: Pa
     """What is half learned in a phase's first epoch is not saved as the model of an epoch that it is not."""
     from tlx.training import solvers
 
-    words = [*SMALL, "strategy=lp_ft", "strategy.phases.probe.solver=sgd", "strategy.phases.probe.epochs=2"]
+    words = [*SMALL, "strategy=lp_ft", "strategy.phases.probe.solver=sgd"]
+    words += ["strategy.phases.probe.train_from=classifier", "strategy.phases.probe.epochs=2"]
     words += ["training.epochs=2", "hydra.run.dir=stopped"]
     original = solvers.backward
     calls = []

@@ -50,7 +50,7 @@ def trained(*overrides: str, **features: Any) -> tuple[list[dict[str, Any]], dic
     for name, phase in config.strategy.phases.items():
         rows += trainer.train(job.net, job.plans[name], phase, rows_of, config, progress)
     kept = ("phase", "epoch", "train_loss", "val_loss", "val_accuracy", "lr")
-    rows = [{key: row[key] for key in kept} for row in rows]
+    rows = [{key: row.get(key) for key in kept} for row in rows]
     return rows, {name: tensor.clone() for name, tensor in job.net.state_dict().items()}
 
 
