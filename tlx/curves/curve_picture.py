@@ -58,22 +58,19 @@ def _series(axes: "Axes", measured: CurveSeries, expected: Forecast, colour: str
     images, means = measured.images, 1 - measured.errors
     ends = np.array([point.found.interval for point in measured.points]).T
     reach = np.clip([means - ends[0], ends[1] - means], 0, None)
-    style = "none" if expected.law is not None else "-"
+    style = ":" if expected.refusal else "none"  # a law that does not hold is not drawn
     axes.errorbar(
         images, means, yerr=reach, fmt="o", linestyle=style, color=colour, markersize=5, capsize=2.5, linewidth=1.2,
         label=name,
     )  # fmt: skip
-    if expected.law is None:
+    if expected.law is None or expected.refusal:
         return
     inside = np.geomspace(images[0], images[-1], 60)
     axes.plot(inside, [1 - float(expected.law.error(at)) for at in inside], color=colour, linewidth=1.6)
-    if not expected.refusal:
-        beyond = np.array(expected.band_images)
-        axes.plot(
-            beyond, [1 - float(expected.law.error(at)) for at in beyond], color=colour, linewidth=1.6, linestyle="--"
-        )
-        low, high = expected.band
-        axes.fill_between(beyond, np.array(low), np.array(high), color=colour, alpha=0.16, linewidth=0)
+    beyond = np.array(expected.band_images)
+    axes.plot(beyond, [1 - float(expected.law.error(at)) for at in beyond], color=colour, linewidth=1.6, linestyle="--")
+    low, high = expected.band
+    axes.fill_between(beyond, np.array(low), np.array(high), color=colour, alpha=0.16, linewidth=0)
 
 
 def _apart(ticks: list[int]) -> list[int]:
