@@ -189,6 +189,7 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
 
     with importing("torchvision"):
         from tlx.backbones import factories
+        from tlx.backbones.memory_layout import channels_last
         from tlx.datasets.further_views import FurtherView
 
     net, preprocessing = factories.build(
@@ -202,7 +203,8 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
             net(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except RuntimeError as error:  # a map has shrunk to nothing before the last pooling
         raise RequestError(f"backbone.input_size={size}: {backbone.name} cannot take it ({reason(error)})") from error
-    return net.to(device).to(memory_format=torch.channels_last), preprocessing
+    channels_last(net.to(device))
+    return net, preprocessing
 
 
 def identify(job: Job) -> str:
