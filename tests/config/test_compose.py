@@ -31,6 +31,7 @@ def every_choice() -> list[tuple[str, str]]:
 
 NEEDS = {
     ("backbone", "timm"): ["backbone.name=resnet18"],
+    ("head", "neighbours"): ["strategy=knn"],
     ("experiment", "leaves_to_shoes"): ["source.dataset.root=a", "dataset.root=b"],
 }
 
@@ -78,6 +79,7 @@ def test_the_contract_of_defaults() -> None:
         "loss": "cross_entropy",
         "source": "none",
         "tracking": "sqlite",
+        "recipe": "none",
         "launch": "basic",
     }
     config = config_of()

@@ -140,7 +140,7 @@ def run_session(session: Any, x: Tensor) -> tuple[Any, Any]:
     return logits, probabilities
 
 
-@pytest.mark.parametrize("network", ["squeezenet", "vit"])
+@pytest.mark.parametrize("network", ["squeezenet"])  # others: test_parity
 def test_onnx_is_one_file_that_takes_pixels_of_any_size(
     runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_file_of_resized_images_is_the_network_itself(
         check_outputs(torch.export.load(target).module(), run)
 
 
-@pytest.mark.parametrize("network", ["squeezenet", "vit"])
+@pytest.mark.parametrize("network", ["squeezenet"])  # others: test_parity
 def test_a_torch_export_program_runs_without_tlx(
     runs: dict[str, Path], network: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

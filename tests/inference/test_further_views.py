@@ -67,7 +67,7 @@ def test_what_was_measured_is_what_is_predicted_cached_or_live(tmp_path: Path) -
 
 
 def test_an_exported_file_averages_over_them_too(tmp_path: Path) -> None:
-    run = save(tmp_path / "run", "vit")
+    run = save(tmp_path / "run", "small_cnn")
     file = run / "model" / "model.json"
     description = json.loads(file.read_text())
     plain = predictor.load(run, "cpu")
@@ -75,7 +75,8 @@ def test_an_exported_file_averages_over_them_too(tmp_path: Path) -> None:
     file.write_text(json.dumps(description))
     assert run_export(run, "--format", "onnx", "--input", "resized") == 0  # compared with the model
     model = predictor.load(run, "cpu")
-    x = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    size = model.preprocessing.input_size
+    x = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     views = [plain.logits(view) for view in (x, CORNER.of(x), x.flip(-1))]
     torch.testing.assert_close(model.logits(x), torch.stack(views).mean(0))
     logits, _ = run_session(session_of(run / "export" / "model.onnx"), x)
