@@ -33,7 +33,9 @@ TINY = ["backbone=small_cnn", "backbone.input_size=32", "dataset.train=8", "data
 TINY += ["tracking=none", "runtime.precision=fp32"]
 NORMED = ["backbone=timm", "backbone.name=resnet10t", "backbone.weights=none", *TINY[1:]]  # has normalisation layers
 SMALL = {name: NORMED if name == "norm_only" else TINY for name in STRATEGIES}
-BESIDE = [[], *([*(one for one in SMALL[name] if one[:4] in ("back", "data")), f"strategy={name}"] for name in SMALL)]
+# Of the strategies those whose phases have the solvers, the components and the keys of all.
+DIFFERENT = ("feature_extraction", "finetune", "linear_probe", "lp_ft", "knn", "many_heads", "lora", "scratch")
+BESIDE = [[], *([*TINY[:4], f"strategy={name}"] for name in (*DIFFERENT, "coarse_to_fine"))]
 BESIDE += [[*TINY[:4], "source=shapes", "augmentation=flip"], [*TINY[:4], "optimizer=sgd", "schedule=cosine"]]
 
 # What changes no result: where things lie, how fast they are computed, what is shown. `dataset.root` is in the
