@@ -3,7 +3,6 @@
 import contextlib
 import tempfile
 import threading
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from tlx.analysis.image_facts import RECORD, Facts
 from tlx.core.large_arrays import BLOCK, blocks, release
+from tlx.core.version import version_of
 
 VERSION = 1  # one more where the facts of an image are others than before
 PATIENCE = 10.0  # seconds that another process's writing is waited for
@@ -37,7 +37,7 @@ class FactStore:
     @classmethod
     def below(cls, folder: Path) -> "FactStore":
         """The one below the output folder, for a decoder of this version."""
-        reads = [version("pillow"), str(VERSION), *(["heif"] if find_spec("pillow_heif") else [])]
+        reads = [version_of("pillow"), str(VERSION), *(["heif"] if find_spec("pillow_heif") else [])]
         return cls(folder / "features" / f"facts-{'-'.join(reads)}.bin")
 
     def get(self, digest: str) -> Facts | None:

@@ -17,6 +17,7 @@ from tlx.config import identity, tracking_uri
 from tlx.config.identity import from_tree
 from tlx.core.device import import_from_here
 from tlx.core.errors import RequestError, empty, shown
+from tlx.core.yaml_trees import read_yaml
 from tlx.distributed import launch
 from tlx.runs.output_layout import output
 from tlx.sweeps.named_runs import begun
@@ -167,7 +168,7 @@ def _as_it_was(folder: Path, tree: dict[str, object]) -> None:
     if not path.is_file():
         return
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path)
         # It has no passwords in it.
         before = json.loads(shown(json.dumps(tree)))
         for key, place in PLACES.items():  # said anew each time

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -45,6 +46,7 @@ def keys(override: str) -> list[str]:
     return [f"{name}.{leaf}" for leaf in leaves] or [name]
 
 
+@lru_cache(2048)  # a run looks at each of its overrides about ten times
 def _parsed(override: str) -> Override | None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):

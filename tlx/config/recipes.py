@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
 from tlx.core.trees import flat
+from tlx.core.yaml_trees import read_yaml
 
 GROUP = "recipe"
 
@@ -24,7 +24,7 @@ def chosen(node: DictConfig) -> list[str]:
 def keys_of(name: str, folders: Sequence[Path]) -> list[str]:
     """The dotted keys that a recipe sets; none of a recipe that is in none of the folders."""
     files = [folder / GROUP / f"{name}.yaml" for folder in folders]
-    found: Any = next((yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()), None)
+    found: Any = next((read_yaml(file) for file in files if file.is_file()), None)
     return [key for key, _ in flat(found or {}) if not key.startswith("defaults")]
 
 

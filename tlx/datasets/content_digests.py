@@ -5,12 +5,12 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from tlx.core.version import version_of
 from tlx.datasets.image_decoding import MAX_PIXELS, Pixels, allowed
 from tlx.datasets.pixel_levels import Levels
 
@@ -55,7 +55,7 @@ class Decoded:
     @classmethod
     def below(cls, folder: Path) -> "Decoded":
         """Those that are kept below the output folder, for a decoder of this version with these limits."""
-        reads = [version("pillow"), str(DECODER), *(["heif"] if find_spec("pillow_heif") else [])]
+        reads = [version_of("pillow"), str(DECODER), *(["heif"] if find_spec("pillow_heif") else [])]
         reads += [] if allowed() == MAX_PIXELS else [str(allowed())]
         return cls(folder / "features" / f"decoded-{'-'.join(reads)}.txt")
 

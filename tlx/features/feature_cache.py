@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tlx.core import activity
 from tlx.core.device import cpu_capabilities, device_name, free_bytes
 from tlx.core.stopwatch import Clock
+from tlx.core.version import version_of
 from tlx.distributed import process_group
 from tlx.features.batches import CachedRows, Pixels, Rows, Through
 from tlx.features.disk_cache import RowStore, mib
@@ -244,7 +244,7 @@ class FeatureCache:
         how = recipe(self.device, self.precision, exact=self.mode == "exact")
         units = sorted(name for name, there in cpu_capabilities().items() if there)
         machine = [device_name(self.device), units]
-        versions = [_version(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
+        versions = [version_of(package) for package in ("torch", "torchvision", "timm", "pillow", "simplejpeg")]
         whole = [FORMAT, versions, machine, how, chain, self.architecture, str(net[:cut]), content, pixels.spec]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:40]
 
@@ -254,11 +254,3 @@ def _reused(earlier: int, copies: int, n: int) -> str:
     words = ", from an earlier run" if earlier == n else f", {earlier:,} of them from earlier runs" if earlier else ""
     of_this = "of them copies of other images of this run"
     return words + (f", {'all' if copies == n else f'{copies:,}'} {of_this}" if copies else "")
-
-
-def _version(package: str) -> str:
-    """Empty where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

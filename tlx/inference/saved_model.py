@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from tlx.config.schema import Backbone, Head, names_weights
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, reason, unicode
 from tlx.core.safe_archive import checksum
-from tlx.core.version import __version__
+from tlx.core.version import __version__, version_of
 from tlx.datasets.preprocessing import Preprocessing
 from tlx.inference import seen_images, unknown_score
 from tlx.inference.run_folder import DESCRIPTION, WEIGHTS
@@ -160,7 +159,7 @@ def _described(
         **dataclasses.asdict(how),
         "temperature": 1.0,
         "unknown_threshold": None,  # of earlier versions, which do not open a model without it
-        "versions": {"tlx": __version__, **{name: version(name) for name in ("torch", "torchvision", "timm")}},
+        "versions": {"tlx": __version__, **{name: version_of(name) for name in ("torch", "torchvision", "timm")}},
     }
 
 

@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tlx.config.command_line import command
 from tlx.config.unread_keys import refuse
+from tlx.core.yaml_trees import read_yaml
 from tlx.recommendation.pool import Member
 from tlx.recommendation.request import RecommendationRequest
 from tlx.sweeps.sweep_plan import Planned, single
@@ -51,7 +50,7 @@ class CandidateRun:
 
 @cache
 def _known() -> Mapping[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(KNOWN.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_yaml(KNOWN)
     return found
 
 

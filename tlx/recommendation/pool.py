@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from tlx.backbones.pretrained_weights import needed
 from tlx.config.group_entries import entries
 from tlx.config.schema import Backbone
 from tlx.core.errors import RequestError, nearest
+from tlx.core.yaml_trees import read_yaml
 from tlx.recommendation.request import RecommendationRequest
 
 __all__ = ["Member", "members", "published", "widening"]
@@ -35,7 +35,7 @@ class Member:
 @cache
 def published() -> Mapping[str, Mapping[str, Any]]:
     """Networks that are worth fetching, by their names: what is typed for each, and what is published of it."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = read_yaml(PUBLISHED)
     return found
 
 

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,7 @@ from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.device import EMULATED, emulated
 from tlx.core.errors import Diverged, RequestError
 from tlx.core.stopwatch import Clock
-from tlx.core.version import __version__
+from tlx.core.version import __version__, version_of
 from tlx.distributed import launch, process_group
 from tlx.reporting.log_lines import lines
 from tlx.reporting.run_display import Display
@@ -260,7 +259,7 @@ def run_source(config: Config, command: str, typed: Typed | None = None) -> Path
             first = prepare(task, Clock(), typed, prefix="source.")
     except RequestError as error:
         raise RequestError(f"source task {config.source.name}: {error}") from error
-    made_by = "/".join(version(package) for package in ("torch", "torchvision", "timm"))
+    made_by = "/".join(version_of(package) for package in ("torch", "torchvision", "timm"))
     known_by = hashlib.sha256(f"{identify(first)}/{__version__}/{made_by}".encode()).hexdigest()
     folder = output(config) / "sources" / f"{config.source.name}-{known_by[:12]}"
     try:

@@ -11,6 +11,7 @@ import yaml
 
 from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError, reason
+from tlx.core.yaml_trees import read_yaml
 from tlx.runs.run_reader import Predictions, content, predicted
 
 ANALYSIS = "analysis.json"  # what the run has found for its page with features and pixels
@@ -81,7 +82,7 @@ def _if_there(file: Path, kind: type, otherwise: Any) -> Any:
 
 def _tree(file: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found = read_yaml(file) if file.is_file() else {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise RequestError(f"{file}: cannot be read: {reason(error)}") from error
     return found if isinstance(found, dict) else {}

@@ -20,6 +20,7 @@ from tlx.core.errors import RequestError
 from tlx.core.folder_lock import held
 from tlx.core.metric import of_summary
 from tlx.core.trees import flat
+from tlx.core.yaml_trees import read_yaml
 from tlx.runs.run_reader import is_run
 from tlx.sweeps.run_folders import is_sweep, recommendations, runs_below, sweeps
 from tlx.tracking import run_facts
@@ -35,7 +36,6 @@ DAMAGED = "damaged"
 LOSS = "cross_entropy"
 # What every run has, by the names of the columns; figures and keys of the configuration come beside them.
 COLUMNS = ("folder", "status", "began", "sweep", *GROUPS, "seed", "seconds", "epochs", "best_epoch", "device")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ListedRun:
     def configuration(self) -> dict[str, Any]:
         """Its configuration by dotted keys as they are typed; empty where it cannot be read."""
         try:
-            tree = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), _Loader)
+            tree = read_yaml(self.folder / "config.yaml")
             return {typed(str(key)): value for key, value in flat(dict(tree))}
         except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError, RecursionError):
             return {}

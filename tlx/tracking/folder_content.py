@@ -16,6 +16,7 @@ import yaml
 
 from tlx.core.errors import reason, shown
 from tlx.core.metric import of_summary
+from tlx.core.yaml_trees import read_yaml
 from tlx.tracking import run_facts
 from tlx.tracking.run_card import BARS, card, sweep_card
 from tlx.tracking.run_parameters import parameters
@@ -201,7 +202,7 @@ def _params(folder: Path) -> dict[str, str]:
 def _parsed(file: Path, changed: int, choices: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """The parameters of a configuration's file, parsed once as long as it is the same."""
     try:
-        return parameters(yaml.safe_load(file.read_text(encoding="utf-8")), dict(choices))
+        return parameters(read_yaml(file), dict(choices))
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name}: {reason(error)}") from error
 

@@ -8,6 +8,7 @@ import yaml
 
 from tlx.config.schema import Tracking
 from tlx.core.errors import RequestError
+from tlx.core.yaml_trees import read_yaml
 
 __all__ = ["KEYS", "UntrackedError", "settings_of", "store_beside", "typed_places"]
 KEYS = ("tracking.uri", "tracking.experiment")
@@ -65,7 +66,7 @@ def _tree(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = read_yaml(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RequestError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(tree, dict):
