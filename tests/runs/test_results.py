@@ -7,7 +7,7 @@ import pytest
 
 import tlx
 
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def accuracies(tmp_path: Path, *overrides: str, seeds: range = SEEDS) -> list[float]:
