@@ -112,7 +112,6 @@ assert loaded() and found == 2, found
     "door",
     [
         "from torch._dynamo import config",
-        "import torch._dynamo.config",
         "from torch._dynamo.utils import counters",
     ],
 )

@@ -159,7 +159,7 @@ def test_a_key_with_one_choice_is_no_axis_and_points_are_every_combination() -> 
         (["training.lr=1,2", "training.lr=3"], "training.lr=3: training.lr is given twice"),
         (["training.lrr=interval(1e-5,1e-2)"], "training.lrr=1e-05: no such key (did you mean 'training.lr'?); "
          "`python -m tlx --cfg job` lists them all"),
-        (["training.lr=interval(-1,1)"], "training.lr=-1.0: must be more than 0"),
+        (["training.lr=interval(-1,1)"], "training.lr=-1.0: must be more than 0, or auto"),
         (["seed=1,2"], "seed: is not searched: trials are compared on the same images and seed"),
         (["dataset=shapes,new_shapes"], "dataset: is not searched: trials are compared on the same images and seed"),
         (["runtime.workers=0,1"], "runtime.workers: is not searched: 0 and 1 give the same result"),
