@@ -356,7 +356,7 @@ def test_ui_shows_the_runs_of_the_folder_on_this_machine_only(home: Path, finish
 
 def test_serve_prints_a_curl_command_that_takes_an_image_file(home: Path, finished: Path) -> None:
     (command,) = (command for command in SERVERS if " serve" in command)
-    with Server(command.replace(" first", " latest"), home) as server:
+    with Server(command.replace(" first", f" {finished.relative_to(home)}"), home) as server:
         assert server.lines[0].startswith(f"serving {finished.relative_to(home)} on http://127.0.0.1:")
         said = shell(home, server.lines[1])
         assert said.returncode == 0, said.stderr
