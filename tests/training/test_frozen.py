@@ -28,22 +28,23 @@ BACKBONES = sorted(set(choices("backbone")) - {"efficientnet_lite1", "efficientn
 NO_NORMS = ("alexnet", "small_cnn", "squeezenet1_1", "vgg16")  # which `norm_only` refuses
 STRATEGIES = sorted(choices("strategy"))
 LARGE = ("alexnet", "vgg16")  # whose stages are plain layers: the strategies that train them in different ways
-WAYS = ("feature_extraction", "finetune", "full", "knn", "linear_probe", "lora")
+WAYS = ("feature_extraction", "finetune", "full", "linear_probe", "lora", "knn")
 CASES = [(name, way) for name in BACKBONES for way in (WAYS if name in LARGE else STRATEGIES)]
 
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, tuple[nn.Sequential, dict[str, Tensor]]]:
-    """Each backbone once, with the state it began in: building a VGG takes longer than training it a step."""
+    """Each backbone once with each head, in the state it began in: building a VGG takes longer than training it a step."""
     return {}
 
 
 def built(name: str, config: Config, networks: dict[str, tuple[nn.Sequential, dict[str, Tensor]]]) -> nn.Sequential:
-    if name not in networks:
+    key = f"{name} {config.head}"
+    if key not in networks:
         networks.clear()  # one at a time: VGG16 is half a gigabyte
         net, _ = factories.build(config.backbone, config.head, 2, seed=0, offline=True)
-        networks[name] = net, {n: t.clone() for n, t in net.state_dict().items()}
-    net, began = networks[name]
+        networks[key] = net, {n: t.clone() for n, t in net.state_dict().items()}
+    net, began = networks[key]
     net.load_state_dict(began)
     return net
 
