@@ -34,7 +34,7 @@ CASES = [(name, way) for name in BACKBONES for way in (WAYS if name in LARGE els
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, tuple[nn.Sequential, dict[str, Tensor]]]:
-    """Each backbone once with each head, in the state it began in: building a VGG takes longer than training it a step."""
+    """Each backbone once with each head, and its first state: building a VGG takes longer than training it a step."""
     return {}
 
 
