@@ -13,7 +13,7 @@ from tests.inference.test_export import run_export, run_session, save, session_o
 from tests.inference.test_predictor import FOLDER_RUN, write_images
 from tlx.core.errors import RequestError
 from tlx.datasets.further_views import FurtherView
-from tlx.inference import predictor
+from tlx.inference import label_ranking, predictor
 
 CORNER = FurtherView(flip=True, side=0.75, top=0.25)
 
@@ -63,6 +63,8 @@ def test_what_was_measured_is_what_is_predicted_cached_or_live(tmp_path: Path) -
         assert (found.prediction, f"{found.probability:.6f}") == (row["prediction"], row["probability"])
     plain = dataclasses.replace(model, preprocessing=dataclasses.replace(model.preprocessing, views=()))
     files = [row["file"] for row in table]
+    of_order = [prediction for prediction, _ in label_ranking.seen(model, map(Path, files))]
+    assert of_order == model.predict(files, unknown=False)
     assert any(a != b for a, b in zip(plain.predict(files), model.predict(files), strict=True))
 
 

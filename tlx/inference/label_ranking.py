@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tlx.core.device import autocast, sent
 from tlx.core.errors import RequestError, precomposed
 from tlx.core.thread_pool import for_passes, side_by_side
 from tlx.datasets.content_digests import digest_of
 from tlx.datasets.image_decoding import UnreadableImage
 from tlx.datasets.image_sources import content_of
 from tlx.datasets.preprocessing import as_batch
-from tlx.features.frozen_forward import as_input, rows_per_pass
+from tlx.features.frozen_forward import rows_per_pass
 from tlx.features.pooled_rows import vectors
 from tlx.inference import seen_images
 from tlx.inference.predictor import Model, Prediction
@@ -108,14 +107,8 @@ def seen(model: Model, files: Iterable[Path], batch_size: int | None = None) -> 
 
 
 def _both(model: Model, x: Tensor) -> tuple[Tensor, Iterable[tuple[list[float], float | None]]]:
-    frozen, tail = model.halves
-    rows = frozen(sent(x, model.device))
-    with torch.no_grad(), autocast(model.device, model.precision):
-        features = tail[:-1](as_input(rows, model.precision))
-        logits = tail[-1](features)
-    with torch.no_grad():
-        scores = None if model.unknown is None else model.unknown(features).cpu()
-    return vectors(features.float()).cpu(), model._answers(logits.float().cpu(), scores)
+    features, logits, scores = model.with_features(x)
+    return vectors(features.float()).cpu(), model._answers(logits, scores)
 
 
 def uncertainty(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

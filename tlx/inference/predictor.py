@@ -177,17 +177,20 @@ class Model:
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 `[N, 3, S, S]` → logits and, where the model has them, unknown scores `[N]`, float32 on the CPU."""
+        return self.with_features(x)[1:]
+
+    def with_features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `outputs`, and before them what the last stage takes of the images themselves, on the model's device."""
         frozen, tail = self.halves
-        first: Tensor | None = None
-        found = []
+        features, found = list[Tensor](), list[Tensor]()
         for view in self.preprocessing.seen(sent(x, self.device)):
             with torch.no_grad(), autocast(self.device, self.precision):
-                features = tail[:-1](as_input(frozen(view), self.precision))
-                found.append(tail[-1](features).float())
-            first = features if first is None else first
+                features.append(tail[:-1](as_input(frozen(view), self.precision)))
+                found.append(tail[-1](features[-1]).float())
+            del features[1:]
         with torch.no_grad():
-            scores = None if self.unknown is None or first is None else self.unknown(first).cpu()
-        return mean_logits(found).cpu(), scores
+            scores = None if self.unknown is None else self.unknown(features[0]).cpu()
+        return features[0], mean_logits(found).cpu(), scores
 
     def probabilities(self, x: Tensor) -> Tensor:
         """uint8 `[N, 3, S, S]` → float32 `[N, classes]` on the CPU, each row summing to 1."""
