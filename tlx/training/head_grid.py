@@ -92,8 +92,9 @@ def _trained(
     weights = ((begun - shared)[..., :columns] / rates[:, None]).flatten(1)
     of_column, shrink = rates.repeat_interleave(columns), kept.repeat_interleave(columns)
     weight = class_weights(y, context.training.class_weights)
-    slope, slopes, squares = torch.empty_like(weights), torch.zeros_like(weights), torch.zeros_like(weights)
-    step, losses = torch.zeros((), device=y.device), weights.new_zeros(count)
+    weights.grad = slope = torch.empty_like(weights)
+    optimizer = torch.optim.Adam([weights], lr=1.0, betas=BETAS, eps=TINY, fused=True)
+    step, losses = 0, weights.new_zeros(count)
     for number in range(passes):
         order = shuffled(len(y), size, torch.Generator().manual_seed(context.seed + number))
         progress.batches, total = len(order) * passes, torch.zeros_like(losses)
@@ -109,11 +110,8 @@ def _trained(
             if decaying:
                 weights[1:].mul_(shrink)
             step += 1
-            torch._fused_adam_(
-                [weights], [slope], [slopes], [squares], [], [step],
-                lr=1.0, beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=TINY, amsgrad=False, maximize=False,
-            )  # fmt: skip
-            progress.batch += 1
+            optimizer.step()
+            progress.batch = step
         losses = total / len(y)
     found = weights.view(-1, count, columns) * rates[:, None]
     if classes != 2:
