@@ -74,7 +74,7 @@ def made_up(
 
 
 def config(work: Work, variant: str) -> Config:
-    words = work.tlx(variant, Path("/data"), Path("/tmp/out"))
+    words = work.tlx(variant, Path("/data"), Path("/out"))
     if "-m" in words:
         words.remove("-m")
         planned = jobs(words)

@@ -351,14 +351,14 @@ def unpack_bytes(body: bytes, target: Path, limit: int = 1_000_000, folder: str 
 
 
 @pytest.mark.parametrize("pack", [tar, zipped])
-@pytest.mark.parametrize("name", ["../out", "data/../../out", "/tmp/tlx-out", "data/..\\..\\out", "C:\\out", "C:/out"])
+@pytest.mark.parametrize("name", ["../out", "data/../../out", "/tlx-out", "data/..\\..\\out", "C:\\out", "C:/out"])
 def test_a_path_that_leads_outside_is_refused(pack: functools.partial[bytes], name: str, tmp_path: Path) -> None:
     target = tmp_path / "inner" / "target"
     target.parent.mkdir()
     with pytest.raises(Refused, match="leads outside"):
         unpack_bytes(pack({"data/ok": b"", name: b"x"}), target)
     assert content(tmp_path) == {"inner/target/ok": b""}
-    assert not Path("/tmp/tlx-out").exists()
+    assert not Path("/tlx-out").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])

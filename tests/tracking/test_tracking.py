@@ -437,7 +437,7 @@ def test_a_server_that_cannot_be_reached_is_named_at_once(silent: str, tmp_path:
         assert "secret" not in message
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "htp://127.0.0.1:5000"])
+@pytest.mark.parametrize("uri", ["mlruns", "file:///srv/mlruns", "htp://127.0.0.1:5000"])
 def test_what_is_no_store_is_refused_by_name(uri: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=rf"^tracking.uri: '{uri}' is not an MLflow store; give sqlite:///FILE"):
         tracking.open(Tracking(uri=uri), tmp_path)

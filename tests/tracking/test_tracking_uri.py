@@ -164,7 +164,7 @@ def test_who_is_not_let_in_reads_so_without_the_password(
         ("postgresql+psycopg2://u:p@h/db", "postgresql+psycopg2://u@h/db", "p"),
         ("http://h:5000", "http://h:5000", None),
         ("http://h:5000/a@b", "http://h:5000/a@b", None),
-        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db", None),
+        ("sqlite:////srv/a:b@c.db", "sqlite:////srv/a:b@c.db", None),
         ("http://u:${oc.env:P}@h", "http://u:${oc.env:P}@h", None),
         ("http://u:***@h", "http://u@h", None),
     ],
