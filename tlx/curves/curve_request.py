@@ -12,6 +12,7 @@ from tlx.config.schema import Config
 from tlx.core.errors import RequestError
 from tlx.datasets.images import Labels
 from tlx.datasets.stratified_splits import order
+from tlx.sweeps.keyed_folder import check_name
 from tlx.sweeps.sweep_plan import Planned, plan, single
 
 __all__ = ["CurveJob", "CurveRequest", "CurveSize", "jobs", "labels", "requested", "sizes"]
@@ -78,8 +79,7 @@ def requested(overrides: Sequence[str], name: str | None = None, config_dir: str
     Raises:
         RequestError: a value is out of range, or an override has no place in it.
     """
-    if name is not None and not re.fullmatch(r"[\w+-][\w .+-]*", name):
-        raise RequestError(f"--name {name}: must be a folder's name: letters, digits, spaces, dots, +, - and _")
+    check_name(name)
     fixed, numbers = list[str](), dict[str, tuple[int, ...]]()
     for override in overrides:
         key, _, value = override.partition("=")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlx.core.errors import RequestError
+from tlx.sweeps.keyed_folder import check_name
 
 __all__ = ["Limits", "RecommendationRequest", "requested", "words_of"]
 FOREIGN = ("seeds", "folds", "sweep.name", "resume", "dataset.folds", "dataset.fold", "source")
@@ -83,8 +84,7 @@ def requested(
     for option, most in (("parameters", limits.parameters), ("ms", limits.ms), ("mb", limits.mb)):
         if most is not None and not most > 0:
             raise RequestError(f"--max-{option} {most:g}: must be above 0")
-    if name is not None and not re.fullmatch(r"[\w+-][\w .+-]*", name):
-        raise RequestError(f"--name {name}: must be a folder's name: letters, digits, spaces, dots, +, - and _")
+    check_name(name)
     choices: dict[str, tuple[str, ...]] = {"backbone": (), "strategy": ()}
     fixed = []
     for override in overrides:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,14 @@ from tlx.core.atomic_files import atomic, unwritable
 from tlx.core.errors import RequestError
 from tlx.runs.output_layout import new_folder
 
-__all__ = ["hashed", "opened"]
+__all__ = ["check_name", "hashed", "opened"]
 VERSION = 1
+
+
+def check_name(name: str | None) -> None:
+    """Raises `RequestError` where `--name` is no folder's name."""
+    if name is not None and not re.fullmatch(r"[\w+-][\w .+-]*", name):
+        raise RequestError(f"--name {name}: must be a folder's name: letters, digits, spaces, dots, +, - and _")
 
 
 def hashed(*parts: Any) -> str:
