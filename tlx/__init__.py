@@ -1,7 +1,8 @@
 """Config-driven transfer learning.
 
 `tlx.run(…)` trains and measures one model, `tlx.sweep(…)` every combination of several values, `tlx.recommend(…)` finds
-what to train, `tlx.runs(…)` lists runs, `tlx.compare(…)` puts them side by side, `tlx.load(…)` opens a saved model.
+what to train, `tlx.curve(…)` what more data would give, `tlx.extend(…)` adds images to a run, `tlx.runs(…)` lists runs,
+`tlx.compare(…)` puts them side by side, `tlx.load(…)` opens a saved model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,14 @@ from tlx.core.version import __version__
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from tlx.curves.learning_curve import LearningCurve
+    from tlx.extension.extend import Extension
     from tlx.inference.predictor import Model
     from tlx.recommendation.answer import Answer
     from tlx.runs.run_summary import Summary
     from tlx.sweeps.results import Results
 
-__all__ = ["__version__", "compare", "load", "recommend", "run", "runs", "sweep"]
+__all__ = ["__version__", "compare", "curve", "extend", "load", "recommend", "run", "runs", "sweep"]
 
 
 @without_causes()
@@ -105,6 +108,66 @@ def recommend(
         download=download, name=name, config_dir=config_dir,
     )  # fmt: skip
     return run_recommendation(request, words_of(request), began)
+
+
+@without_causes()
+def curve(
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    config_dir: str | None = None,
+    *,
+    name: str | None = None,
+    **keys: Any,
+) -> "LearningCurve":
+    """Test accuracy against the number of training images, as `python -m tlx curve` measures it.
+
+    `tlx.curve({"dataset": "image_folder", "dataset.root": "photos"}, strategy=["linear_probe", "finetune"], seeds=3)`.
+
+    Args:
+        overrides, config_dir, keys: as for `sweep`; `dataset.per_class` or `dataset.limit.train` with a list are the
+            numbers of training images.
+        name: of the folder.
+
+    Raises:
+        RequestError: the request is wrong, or no run of it ended well; the message says how.
+    """
+    from tlx.config.python_overrides import as_overrides
+    from tlx.curves.curve_request import requested
+    from tlx.curves.learning_curve import run_curve
+
+    words = as_overrides(overrides, keys, sweep=True)
+    return run_curve(requested(words, name, config_dir), [*words, *(["--name", name] if name else [])])
+
+
+@without_causes()
+def extend(
+    run: str | Path,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    config_dir: str | None = None,
+    *,
+    output: str | Path = "outputs",
+    **keys: Any,
+) -> "Extension":
+    """A new run on a finished run's images and more, as `python -m tlx extend` makes it.
+
+    `tlx.extend("latest", {"dataset.root": "more_photos"})`.
+
+    Args:
+        run: as for `load`.
+        overrides, config_dir, keys: the new images, as the data set of a run.
+        output: the folder of the runs.
+
+    Raises:
+        RequestError: no finished run, its images are gone or are others now, or the new ones cannot be used.
+    """
+    from tlx.config.command_line import command
+    from tlx.config.python_overrides import as_overrides
+    from tlx.extension.extend import extend as run_extension
+    from tlx.sweeps.named_runs import run_named
+
+    folder, words = str(run_named(str(run), str(output)).folder), as_overrides(overrides, keys)
+    if not any(word.startswith("output=") for word in words):
+        words.append(f"output={output}")
+    return run_extension(folder, words, command(["extend", folder, *words], config_dir), config_dir)
 
 
 @without_causes()

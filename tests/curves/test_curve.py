@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tlx
 from tlx.cli.main import main
 from tlx.curves.curve_request import CurveSize, requested, sizes
 from tlx.datasets.stratified_splits import order
@@ -75,7 +76,11 @@ def test_a_curve_leaves_its_files_and_trains_nothing_again(
     (folder,) = Path("outputs/curves").iterdir()
     assert len(trained) == len(set(trained)) == 4
     assert main(CURVE) == 0
+    series = ["feature_extraction", "scratch"]
+    same = tlx.curve(TINY, strategy=series, dataset={"per_class": [2, 4]}, seed=0)
     assert len(trained) == 4
+    assert same.folder == folder.resolve()
+    table = same.to_frame()
     printed = capsys.readouterr()
     assert "feature_extraction: " in printed.out
     assert "a power law needs 4" in printed.out
@@ -85,6 +90,8 @@ def test_a_curve_leaves_its_files_and_trains_nothing_again(
     assert {point["val_images"] for one in summary["series"] for point in one["points"]} == {3}  # one of each class
     rows = list(csv.DictReader((folder / "curve.csv").read_text().splitlines()))
     assert [row["kind"] for row in rows] == ["measured"] * 4
+    assert [f"{accuracy:.6f}" for accuracy in table.test_accuracy] == [row["test_accuracy"] for row in rows]
+    assert [*table.columns] == [*rows[0]]
     assert (folder / "curve.png").stat().st_size < 100_000
     page = (folder / "report.html").read_text()
     assert summary["sentences"][0] in page

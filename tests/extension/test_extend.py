@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tlx
 from tlx.cli.main import main
 from tlx.datasets.extended_sets import node, of_node
 from tlx.runs.run_reader import predicted
@@ -72,6 +73,11 @@ def test_a_class_more(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["features"]["read"] == sum(images.values()) + 1  # old images and the copy
     assert "extend" in summary["command"]
     shutil.rmtree(new)
+    again = tlx.extend("latest", dataset={"root": "more"})
+    assert again.parent.samefile(old)
+    assert again.to_dict() == said
+    assert str(again) in printed.out
+    shutil.rmtree(again.folder)
 
 
 def test_what_cannot_be_extended_is_one_line(

@@ -31,7 +31,7 @@ def _main(given: argparse.Namespace) -> int:
     if not any(word.startswith("output=") for word in overrides):
         overrides.append(f"output={given.output}")
     found = extend(run, overrides, command(["extend", run, *given.overrides], given.config_dir), given.config_dir)
-    print("\n".join(found.found.lines()))
+    print(found)
     show_use(found.folder)
     return 0
 

@@ -14,7 +14,7 @@ from tlx.curves import curve_picture
 from tlx.curves.curve_words import HEAD, MADE, Found, cells, notes, sentence
 from tlx.reporting import html_pages
 
-__all__ = ["write"]
+__all__ = ["COLUMNS", "rows", "write"]
 COLUMNS = (
     "series", "images", "val_images", "runs", "test_accuracy", "low", "high", "sd", "fitted", "kind", "seconds",
 )  # fmt: skip
@@ -67,37 +67,26 @@ def _table(found: Found) -> str:
     stream = io.StringIO()
     table = Table(stream)
     table.row(COLUMNS)
-    for row in _rows(found):
-        table.row(row)
+    for row in rows(found):
+        decimals = [2 if name == "seconds" else 6 for name in COLUMNS]
+        table.row([f"{cell:.{n}f}" if isinstance(cell, float) else cell for cell, n in zip(row, decimals, strict=True)])
     return stream.getvalue()
 
 
-def _rows(found: Found) -> Iterator[list[Any]]:
-    """A row a point, and one for what is extrapolated, whose `kind` says so."""
+def rows(found: Found) -> Iterator[list[Any]]:
+    """A row a point with the columns `COLUMNS`, and one for what is extrapolated, whose `kind` says so."""
     for measured, expected in found:
         law = expected.law
         for point in measured.points:
             one = point.found
-            fitted = "" if law is None else f"{1 - float(law.error(point.images)):.6f}"
+            fitted = None if law is None else 1 - float(law.error(point.images))
             yield [
-                measured.label, point.images, point.val, one.n, f"{one.mean:.6f}",
-                *(f"{end:.6f}" for end in one.interval), "" if one.sd is None else f"{one.sd:.6f}",
-                fitted, "measured", f"{one.seconds:.2f}",
+                measured.label, point.images, point.val, one.n, float(one.mean), *map(float, one.interval),
+                None if one.sd is None else float(one.sd), fitted, "measured", float(one.seconds),
             ]  # fmt: skip
         if not expected.refusal:
-            ends = (f"{expected.low:.6f}", f"{expected.high:.6f}")
-            yield [
-                measured.label,
-                expected.images,
-                "",
-                "",
-                "",
-                *ends,
-                "",
-                f"{expected.accuracy:.6f}",
-                "extrapolated",
-                "",
-            ]
+            ends, fitted = (float(expected.low), float(expected.high)), float(expected.accuracy)
+            yield [measured.label, expected.images, None, None, None, *ends, None, fitted, "extrapolated", None]
 
 
 def _page(folder: Path, found: Found, command: str, failed: Sequence[tuple[str, str]], picture: bytes) -> str:

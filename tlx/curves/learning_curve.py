@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlx.comparison.comparison import ranked
 from tlx.config.command_line import command
 from tlx.config.schema import Config
 from tlx.core.activity import doing
+from tlx.core.data_frames import frame
 from tlx.core.errors import RequestError, said
 from tlx.curves import curve_files, curve_words
 from tlx.curves.curve_request import CurveJob, CurveRequest, CurveSize, jobs, sizes
@@ -17,12 +19,16 @@ from tlx.curves.measured_points import CurveSeries, series
 from tlx.distributed import launch
 from tlx.reporting.log_lines import lines
 from tlx.reporting.screen import live
+from tlx.reporting.text_table import near
 from tlx.runs.output_layout import output
 from tlx.runs.prepare import found
 from tlx.runs.run_reader import state
 from tlx.runs.split_data import split_data
 from tlx.sweeps import keyed_folder, sweep
 from tlx.sweeps.sweep import SweepFolder
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["ABOUT", "LearningCurve", "run_curve"]
 ABOUT = "curve.json"
@@ -44,8 +50,19 @@ class LearningCurve:
     failed: Sequence[tuple[str, str]]
     best: Path | None
 
+    def to_frame(self) -> "DataFrame":
+        """A row a point, and one for what is extrapolated, with the columns of `curve.csv`.
+
+        Raises:
+            RequestError: pandas is not installed.
+        """
+        return frame(curve_files.rows(self.series), curve_files.COLUMNS)
+
     def __str__(self) -> str:
         return "\n".join(curve_words.lines(self.series))
+
+    def __repr__(self) -> str:
+        return f"<learning curve of {len(self.series)} series, {near(self.folder)}>"
 
 
 @live("preparing the curve")

@@ -53,6 +53,12 @@ class Extension:
     copies: Sequence[tuple[str, str]]
     known: int
 
+    def __str__(self) -> str:
+        return "\n".join(self.found.lines())
+
+    def __repr__(self) -> str:
+        return f"<extension of {near(self.parent)}, {near(self.folder)}>"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         own = {
