@@ -57,7 +57,7 @@ def measured(command: str, source: str, n: int, below: Path, before: growth.Row,
     if "unfinished" in before:
         own |= {name: before[name] + own[name] for name in ("seconds", "busy")}
         own |= {name: max(before[name], own[name]) for name in ("peak_mib", "own_mib")}
-    row = {"series": title(command, source), "number": n, **own, "processor": _machine()}
+    row = {"series": title(command, source), "number": n, **own, "processor": machine()}
     if done.code in (0, 1):
         return row
     return {**row, ("unfinished" if done.code == INTERRUPTED else "failed"): done.error}
@@ -68,7 +68,7 @@ def title(command: str, source: str) -> str:
     return f"{source}: {'audit again' if command == 'again' else command}"
 
 
-def _machine() -> str:
+def machine() -> str:
     """The processor and how many of its cores; `bench.machine` imports torch, and a child's peak counts from ours."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "this machine")

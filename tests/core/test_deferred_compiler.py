@@ -33,19 +33,35 @@ def loaded():
 
 def test_a_run_and_a_prediction_do_not_load_the_compiler(tmp_path: Path) -> None:
     """With torchvision's transforms, a timm network, an optimizer, checkpoints and the audit's own solver."""
-    code = f"""
+    code = """
 import tlx
 size = ["backbone.input_size=32", "backbone.weights=none", "dataset.limit.train=40", "dataset.limit.test=20"]
 run = tlx.run(["dataset=shapes", "backbone=timm", "backbone.name=resnet10t", "training.epochs=2", "tracking=none",
                *size])
 assert not loaded() and "torchvision" in sys.modules and "timm" in sys.modules
-tlx.load(run.folder).predict([{str(tmp_path / "a.png")!r}])
+tlx.load(run.folder).predict(["a.png"])
 assert not loaded()
 import torch._dynamo
 assert loaded()
+print(run.folder)
 """
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
-    python(PREAMBLE + code, tmp_path)
+    run = python(PREAMBLE + code, tmp_path).splitlines()[-1]
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["tlx", "predict", {run!r}, "a.png"]
+from tlx.__main__ import main
+assert main() == 0
+Path("modules").write_text(" ".join(sys.modules))
+"""
+    assert "a.png" in python(code, tmp_path)
+    there = set((tmp_path / "modules").read_text().split())
+    needless = {"sympy", "matplotlib", "mlflow", "hydra", "pandas", "scipy", "rich", "jinja2", "optuna"}
+    needless |= {"torch.fx.experimental.symbolic_shapes", "torch._dynamo.eval_frame", "tlx.cli.audit", "tlx.runs.run"}
+    found = needless & there
+    assert not found
 
 
 def test_nothing_stays_replaced(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 all well, 1 a
 """
 
 import atexit
-import gc
 import os
 import signal
 import sys
@@ -13,10 +12,10 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from tlx.cli.subcommands import subcommands
+from tlx.cli.subcommands import subcommand
 from tlx.cli.train import run_or_show
 from tlx.config import tracking_uri
-from tlx.core import output_streams, stopwatch
+from tlx.core import output_streams, own_process, stopwatch
 from tlx.core.atomic_files import FULL
 from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.device import import_from_here
@@ -34,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     silent = COMPLETION if sys.stdout.isatty() else COMPLETION | TEXTS
     with screen.of_whole_lines() if silent & set(arguments) else screen.live():
-        return _answered(arguments, argv)
+        code = _answered(arguments, argv)
+    if argv is None:
+        own_process.end(code)
+    return code
 
 
 def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
@@ -47,8 +49,8 @@ def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
             import_from_here()
         with stopwatch.command(began), compiler_deferred():
             first = arguments[0] if arguments else "-"
-            # An option or an override is no subcommand, and needs no list of them.
-            if not first.startswith("-") and "=" not in first and (chosen := subcommands().get(first)):
+            # An option or an override is no subcommand.
+            if not first.startswith("-") and "=" not in first and (chosen := subcommand(first)):
                 return chosen.main(arguments[1:])
             return run_or_show(arguments)
     except RequestError as error:
@@ -65,7 +67,6 @@ def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:
         return _say(error, 1)
     finally:
         if argv is None:
-            gc.freeze()  # torch's modules are a second's work for the last collection, which finds nothing
             # All is written. An interruption while libraries clean up ends the process, without their tracebacks; what
             # is registered last runs first.
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from tlx.core.own_process import uncollected
+
 __all__ = ["State", "current", "current_whole", "doing", "importing", "last_end", "watched", "whole"]
 
 
@@ -51,7 +53,7 @@ def whole(what: Callable[[], State]) -> Iterator[None]:
 def importing(*packages: str) -> Iterator[None]:
     """The block imports packages that take seconds; those that are imported already are not named."""
     if new := [package for package in packages if package not in sys.modules]:
-        with doing(f"importing {' and '.join(new)}"):
+        with doing(f"importing {' and '.join(new)}"), uncollected():
             yield
     else:
         yield

@@ -51,7 +51,7 @@ class Forward:
                 full = as_input(full, self.precision)
                 if self._run is None:
                     with self._one:
-                        made = self._first(full) if self._run is None else self._run(full)
+                        made = self._first(full, len(some)) if self._run is None else self._run(full)
                 else:
                     made = self._run(full)
                 found.append(made[: len(some)] if lacks else made)
@@ -61,15 +61,18 @@ class Forward:
         with autocast(x.device, self.precision):
             return cast(Tensor, self.prefix(x))
 
-    def _first(self, x: Tensor) -> Tensor:
-        """The first pass, which decides how the others run: as the graph, where it computes what the modules do."""
+    def _first(self, x: Tensor, rows: int) -> Tensor:
+        """The first pass, which decides how the others run: as the graph, where it computes what the modules do.
+
+        `rows`: so many are no filling; they are compared.
+        """
         if not self.exact:
             try:
                 run = folded(*recorded(self.prefix, self._modules, x), x.device)
                 # A folded operation may lay out its result in another way than the recorded one, which not every
                 # operation after it takes.
                 made = cast(Tensor, run(x))
-                difference, allowed = map(float, self._difference(made, x))  # waits for the device, once
+                difference, allowed = map(float, self._difference(made[:rows], x[:rows]))  # waits for the device, once
                 if difference <= allowed:
                     self._run = run
                     return made

@@ -14,14 +14,11 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tlx.features import output_shapes
+
 __all__ = ["recorded"]
 
 aten = torch.ops.aten
-
-# Their outputs have the shape, layout and format of their input; torch finds that out in Python, and slowly.
-_LIKE_INPUT = frozenset(
-    [aten.relu.default, aten.hardtanh.default, aten.silu.default, aten.hardswish.default, aten.gelu.default]
-)
 
 
 def recorded(
@@ -93,21 +90,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def shapes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What the operation makes of tensors of the device `meta`."""
-        first = args[0].meta if args and isinstance(args[0], _Blank) else None
-        if first is not None and first.is_floating_point():
-            if func in _LIKE_INPUT:
-                return torch.empty_like(first)
-            if func is aten.native_batch_norm.default:
-                return torch.empty_like(first), first.new_empty(0), first.new_empty(0)
         args, kwargs = map_aggregate((args, kwargs), self.meta)
+        if (made := output_shapes.output(func, args, kwargs)) is not None:
+            return made
         key = repr((func, *map_aggregate((args, kwargs), _described)))
         if key not in self.known:
             if not kwargs.get("device") and any(one.name == "device" for one in func._schema.arguments):
                 kwargs = {**kwargs, "device": torch.device("meta")}
-            result = func(*args, **kwargs)
-            if func is aten.convolution.default and any(map(_channels_last, args[:2])):
-                result = result.contiguous(memory_format=torch.channels_last)  # torch forgets the layout here
-            self.known[key] = result
+            self.known[key] = func(*args, **kwargs)
         return self.known[key]
 
     def tensor(self, meta: Tensor, node: fx.Node, device: torch.device, alike: Any = None) -> Tensor:
@@ -182,10 +172,6 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
 
 def _outline(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-
-
-def _channels_last(tensor: Tensor) -> bool:
-    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def _described(value: Any) -> Any:
