@@ -55,7 +55,6 @@ MAY_BE_HEAVY = (
     *(
         f"tlx.training.{name}"
         for name in (
-            "class_averages",
             "fold_logits",
             "progress",
             "snapshots",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.core.confusion_matrices import counted
 from tlx.core import bootstrap
 from tlx.core.statistics import wilson
 
@@ -59,7 +60,7 @@ def test_a_value_that_does_not_vary_has_no_width() -> None:
 @pytest.mark.parametrize("of_class", [30, 3000])  # of which images or kinds are drawn
 def test_resampled_matrices_scatter_as_test_sets_do(of_class: int) -> None:
     confusion = np.array([[8, 2, 0], [1, 6, 3], [0, 0, 0]]) * of_class // 10
-    correct, predicted = bootstrap.confusions(confusion)
+    correct, predicted = bootstrap.confusions(counted(confusion))
     assert correct.shape == predicted.shape == (bootstrap.RESAMPLES, 3)
     assert predicted.sum(1) == pytest.approx(2 * of_class)
     assert correct.mean(0) == pytest.approx(confusion.diagonal(), rel=0.02)
@@ -69,6 +70,6 @@ def test_resampled_matrices_scatter_as_test_sets_do(of_class: int) -> None:
 
 def test_where_nothing_is_wrong_the_interval_is_that_of_a_proportion() -> None:
     confusion = np.diag([10, 40])
-    correct, _ = bootstrap.confusions(confusion)
-    found = bootstrap.of_share(1.0, (correct / [10, 40]).mean(1), np.diag([1 / 20, 1 / 80]), confusion)
+    correct, _ = bootstrap.confusions(counted(confusion))
+    found = bootstrap.of_share(1.0, (correct / [10, 40]).mean(1), np.array([1 / 20, 1 / 80]), counted(confusion))
     assert found == wilson(32, 32)  # the mean of two recalls, worth 4/(1/10 + 1/40) images

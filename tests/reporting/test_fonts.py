@@ -12,6 +12,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
+from tests.core.confusion_matrices import counted
 from tlx.core.errors import printable
 from tlx.reporting import fonts as module
 from tlx.reporting import run_plots
@@ -60,7 +61,7 @@ def made_font(file: Path, letters: str) -> str:
 def drawn(classes: Sequence[str], folder: Path) -> None:
     """All pictures of a run with these classes; a warning is an error."""
     k = len(classes)
-    run_plots.confusion(np.eye(k, dtype=np.int64) + 1, classes, folder / "confusion.png")
+    run_plots.confusion(counted(np.eye(k, dtype=np.int64) + 1), classes, folder / "confusion.png")
     pictures = [np.zeros((20, 20, 3), dtype=np.uint8)] * (2 * k)
     run_plots.predictions(
         pictures, [*range(k)] * 2, [*range(k), *[0] * k], [0.9] * (2 * k), classes, folder / "grid.png"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.core.confusion_matrices import counted
 from tlx.core import calibration
 from tlx.core.errors import RequestError
 from tlx.reporting import reliability_plot, run_plots
@@ -52,20 +53,27 @@ def test_curves_are_drawn_for_any_number_of_epochs_and_phases(phases: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "classes", [["ants", "bees"], [f"class {i}" for i in range(10)], LONG, [str(i) for i in range(100)]]
+    "classes",
+    [
+        ["ants", "bees"],
+        [f"class {i}" for i in range(10)],
+        LONG,
+        [str(i) for i in range(100)],
+        [str(i) for i in range(950)],
+    ],
 )
 def test_a_confusion_matrix_is_drawn_for_any_classes(classes: list[str], tmp_path: Path) -> None:
     k = len(classes)
     matrix = np.eye(k, dtype=np.int64) * 9 + 1
     matrix[0] = 0  # a class that the test set lacks
-    run_plots.confusion(matrix, classes, tmp_path / "confusion.png")
+    run_plots.confusion(counted(matrix), classes, tmp_path / "confusion.png")
     assert ink(tmp_path / "confusion.png") > 0.02
 
 
 def test_names_of_any_width_are_within_the_picture(tmp_path: Path) -> None:
     for k in (2, 12):
         run_plots.confusion(
-            np.eye(k, dtype=np.int64), [f"{'W' * 22}{i:2}" for i in range(k)], tmp_path / "confusion.png"
+            counted(np.eye(k, dtype=np.int64)), [f"{'W' * 22}{i:2}" for i in range(k)], tmp_path / "confusion.png"
         )
         with Image.open(tmp_path / "confusion.png") as picture:
             pixels = np.asarray(picture.convert("L"))
@@ -85,7 +93,7 @@ def test_a_reliability_diagram_is_drawn_for_any_number_of_images(classes: int, n
 
 
 def test_a_confusion_matrix_without_images_is_drawn(tmp_path: Path) -> None:
-    run_plots.confusion(np.zeros((2, 2), dtype=np.int64), ["a", "b"], tmp_path / "confusion.png")
+    run_plots.confusion(counted(np.zeros((2, 2), dtype=np.int64)), ["a", "b"], tmp_path / "confusion.png")
     assert ink(tmp_path / "confusion.png") > 0.01
 
 
@@ -130,7 +138,7 @@ def test_long_names_get_short_and_stay_different() -> None:
     "draw",
     [
         lambda path: run_plots.curves(rows({"probe": 2}), path),
-        lambda path: run_plots.confusion(np.eye(2, dtype=np.int64), ["a", "b"], path),
+        lambda path: run_plots.confusion(counted(np.eye(2, dtype=np.int64)), ["a", "b"], path),
         lambda path: run_plots.predictions(images(2), [0, 1], [0, 0], [0.9, 0.8], ["a", "b"], path),
     ],
 )

@@ -23,7 +23,7 @@ OLD = Path(__file__).parents[1] / "assets" / "0.1.0"
 
 
 def images_wrong(of: metrics.Classified) -> MetricValue:
-    wrong = int(of.confusion.sum() - of.confusion.diagonal().sum())
+    wrong = int(of.confusion.counts.sum() - of.confusion.correct.sum())
     return MetricValue("images_wrong", of.split, float(wrong), 0.0, 6.0, higher_is_better=False)
 
 

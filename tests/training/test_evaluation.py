@@ -87,7 +87,7 @@ def test_figures_are_sklearns() -> None:
     assert found.loss == pytest.approx(
         metrics.log_loss(true, logits.double().softmax(1).numpy(), labels=range(4)), rel=1e-5
     )
-    assert np.array_equal(found.confusion, metrics.confusion_matrix(true, predicted, labels=range(4)))
+    assert np.array_equal(found.confusion.matrix(), metrics.confusion_matrix(true, predicted, labels=range(4)))
     columns = metrics.precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0)
     for name, *expected in zip(classes, *columns, strict=True):
         assert list(found.per_class[name].values()) == pytest.approx(expected)

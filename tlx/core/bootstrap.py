@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlx.core.confusion_counts import ConfusionCounts
 from tlx.core.statistics import quantile, wilson
 
 Floats = NDArray[np.floating[Any]]
@@ -60,22 +61,17 @@ def _freedom(spread: float, influences: Floats, counts: Floats) -> float:
     return min(max(2 * spread**2 / scatter, _LEAST), _MOST) if scatter > 0 else _MOST
 
 
-def confusions(confusion: Counts, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
-    """Of resamples of a confusion matrix, the diagonal and the images of each prediction: `[resamples, classes]`.
-
-    Args:
-        confusion: counts `[label, prediction]`.
-    """
-    random, k = np.random.default_rng(seed), len(confusion)
+def confusions(confusion: ConfusionCounts, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
+    """Of resamples of a confusion matrix, the diagonal and the images of each prediction: `[resamples, classes]`."""
+    random, k = np.random.default_rng(seed), confusion.classes
     correct, predicted = np.zeros((k, resamples)), np.zeros((k, resamples))
-    for label, row in enumerate(confusion):
-        to = np.flatnonzero(row)
-        if len(to):
-            n = int(row.sum())
-            drawn = _counts(row[to], random, resamples).T
-            moved = row[to, None] + (drawn - row[to, None]) * _widening(n)
-            predicted[to] += moved
-            correct[label] = moved[to == label].sum(0)
+    there, starts = np.unique(confusion.labels, return_index=True)
+    for label, start, end in zip(there, starts, [*starts[1:], len(confusion.labels)], strict=True):
+        to, row = confusion.predictions[start:end], confusion.counts[start:end]
+        drawn = _counts(row, random, resamples).T
+        moved = row[:, None] + (drawn - row[:, None]) * _widening(int(row.sum()))
+        predicted[to] += moved
+        correct[label] = moved[to == label].sum(0)
     return correct.T, predicted.T
 
 
@@ -89,17 +85,16 @@ def _counts(row: Counts, random: np.random.Generator, resamples: int) -> Counts:
     return np.bincount(picked.ravel(), minlength=resamples * kinds).reshape(resamples, kinds)
 
 
-def of_share(estimate: float, resampled: Floats, slopes: Floats, confusion: Counts) -> Interval:
+def of_share(estimate: float, resampled: Floats, slopes: Floats, confusion: ConfusionCounts) -> Interval:
     """The interval of a figure of a confusion matrix that is a mean over classes, 0..1.
 
     Args:
         resampled: the figure of each of `confusions`.
-        slopes: by how much one image more in a cell moves the figure: `[label, prediction]`.
-        confusion: counts, so too.
+        slopes: by how much one image more of a pair of `confusion` moves the figure: `[pairs]`.
     """
-    images = confusion.sum(1)
-    means = (confusion * slopes).sum(1) / np.maximum(images, 1)
-    found = bca(estimate, resampled, slopes - means[:, None], confusion.astype(np.float64))
+    images, counts = confusion.images, confusion.counts
+    means = np.bincount(confusion.labels, counts * slopes, confusion.classes) / np.maximum(images, 1)
+    found = bca(estimate, resampled, slopes - means[confusion.labels], counts.astype(np.float64))
     if found is not None:
         return max(0.0, found[0]), min(1.0, found[1])
     # Where all is right, or all wrong, resamples do not differ: as of a proportion, by as many images as a mean over

@@ -11,6 +11,7 @@ import numpy as np
 
 from tlx.core.atomic_files import atomic
 from tlx.core.choose_by import DEFAULT, score
+from tlx.core.confusion_counts import ConfusionCounts
 from tlx.reporting.fonts import lettering
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ CELL = 180, 216  # and of a picture with what is written above it
 TEXT = 13.0  # of that, pixels high
 MOST = 40  # classes up to which a confusion matrix has names
 NUMBERS = 15  # classes up to which it has numbers
+CELLS = 400  # a side of it, at most: three pixels each
 RIGHT, WRONG, TRAIN, VAL = "#2b7a3d", "#c0392b", "#7f8c8d", "#1f5fa8"
 
 
@@ -79,17 +81,17 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
     _save(figure, path)
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+def confusion(counts: ConfusionCounts, classes: Sequence[str], path: Path) -> None:
     """Counts of the test set, a row a label, a column a prediction; the colour is the share of the label's images.
 
-    Args:
-        matrix: int `[classes, classes]`.
+    Of more than `CELLS` classes a cell is a group of classes that follow each other, each way.
     """
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
-    matrix = np.asarray(matrix)
     k = len(classes)
+    each = -(-k // CELLS)
+    matrix = counts.pooled(each)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     drawn = lettering(classes if k <= MOST else [])
     names = short_names(drawn.names, 24)
@@ -100,7 +102,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     width, height = left + side + bar, below + side + above
     figure = Figure(figsize=(width, height))  # laid out by hand: constrained layout draws everything twice
     axes = figure.add_axes((left / width, below / height, side / width, side / height))
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    # Its edges are numbers of classes, also where a cell is several of them.
+    end = each * len(matrix) - 0.5
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, end, end, -0.5))
     axes.set(xlabel="prediction", ylabel="label")
     if k <= MOST:
         font = FontProperties(fname=drawn.font, size=10)
@@ -118,8 +122,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
         ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.14 / width, 0.8 * side / height)
     )
     figure.colorbar(image, cax=beside, format="{x:.0%}").set_label("share of the label's images")
-    right, total = int(np.trace(matrix)), int(matrix.sum())
-    axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%})", fontsize=10)
+    right, total = int(counts.correct.sum()), int(counts.counts.sum())
+    cells = f"; a cell is {each} × {each} classes" if each > 1 else ""
+    axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%}){cells}", fontsize=10)
     _save(figure, path)
 
 

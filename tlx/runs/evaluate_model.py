@@ -86,7 +86,7 @@ class Measured:
             "classes": list(self.classes),
             "absent": list(self.absent),
             "per_class": self.per_class,
-            "confusion": found.confusion,
+            "confusion": found.confusion.written(),
             "skipped": [list(pair) for pair in self.skipped],
             "seen_in_training": "unknown" if self.seen is None else "yes" if any(self.seen) else "no",
             "in_training": None if self.seen is None else self.seen.count("train"),

@@ -16,8 +16,6 @@ def draw(summary: Summary, rows: Sequence[Mapping[str, Any]], scores: "Scores", 
 
     `rows`: the epochs. `scores`: of the test set, whose images are `images`.
     """
-    import numpy as np
-
     from tlx.reporting import reliability_plot, run_plots
 
     classes, labels = summary.classes, images.labels.tolist()
@@ -36,6 +34,6 @@ def draw(summary: Summary, rows: Sequence[Mapping[str, Any]], scores: "Scores", 
     with ThreadPoolExecutor(1) as beside:  # decoding and Pillow's work leave Python's lock
         drawn = beside.submit(predictions)
         run_plots.curves(rows, summary.folder / "curves.png", summary.choose_by)
-        run_plots.confusion(np.array(scores.confusion), classes, summary.folder / "confusion.png")
+        run_plots.confusion(scores.confusion, classes, summary.folder / "confusion.png")
         reliability_plot.reliability(summary.calibration, len(classes), summary.folder / "reliability.png")
         drawn.result()

@@ -184,7 +184,7 @@ class Record:
         elif when == "after":
             for key, value in figures.items():
                 setattr(self.summary, key, value)
-            self.summary.per_class, self.summary.confusion = scores.per_class, scores.confusion
+            self.summary.per_class, self.summary.confusion = scores.per_class, scores.confusion.written()
             self.summary.measured("test", scores.metrics)
         else:
             self.summary.after[when] = figures

@@ -76,7 +76,8 @@ class Summary:
     # images to say), how many `images` it is from and which (`fitted_on`), how many `reference` images the saved model
     # has, and how many `neighbours` of them are looked at.
     unknown: dict[str, Any] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)  # label × prediction
+    # Label × prediction; none of more than 100 classes: predictions.csv says the same.
+    confusion: list[list[int]] = field(default_factory=list)
     after: dict[str, dict[str, Any]] = field(default_factory=dict)  # test figures after each phase, where requested
     # Of a model that is fitted again on training and validation images: `images`, how many; `epochs` of each phase;
     # `train_loss` of each epoch, nats.

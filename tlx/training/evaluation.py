@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx.core import calibration
+from tlx.core.confusion_counts import ConfusionCounts
 from tlx.core.device import autocast
 from tlx.core.thread_pool import for_passes, side_by_side
 from tlx.datasets.further_views import mean_logits
@@ -16,7 +17,7 @@ from tlx.distributed.data_parallel import gathered
 from tlx.features.batches import Rows, looks_of
 from tlx.features.frozen_forward import as_input, rows_per_pass
 from tlx.features.pooled_rows import vectors
-from tlx.training.class_averages import confusion_of, mean_f1, mean_recall
+from tlx.training.class_averages import mean_f1, mean_recall
 
 CHOOSING = 5_000  # images that an epoch's temperature is fitted to, at most: it takes the time of several passes
 PASSES = 4  # that a thread does at a time: handing over a small tail's pass takes longer than the pass
@@ -110,7 +111,7 @@ def validation(logits: Tensor, labels: Tensor, rule: str, *, scaled: bool = True
     }
     if rule not in found:
         mean = {"val_macro_f1": mean_f1, "val_balanced_accuracy": mean_recall}[rule]
-        found[rule] = mean(confusion_of(labels, predictions, logits.shape[1]))
+        found[rule] = mean(ConfusionCounts.of(labels.cpu().numpy(), predictions.cpu().numpy(), logits.shape[1]))
     return found
 
 

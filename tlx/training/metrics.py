@@ -17,11 +17,12 @@ from torch.nn import functional
 
 from tlx.core import bootstrap, calibration
 from tlx.core.calibration import Floats, Reliability
+from tlx.core.confusion_counts import ConfusionCounts
 from tlx.core.csv_cells import Table
 from tlx.core.errors import unicode
 from tlx.core.metric import MetricValue
 from tlx.core.statistics import wilson
-from tlx.training.class_averages import confusion_of, f1_interval, mean_f1, mean_recall, recall_interval
+from tlx.training.class_averages import f1_interval, mean_f1, mean_recall, recall_interval
 
 
 class Probabilities(NamedTuple):
@@ -64,7 +65,7 @@ class Classified:
         split: which images: `test`, …
         logits: float32 `[N, classes]`, as the network gives them.
         labels: int64 `[N]`.
-        confusion: counts, int64 `[label, prediction]`.
+        confusion: how often each label has each prediction.
         temperature: by what the logits are divided before they become probabilities.
         unknown: whether each is predicted as none of the classes, bool `[N]`; None of a model that has no threshold.
     """
@@ -72,14 +73,14 @@ class Classified:
     split: str
     logits: Tensor
     labels: Tensor
-    confusion: Tensor
+    confusion: ConfusionCounts
     temperature: float = 1.0
     unknown: Tensor | None = None
 
     @cached_property
     def resampled(self) -> tuple[Floats, Floats]:
         """Confusion matrices of the bootstrap, as `bootstrap.confusions` has them."""
-        return bootstrap.confusions(self.confusion.numpy())
+        return bootstrap.confusions(self.confusion)
 
     @cached_property
     def calibrated(self) -> Probabilities:
@@ -104,7 +105,7 @@ class Classified:
 
 def accuracy(of: Classified) -> MetricValue:
     """Share of images whose most probable class is the label."""
-    return of.proportion("accuracy", int(of.confusion.diagonal().sum()))
+    return of.proportion("accuracy", int(of.confusion.correct.sum()))
 
 
 def loss(of: Classified) -> MetricValue:
@@ -122,7 +123,7 @@ def balanced_accuracy(of: Classified) -> MetricValue:
 def macro_f1(of: Classified) -> MetricValue | None:
     """Mean F1 of the classes, 0..1, as `mean_f1`; None where all images are of one class: its precision is 1 whatever
     the model."""
-    if int((of.confusion.sum(1) > 0).sum()) < 2:
+    if int((of.confusion.images > 0).sum()) < 2:
         return None
     interval = f1_interval(of.confusion, of.resampled)
     return MetricValue("macro_f1", of.split, mean_f1(of.confusion), *interval)
@@ -192,7 +193,7 @@ class Scores:
 
     Attributes:
         metrics: all figures of `METRICS` that exist for these images.
-        confusion: counts, label × prediction.
+        confusion: how often each label has each prediction.
         per_class: precision, recall, f1 (0..1; 0 where undefined) and images of each class.
         predictions, probabilities: of each image, the most probable class and its probability.
         calibration: `log_loss`, `ece` and the `bins` of the reliability table, `before` and `after` the temperature;
@@ -201,7 +202,7 @@ class Scores:
     """
 
     metrics: tuple[MetricValue, ...]
-    confusion: list[list[int]]
+    confusion: ConfusionCounts
     per_class: dict[str, dict[str, float]]
     predictions: list[int]
     probabilities: list[float]
@@ -264,8 +265,8 @@ def scores(
     logits, labels = logits.cpu(), labels.cpu()
     probabilities, predictions = (logits / temperature).softmax(1).max(1)
     k = len(classes)
-    confusion = confusion_of(labels, predictions, k)
-    right, of_label, of_prediction = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    confusion = ConfusionCounts.of(labels.numpy(), predictions.numpy(), k)
+    right, of_label, of_prediction = map(torch.from_numpy, (confusion.correct, confusion.images, confusion.predicted))
 
     def ratio(a: Tensor, b: Tensor) -> list[float]:
         return [float(x) for x in torch.where(b > 0, a / b.clamp(min=1), torch.zeros(k))]
@@ -282,7 +283,7 @@ def scores(
     known = Classified(split, logits.float(), labels, confusion, temperature, beyond)
     return Scores(
         metrics=tuple(found for metric in (FEW if few else METRICS) if (found := metric(known)) is not None),
-        confusion=confusion.tolist(),
+        confusion=confusion,
         per_class={c: {"precision": p, "recall": r, "f1": f, "images": m} for c, p, r, f, m in columns},
         predictions=predictions.tolist(),
         probabilities=probabilities.tolist(),
