@@ -788,12 +788,29 @@ def test_names_that_a_picture_cannot_show_are_no_error(made: Make) -> None:
     assert Image.open(io.BytesIO(picture(comparison.compared(folders)))).format == "PNG"
 
 
-def test_many_configurations_are_compared_and_drawn(made: Make, tmp_path: Path) -> None:
+def test_many_configurations_are_compared_and_drawn(
+    made: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(6)
     folders = [made(f"{i}", drawn(rng, 20, 0.5), values={"training": {"lr": i}}) for i in range(45)]
     found = comparison.compared(folders)
     assert found.tested == len(found.pairs) == 45 * 44 / 2
     assert len(outputs.write(found, [tmp_path / f"x.{kind}" for kind in outputs.KINDS], Origin())) == 3
+    few = 4
+    monkeypatch.setattr(comparison, "EACH_OTHER", few)
+    monkeypatch.setattr(text_table, "EACH_OTHER", few)
+    found = comparison.compared(folders)
+    pairs = {(pair.first, pair.second) for pair in found.pairs}
+    assert pairs == {*itertools.combinations(range(few), 2), *((0, place) for place in range(1, 45))}
+    assert found.tested == len(found.pairs) == few * (few - 1) / 2 + 45 - few
+    assert [pair.p for pair in found.pairs] == statistics.holm([pair.found.p for pair in found.pairs if pair.found])
+    words = "of 45 configurations the first 4 are tested against each other, the rest against the chosen one"
+    for width, shown in ((None, 45), (200, 30), (40, 30)):
+        said = text_table.text(found, width)
+        assert words in said
+        assert not any(re.search(rf"{one.label}\b", said) for one in found.configurations[shown:])
+        assert ("the first 30 of 45 configurations by validation are shown" in said) == (shown < 45)
+    assert len(text_table.rows(found)) == 46
     for typed, place in (((), "output=…"), ([Path("/proc/x.csv")], "--csv FILE")):
         with pytest.raises(RequestError, match=rf"^cannot write /proc/x\.csv: .*take another place \({place}\)"):
             outputs.write(found, [Path("/proc/x.csv")], Origin(), typed)

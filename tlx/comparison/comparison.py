@@ -1,7 +1,9 @@
 """Runs side by side: what a configuration is, what its runs found together, and how each pair of them differs."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tlx.comparison.configuration_labels import labels
 from tlx.comparison.crossed_effects import of_other_images, of_the_same_images, share_interval
 from tlx.comparison.flips import lead
 from tlx.comparison.paired_tests import Difference, difference
@@ -20,8 +23,7 @@ from tlx.runs.run_reader import Run, read, state
 
 LEVEL = 0.05  # of all claims together
 SAME = "not distinguishable"
-_FEW = 3  # keys that a label takes from the configuration
-_GROUPS = ("backbone", "strategy", "head", "augmentation", "dataset")
+EACH_OTHER = 48  # configurations that are tested against each other, the first by validation
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Comparison:
 
     Attributes:
         configurations: the one that validation chooses first, and so on; the test images have no part in that.
-        pairs: every two of them.
+        pairs: the chosen one with each, and every two of the first `EACH_OTHER`: of a thousand configurations there
+            are half a million pairs, and a correction for all of them would leave nothing to find.
         left_out: folder and reason of what has no place in it.
         rule: the figure of the validation images that chooses (`choice.RULES`).
         alike: whether the configurations have the same seeds and folds, validated on the same images.
@@ -119,10 +122,23 @@ class Comparison:
     alike: bool
 
     def pair(self, one: int, other: int) -> Pair:
-        """The pair of two places, in any order."""
-        return next(pair for pair in self.pairs if {pair.first, pair.second} == {one, other})
+        """The pair of two places, in any order.
 
-    @property
+        Raises:
+            KeyError: they are not tested against each other.
+        """
+        return self._by_places[min(one, other), max(one, other)]
+
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """What the intervals are over (`Configuration.interval_of`), the most frequent first, and how many are."""
+        return dict(Counter(one.interval_of for one in self.configurations).most_common())
+
+    @cached_property
+    def _by_places(self) -> dict[tuple[int, int], Pair]:
+        return {(pair.first, pair.second): pair for pair in self.pairs}
+
+    @cached_property
     def tested(self) -> int:
         """How many pairs the correction is for."""
         return sum(pair.found is not None for pair in self.pairs)
@@ -169,37 +185,18 @@ def compared(folders: Sequence[Path]) -> Comparison:
     """
     found = ranked(folders)
     together = found.configurations
-    pairs = [_pair(together, i, j) for i, j in combinations(range(len(together)), 2)]
+    pairs = [_pair(together, i, j) for i, j in _places(len(together))]
     raised = iter(holm([pair.found.p for pair in pairs if pair.found is not None]))
     pairs = [pair if pair.found is None else replace(pair, p=next(raised)) for pair in pairs]
     drawn = [{run.draw: (run.val, run.summary["images"].get("val")) for run in one.runs} for one in together]
     return Comparison(together, pairs, found.left_out, found.rule, all(each == drawn[0] for each in drawn))
 
 
-def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each group of runs: what was requested but not for all, then what else differs.
-
-    A single one is named by what was chosen for it.
-    """
-    requested = [group[0].requested for group in groups]
-    if len(groups) == 1:
-        return [" ".join(f"{key}={requested[0][key]}" for key in _GROUPS if key in requested[0]) or "all runs"]
-    keys = list(dict.fromkeys(key for each in requested for key in each))
-    varying = [key for key in keys if len({each.get(key) for each in requested}) > 1]
-    found = [" ".join(f"{key}={each[key]}" for key in varying if key in each) for each in requested]
-    for label in {label for label in found if found.count(label) > 1}:
-        alike = [i for i, other in enumerate(found) if other == label]
-        values = [groups[i][0].values for i in alike]
-        names = list(dict.fromkeys(key for each in values for key in each))
-        differ = [key for key in names if len({str(each.get(key)) for each in values}) > 1]
-        for i, each in zip(alike, values, strict=True):
-            more = [f"{key}={each.get(key)}" for key in differ[:_FEW]]
-            found[i] = " ".join([*([label] if label else []), *more])
-    found = [label or "the defaults" for label in found]
-    return [
-        label if found.count(label) == 1 else f"{label} ({group[0].folder.name})"
-        for label, group in zip(found, groups, strict=True)
-    ]
+def _places(configurations: int) -> Iterator[tuple[int, int]]:
+    """The pairs that are tested, by their places."""
+    among = min(configurations, EACH_OTHER)
+    yield from combinations(range(among), 2)
+    yield from ((0, place) for place in range(among, configurations))
 
 
 def _rule(runs: Sequence[Run]) -> str:

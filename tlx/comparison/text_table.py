@@ -1,11 +1,10 @@
 """A comparison as text: the table for a person, narrow or wide, and the CSV."""
 
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tlx.comparison.comparison import Comparison, Configuration, Pair
+from tlx.comparison.comparison import EACH_OTHER, Comparison, Configuration, Pair
 from tlx.comparison.flips import Flip
 from tlx.comparison.paired_tests import Difference
 from tlx.core.choose_by import RULES, shown
@@ -21,6 +20,7 @@ COLUMNS = [
     *("interval_over", "test_images", "method"),
 ]
 LEFT_OUT = 20  # runs that are named
+SHOWN = 30  # configurations that a terminal shows
 WRAPPED = 20  # cells that a configuration's name and its difference to the chosen one are wrapped to
 # The columns that a narrow table is without, those that matter least last.
 LEAST = ("runs", *RULES, "sd", "time", "trainable parameters", "cache hits")
@@ -30,9 +30,12 @@ def text(comparison: Comparison, width: int | None = None) -> str:
     """The table, and below it how to read it and what was left out.
 
     `width`: of the screen, characters; where the table is wider, cells are wrapped and the columns of least importance
-    are left out, and where that is not enough each configuration has lines of its own.
+    are left out, and where that is not enough each configuration has lines of its own. Of more than `SHOWN`
+    configurations it has the first by validation.
     """
-    rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(len(comparison.configurations)))]
+    every = len(comparison.configurations)
+    some = every if width is None else min(every, SHOWN)
+    rows = [head(comparison), *(tuple(cells(comparison, place)) for place in range(some))]
     lines = [f"{line}  {row[-1]}" for line, row in zip(aligned([row[:-1] for row in rows], 1), rows, strict=True)]
     how = notes(comparison)
     if width is not None and max(map(len, lines)) > width:
@@ -42,7 +45,9 @@ def text(comparison: Comparison, width: int | None = None) -> str:
             names = [column.name for column in absent]
             how = [line for line in how if line.partition(":")[0] not in names]
             how.append(f"not shown in {width} columns: {', '.join(names)}; a wider terminal or --csv has them")
-    more = [*chosen(comparison), *folders(comparison), *how, *left_out(comparison)]
+    if some < every:
+        how.append(f"the first {some} of {every:,} configurations by validation are shown; --csv and the page have all")
+    more = [*chosen(comparison), *folders(comparison, some), *how, *left_out(comparison)]
     lines += ["" if lines[-1] else None, *more]  # type: ignore[list-item]
     return "\n".join(line for line in lines if line is not None)
 
@@ -61,7 +66,7 @@ def _columns(comparison: Comparison, rows: Sequence[Sequence[str]]) -> list[Colu
     texts = dict(zip(rows[0], zip(*rows[1:], strict=True), strict=True))
     first, last = rows[0][0], rows[0][-1]
     split = [cell.partition(" over ") for cell in texts["95 % interval"]]
-    stars = [marks(comparison)[one.interval_of] for one in comparison.configurations]
+    stars = [marks(comparison)[one.interval_of] for one in comparison.configurations[: len(rows) - 1]]
     spans = [f"{span}{mark}" for (span, _, _), mark in zip(split, stars, strict=True)]
     columns = [Column(first, texts[first], wraps=WRAPPED, flush_left=True)]
     for name in rows[0][1:-1]:
@@ -93,10 +98,10 @@ def chosen(comparison: Comparison) -> list[str]:
     ]
 
 
-def folders(comparison: Comparison) -> list[str]:
-    """Where each configuration's run lies: of several seeds the one that validation chooses."""
+def folders(comparison: Comparison, most: int | None = None) -> list[str]:
+    """Where each configuration's run lies (of the first `most`): of several seeds the one that validation chooses."""
     several = any(one.n > 1 for one in comparison.configurations)
-    rows = [(printable(one.label), near(one.run(comparison.rule).folder)) for one in comparison.configurations]
+    rows = [(printable(one.label), near(one.run(comparison.rule).folder)) for one in comparison.configurations[:most]]
     return [
         f"folder{' of the best seed by validation' if several else ''}:",
         *(f"  {line}" for line in aligned(rows, left=2)),
@@ -128,8 +133,7 @@ def interval(one: Configuration) -> str:
 
 def marks(comparison: Comparison) -> dict[str, str]:
     """What is behind an interval, by its kind: nothing for the most frequent one of the table, stars for others."""
-    kinds = Counter(one.interval_of for one in comparison.configurations)
-    return {kind: f" {'*' * place}" if place else "" for place, (kind, _) in enumerate(kinds.most_common())}
+    return {kind: f" {'*' * place}" if place else "" for place, kind in enumerate(comparison.kinds)}
 
 
 def against(pair: Pair, seen_from: int) -> str:
@@ -176,6 +180,11 @@ def notes(comparison: Comparison) -> list[str]:
         lines += [f"several runs: Student's t over seeds and test images, paired by both{few}"]
     if any(not each.same_images for each in found):
         lines += ["test images of their own in each run: t over runs, corrected for shared training images"]
+    if len(comparison.configurations) > EACH_OTHER:
+        lines += [
+            f"of {len(comparison.configurations):,} configurations the first {EACH_OTHER} are tested against each "
+            "other, the rest against the chosen one"
+        ]
     if len(found) < len(comparison.pairs):
         lines += ["where the test images differ there is no paired test"]
     return lines

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tlx.config.identity import ASIDE, without_added
@@ -22,6 +20,7 @@ from tlx.core.choose_by import DEFAULT, RULES
 from tlx.core.errors import RequestError, precomposed, reason
 from tlx.core.metric import of_summary
 from tlx.core.trees import flat
+from tlx.core.yaml_trees import read_yaml
 
 # What runs of one configuration may differ in beside `ASIDE`: the draw.
 DRAW = ("seed", "dataset.fold")
@@ -212,8 +211,8 @@ def _check_summary(file: Path, summary: Mapping[str, Any]) -> None:
 
 def _values(file: Path) -> dict[str, Any]:
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        tree = read_yaml(file)
+    except (OSError, ValueError, YAMLError, RecursionError) as error:
         raise RequestError(f"{file}: cannot be read: {reason(error)}") from error
     if not isinstance(tree, dict):
         raise RequestError(f"{file}: no configuration of a run")
