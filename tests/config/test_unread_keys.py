@@ -106,6 +106,7 @@ VALUES: dict[str, str] = {
     "features.mode": "live",
     "features.views": "2",
     "features.budget": "1000",
+    "features.shared": "true",
     "evaluation.choose_by": "val_accuracy",
     "evaluation.samples": "{_target_: tlx.datasets.shapes, shapes: [star, circle], train: 3, test: 3}",
     "evaluation.views": "[{flip: true}]",

@@ -45,6 +45,7 @@ def key(config: Config) -> str:
 ASIDE = (
     *("output", "tracking", "resume", "sweep", "seeds", "folds", "backbone.licence", "backbone.url"),
     *("runtime.workers", "runtime.threads", "runtime.devices", "runtime.offline", "features.budget", "features.store"),
+    "features.shared",
     *("runtime.max_pixels", "dataset.audit", "source.dataset.audit"),
     *("dataset.pretraining_overlap", "source.dataset.pretraining_overlap"),
 )

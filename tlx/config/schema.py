@@ -209,9 +209,8 @@ class Features:
         None, minimum=1, help="number of cached random views of each training image; null: new views in each epoch"
     )
     budget: int | None = key(None, minimum=0, help="bytes of memory for the cache; null: a share of the free memory")
-    store: int = key(
-        20_000_000_000, minimum=0, help="bytes on disk for <output>/features, the oldest are removed first; 0: none"
-    )
+    store: int = key(20_000_000_000, minimum=0, help="bytes of <output>/features, the oldest are removed; 0: none")
+    shared: bool = key(False, help="runs on several machines that share <output> compute the features together")
 
 
 @dataclass

@@ -224,6 +224,9 @@ def _of_features(node: DictConfig) -> Iterator[tuple[str, str]]:
         yield "features.views", "without an augmentation each image has one view; take augmentation=crop_flip"
     if node.features.mode == "live":
         yield "features.budget", "features.mode=live keeps nothing; take features.mode=auto"
+        yield "features.shared", "features.mode=live keeps nothing; take features.mode=auto"
+    elif not node.features.store:
+        yield "features.shared", "features.store=0 keeps nothing on disk that could be shared"
 
 
 def _of_recipes(node: DictConfig, unread: Mapping[str, str]) -> Iterator[tuple[str, str]]:

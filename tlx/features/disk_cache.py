@@ -30,7 +30,7 @@ from tlx.features.disk_block import (
     remove,
     write_names,
 )
-from tlx.features.disk_namespaces import Namespaces
+from tlx.features.disk_namespaces import SHARED, Namespaces
 
 __all__ = ["Entry", "FoundRows", "RowStore", "mib"]
 
@@ -88,10 +88,11 @@ class RowStore:
 
     Attributes:
         say: takes one line for the user.
+        shared: several machines fill it at once (`tlx.features.feature_sharing`); then nothing waits for a lock.
     """
 
-    def __init__(self, folder: Path, limit: int, say: Callable[[str], None]) -> None:
-        self.folder, self.limit, self.say = folder, limit, say
+    def __init__(self, folder: Path, limit: int, say: Callable[[str], None], *, shared: bool = False) -> None:
+        self.folder, self.limit, self.say, self.shared = folder, limit, say, shared
         self._namespaces = Namespaces(folder, say)
         self._said: set[object] = set()
         self._own: set[Path] = set()
@@ -103,7 +104,7 @@ class RowStore:
         The system releases the lock of a killed process; what that process left in the namespace is removed here.
         Nothing is locked where the folder cannot be written: nothing can be shared there.
         """
-        held = self._namespaces.acquire(namespace, wait=True) if self.limit else None
+        held = self._namespaces.acquire(namespace, wait=True) if self.limit and not self.shared else None
         try:
             self._namespaces.remove_unfinished(namespace, held)
             yield
@@ -142,22 +143,40 @@ class RowStore:
         at = np.array([where.get(key, (-1, 0)) for key in keys], dtype=np.int64).reshape(-1, 2)
         return FoundRows(blocks, at[:, 0], at[:, 1], own)
 
+    def new_keys(self, namespace: str, row_bytes: int, looked: set[Path]) -> Iterator[NDArray[np.bytes_]]:
+        """The keys of each block of such rows that is not in `looked`, which gets it; the rows are not read."""
+        for place in self._namespaces.blocks(namespace) if self.limit else []:
+            if place in looked:
+                continue
+            looked.add(place)
+            with contextlib.suppress(OSError, Damaged):  # `find` says what is wrong with it
+                head = read_head(place)
+                if head.row_bytes == row_bytes:
+                    yield np.array(read_keys(place, head), dtype="S40")
+
+    def discard(self, namespace: str, making: str) -> None:
+        """Removes what a process that has died was making under that name (`write`)."""
+        self._namespaces.remove_shared(namespace, making)
+
     def takes(self, n: int, row_bytes: int) -> bool:
         """Whether `n` rows are within the limit; more of them, in several blocks, would push each other out."""
         return n * (row_bytes + KEY_BYTES) <= self.limit
 
     @contextlib.contextmanager
     def write(
-        self, namespace: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any]
+        self, namespace: str, keys: Sequence[str], row_bytes: int, about: Mapping[str, Any], making: str = ""
     ) -> Iterator[NDArray[np.uint8] | None]:
-        """An array `[n, row_bytes]`, mapped to a file, to fill with the rows of `keys`; within `lock(namespace)`.
+        """An array `[n, row_bytes]`, mapped to a file, to fill with the rows of `keys`; within `lock(namespace)`, or
+        under a name of its own (`making`, 16 hex digits) beside others who write there.
 
         It becomes a block when the `with` block ends well, and vanishes when it does not; then the blocks that were not
         used for longest go until all are within the limit. None where the store cannot take it.
 
         `about`: what describes the namespace to the user; goes through JSON.
         """
-        scratch = self.folder / namespace / f".{uuid.uuid4().hex[:16]}"
+        own = uuid.uuid4().hex[:16]
+        name = f".{SHARED}{making or own}" if self.shared else f".{own}"
+        scratch = self.folder / namespace / name
         rows = self._allocate(scratch, len(keys), row_bytes)
         try:
             yield rows
@@ -224,7 +243,7 @@ class RowStore:
             return None
 
     def _finish(self, scratch: Path, keys: Sequence[str], rows: NDArray[np.uint8], about: Mapping[str, Any]) -> None:
-        place = scratch.with_name(scratch.name[1:])
+        place = scratch.with_name(uuid.uuid4().hex[:16])
         try:
             crc = write_names(scratch, keys, rows, about)
             scratch.rename(place)

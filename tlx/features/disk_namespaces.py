@@ -2,13 +2,18 @@
 
 import contextlib
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 from tlx.features.disk_block import folders
+
+SHARED = "shared-"  # begins the name of a block that is being written beside those of others
+FORGOTTEN = 86_400.0  # seconds after which what nobody has finished or taken over is removed
 
 
 class Namespaces:
@@ -53,6 +58,26 @@ class Namespaces:
         """Removes what was left half done: who holds the lock of the namespace knows that nobody else writes there."""
         for place in self.unfinished(namespace) if held else []:
             shutil.rmtree(place, ignore_errors=True)
+        if held:
+            self._remove_forgotten(namespace)
+
+    def remove_shared(self, namespace: str, making: str) -> None:
+        """Removes a block that a process was writing beside others."""
+        if re.fullmatch("[0-9a-f]{16}", making):
+            shutil.rmtree(self.folder / namespace / f".{SHARED}{making}", ignore_errors=True)
+
+    def _remove_forgotten(self, namespace: str) -> None:
+        """Removes what machines that shared the namespace have left, where nobody has gone on for a day."""
+        with contextlib.suppress(OSError), os.scandir(self.folder / namespace) as inside:
+            for entry in inside:
+                if not entry.name.startswith((f".{SHARED}", ".lease-", ".old-lease-")):
+                    continue
+                if entry.stat(follow_symlinks=False).st_mtime > time.time() - FORGOTTEN:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
     def release(self, namespace: str, held: FileLock | None) -> None:
         """Releases the lock of a namespace; one that is empty goes, and the lock's file with it."""

@@ -10,6 +10,7 @@ from tlx.distributed import process_group
 from tlx.features.batches import Rows
 from tlx.features.disk_cache import RowStore
 from tlx.features.feature_rows import Known, Mapped, Outline, Task, made_rows
+from tlx.features.feature_sharing import share
 
 
 def made_together(
@@ -20,13 +21,13 @@ def made_together(
     The first alone looks into the store and writes to it; the others compute what it requests.
     """
     if process_group.count() == 1:
-        return made_rows(task, store, namespace, about, where)
+        return _shared(task, store, namespace, about, where)
     n, device = len(task.pixels.y), task.pixels.device
     rows: Tensor | Mapped | None = None
     known = Known()
     if process_group.rank() == 0:
         leads = replace(task, live=lambda: _Led(task.live, task.outline, device))
-        rows, known = made_rows(leads, store, namespace, about, where)
+        rows, known = _shared(leads, store, namespace, about, where)
         process_group.agreed([])  # nothing more is requested
     else:
         while sizes := process_group.agreed(list[int]()):
@@ -48,6 +49,15 @@ def made_together(
     whole = rows if isinstance(rows, Tensor) else task.outline.empty(n, where)
     process_group.broadcast(whole)
     return whole, known
+
+
+def _shared(
+    task: Task, store: RowStore | None, namespace: str, about: dict[str, str], where: torch.device | None
+) -> tuple[Tensor | Mapped | None, Known]:
+    """As `made_rows`; where other machines fill the same store, it has all rows before they are read."""
+    computed = share(task, store, namespace, about) if store is not None and store.shared else 0
+    rows, known = made_rows(task, store, namespace, about, where)
+    return rows, known._replace(copies=max(known.copies - computed, 0))
 
 
 class _Led:

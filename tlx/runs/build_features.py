@@ -48,7 +48,9 @@ def features_of(job: Job, before: "FeatureCache | None" = None, clock: Clock | N
         None if views is None else min(views, max(epochs, 1)),  # no epoch sees another
         settings.budget,
         cuts=sorted({plan.cut for plan in job.plans.values()}),
-        store=before.store if before else RowStore(output(config) / "features", settings.store, say=log.warning),
+        store=before.store
+        if before
+        else RowStore(output(config) / "features", settings.store, say=log.warning, shared=settings.shared),
         served=before.served if before else Counter(),
         about={"backbone": config.backbone.name, "data": data.name},
         architecture=json.dumps(dataclasses.asdict(dataclasses.replace(config.backbone, weights="none")), default=str),
