@@ -285,6 +285,7 @@ def test_identity_ignores_where_things_lie_and_nothing_else() -> None:
         assert of("dataset.root=/a", override) == same
     for override in ("seed=1", "training.lr=2e-3", "strategy=full", "augmentation=flip", "head=mlp"):
         assert of("dataset.root=/a", override) != same
+    assert identity(config_of("dataset=image_folder"), "data", "weights", "blocks_10") != same
 
 
 def test_the_shown_configuration_is_yaml_that_composes_again() -> None:

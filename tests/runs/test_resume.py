@@ -368,7 +368,7 @@ def test_a_run_goes_on_after_its_data_weights_and_project_have_moved(
     there = ["dataset.root=pictures", "backbone.weights=weights.safetensors"]
     assert "the images have changed (their fingerprint was" in refused("dataset.root=others", there[1])
     changed = refused(there[0], "backbone.weights=moved/other.safetensors")
-    assert "the weights that it starts from, or the device, have changed" in changed
+    assert "the stages that last stands for, or the device have changed" in changed
     FUSE[0] = 4  # cut off again, and gone on with once more
     with pytest.raises(CutOff):
         main(["resume", run, *there])

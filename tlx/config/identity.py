@@ -22,17 +22,20 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{typed(key)} was {one.get(key)}, is {two.get(key)}" for key in own(differing)]
 
 
-def identity(config: Config, fingerprint: str, weights: str) -> str:
+def identity(config: Config, fingerprint: str, weights: str, last: str = "") -> str:
     """A hash of everything that can change the result: 64 hex digits.
 
     Left out is where things lie and how fast they are computed; the data is in it by its content's `fingerprint`, the
-    starting weights by their digest.
+    starting weights by their digest. `last`: the stage where `last` begins, if it is another one than in versions that
+    took no more than one stage for it.
     """
     tree = results(config)
     tree.pop("source")
     for place in PLACES:
         tree["dataset"]["reader"].pop(place, None)
     tree["backbone"]["weights"], tree["dataset"]["fingerprint"] = weights, fingerprint
+    if last:
+        tree["last"] = last
     return _digest(tree)
 
 

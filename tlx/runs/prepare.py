@@ -210,12 +210,15 @@ def network(config: Config, backbone: Backbone, classes: int, device: "torch.dev
 def identify(job: Job) -> str:
     """The identity of a run: of its configuration with `auto` resolved, its data and the weights it starts from."""
     from tlx.features.weight_fingerprint import fingerprint
+    from tlx.training.phase_plan import longer_last
 
     runtime = dataclasses.replace(job.config.runtime, device=job.device.type, precision=job.precision)
     span = job.preprocessing.range  # measured, or given and of use
     dataset = dataclasses.replace(job.config.dataset, range=None if span is None else list(span))
     config = dataclasses.replace(job.config, runtime=runtime, dataset=dataset)
-    return identity(config, job.data.fingerprint, fingerprint(job.net))
+    layout = job.net.layout
+    last = longer_last(job.net, job.phases.values(), classifier=layout.classifier, fine=job.net.fine)
+    return identity(config, job.data.fingerprint, fingerprint(job.net), last)
 
 
 def known_before(job: Job, source: Path | None) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def same(before: dict[str, Any], config: Config, job: Job, identity: str, folder
         what = [
             f"the images have changed (their fingerprint was {before['data'][:12]}, is {job.data.fingerprint[:12]})"
         ]
-    what = what or ["the weights that it starts from, or the device, have changed"]
+    what = what or ["the weights that it starts from, the stages that last stands for, or the device have changed"]
     raise RequestError(f"{folder}: cannot resume this run: {'; '.join(what[:3])}; start a new one for that")
 
 

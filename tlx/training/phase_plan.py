@@ -3,7 +3,7 @@
 A strategy is data; here is the one mechanism that all of them share.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
     """
     key = key or f"strategy.phases.{name}"
     stages = [stage for stage, _ in net.named_children()]
-    held = [sum(p.numel() for p in module.parameters()) for module in net.children()]
+    held = _sizes(net)
     first = stage_index(phase.train_from, stages, classifier, key=f"{key}.train_from", fine=fine, sizes=held)
     last = len(stages) - 1
     if phase.train_to is not None:
@@ -99,6 +99,19 @@ def plan(net: nn.Sequential, name: str, phase: Phase, *, classifier: str, fine: 
         names = f"{between[0].stage} … {between[-1].stage}" if len(between) > 1 else between[0].stage
         raise RequestError(f"{key}.learns=[{', '.join(phase.learns)}]: no parameter in {names} is of that kind")
     return Plan(name, min(starts), tuple(learning), tuple(adapting), tuple(rows))
+
+
+def longer_last(net: nn.Sequential, phases: Iterable[Phase], *, classifier: str, fine: bool = True) -> str:
+    """The stage where `last` begins, if one of the phases names it and it is more than one stage; empty otherwise.
+
+    Versions before `last` was a tenth of the parameters took one stage: their runs are others than those of today.
+    """
+    if not fine or not any("last" in (phase.train_from, phase.train_to) for phase in phases):
+        return ""
+    stages = [name for name, _ in net.named_children()]
+    one = stage_index("last", stages, classifier, key="")
+    first = stage_index("last", stages, classifier, key="", sizes=_sizes(net))
+    return stages[first] if first < one else ""
 
 
 def prepare(net: nn.Sequential, plan: Plan) -> None:
@@ -143,6 +156,10 @@ def groups(net: nn.Sequential, plan: Plan, weight_decay: float) -> list[dict[str
             if params:
                 found.append({"params": params, "lr": row.lr, "weight_decay": weight_decay if decays else 0.0})
     return found
+
+
+def _sizes(net: nn.Sequential) -> list[int]:
+    return [sum(p.numel() for p in module.parameters()) for module in net.children()]
 
 
 def _owned(stage: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
