@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -168,6 +169,7 @@ def _tried(name: str, images: Path, output: Path) -> Iterator[tuple[str, Any]]:
         yield "stages", len(stages)
         if strategy == "finetune":
             yield "last", sum(stage["learns"] for stage in stages[:-1])
+        shutil.rmtree(summary.folder)  # a saved model of 100 million parameters is 400 MB
 
 
 def _images(root: Path) -> Path:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Call", "Constant", "Held", "InputDevice", "Multiple", "Ref", "Unrecordable", "mapped", "recorded", "refs"]
+__all__ = [
+    "Call", "Constant", "Held", "InputDevice", "Multiple", "Ref", "Share", "Unrecordable", "mapped", "recorded", "refs",
+]  # fmt: skip
 
 # What may be read of a tensor without its values having a say in what is done next.
 _OUTER = frozenset([
@@ -72,15 +75,28 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What of a result is of one image: `times` entries of its first axis, each of `shape`.
+
+    `order`: the axes of `shape` from the one of the largest steps in memory to that of the smallest.
+    """
+
+    times: int = 1
+    shape: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recording:
     """All calls in their order.
 
-    `output`: what the model gave. `rows`: shapes, for two images, of results whose first axis is that of the images.
+    `output`: what the model gave. `shares`: of the results whose first axis is as long as the images are many, or a
+    multiple of that (patches, windows).
     """
 
     calls: tuple[Call, ...]
     output: Ref
-    rows: Mapping[Ref, torch.Size]
+    shares: Mapping[Ref, Share]
 
 
 def recorded(model: nn.Module, sample: Tensor, opened: Collection[str]) -> Recording:
@@ -98,12 +114,8 @@ def recorded(model: nn.Module, sample: Tensor, opened: Collection[str]) -> Recor
     if len(few.calls) != len(many.calls) or few.output != many.output or few.output is None:
         raise Unrecordable("other calls for another number of images")
     calls = tuple(_merged(a, b) for a, b in zip(few.calls, many.calls, strict=True))
-    rows = {
-        ref: shape
-        for ref, shape in few.shapes.items()
-        if len(shape) > 1 and shape[0] == 2 and many.shapes.get(ref) == (3, *shape[1:])
-    }
-    return Recording(calls, few.output, rows)
+    shares = {ref: share for ref, tensor in few.made.items() if (share := _share(tensor, many.made.get(ref)))}
+    return Recording(calls, few.output, shares)
 
 
 def refs(value: Any) -> Iterator[Any]:
@@ -128,14 +140,14 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 class _Run(TorchFunctionMode):
-    """Within it every call of torch's functions is recorded; hooks record those of modules."""
+    """Within it every call of torch's functions and of the watched modules is recorded."""
 
     def __init__(self, model: nn.Module, x: Tensor, opened: Collection[str]) -> None:
         super().__init__()
         self.x, self.inside = x, 0
         self.calls: list[Call] = []
         self.output: Ref | None = None
-        self.shapes: dict[Ref, torch.Size] = {}
+        self.made: dict[Ref, Tensor] = {}
         self.held: list[Any] = [x]  # so that no other tensor gets the id of one that is known
         self.known: dict[int, Ref] = {id(x): Ref(-1)}
         self.named = {id(t): Held(n) for n, t in (*model.named_parameters(), *model.named_buffers())}
@@ -144,30 +156,29 @@ class _Run(TorchFunctionMode):
 
     def go(self, model: nn.Module) -> None:
         """Runs the model."""
-        handles = []
-        for path in self.watched:
-            module = model.get_submodule(path)
-            handles.append(module.register_forward_pre_hook(self._enter))
-            handles.append(
-                module.register_forward_hook(
-                    lambda _m, args, kwargs, made, path=path: self._leave(path, args, kwargs, made), with_kwargs=True
-                )
-            )
+        watched = [(path, model.get_submodule(path)) for path in self.watched]
+        own = [module.__dict__.get("forward") for _, module in watched]
         try:
+            for path, module in watched:  # no hooks: a model may call a module's `forward` itself
+                module.forward = partial(self._called, path, module.forward)
             with torch.no_grad(), self:
                 made = model(self.x)
         finally:
-            for handle in handles:
-                handle.remove()
+            for (_, module), forward in zip(watched, own, strict=True):
+                del module.forward
+                if forward is not None:
+                    module.forward = forward
         self.output = self.known.get(id(made))
 
-    def _enter(self, *_: Any) -> None:
+    def _called(self, path: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # Marked before it runs: a module may change the list that it is given, as HRNet's do.
+        given = ((), {}) if self.inside else self._marked(args, kwargs)
         self.inside += 1
-
-    def _leave(self, path: str, args: Any, kwargs: Any, made: Any) -> None:
+        made = forward(*args, **kwargs)
         self.inside -= 1
         if not self.inside:
-            self._add("module", path, args, kwargs, made)
+            self._append("module", path, *given, made)
+        return made
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -191,12 +202,18 @@ class _Run(TorchFunctionMode):
         return made
 
     def _add(self, kind: str, target: Any, args: Any, kwargs: Any, made: Any) -> None:
+        self._append(kind, target, *self._marked(args, kwargs), made)
+
+    def _marked(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        return mapped(tuple(args), self._mark), mapped(dict(kwargs), self._mark)
+
+    def _append(self, kind: str, target: Any, args: Any, kwargs: Any, made: Any) -> None:
         number = len(self.calls)
-        self.calls.append(Call(kind, target, mapped(tuple(args), self._mark), mapped(dict(kwargs), self._mark)))
+        self.calls.append(Call(kind, target, args, kwargs))
         self.held.append(made)
         for path, tensor in _tensors(made):
             ref = Ref(number, path)
-            self.known[id(tensor)], self.shapes[ref] = ref, tensor.shape
+            self.known[id(tensor)], self.made[ref] = ref, tensor
 
     def _mark(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -210,6 +227,16 @@ class _Run(TorchFunctionMode):
         if isinstance(value, _PLAIN):
             return value
         raise Unrecordable(f"an argument of the kind {type(value).__name__}")
+
+
+def _share(few: Tensor, many: Tensor | None) -> Share | None:
+    """What of a result is of one image, from that of two and that of three; None where it has no axis of them."""
+    if many is None or few.ndim < 2 or few.shape[1:] != many.shape[1:]:
+        return None
+    if not few.shape[0] or few.shape[0] % 2 or few.shape[0] // 2 * 3 != many.shape[0]:
+        return None
+    order = sorted(range(few.ndim - 1), key=lambda axis: -few.stride(axis + 1))
+    return Share(few.shape[0] // 2, tuple(few.shape[1:]), tuple(order))
 
 
 def _with_item(x: Tensor, index: Any, value: Any) -> Tensor:

@@ -8,31 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Call, Constant, Held, InputDevice, Multiple, Ref, mapped, refs
+from tlx.backbones.call_recording import Call, Constant, Held, InputDevice, Multiple, Ref, Share, mapped, refs
 
 __all__ = ["Packing", "ReplayedPart"]
 
 
 class Packing:
-    """Several tensors as one, a row an image: how a cut is made where more than one tensor crosses it.
+    """What crosses a cut as one tensor, a row an image: one tensor, or the values of several one after the other.
 
-    `shapes`: of each tensor, without the axis of the images; the values of an image lie one after the other.
+    `shares`: of each tensor, what is of one image.
     """
 
-    def __init__(self, refs: Sequence[Ref], shapes: Sequence[torch.Size]) -> None:
-        self.refs = tuple(refs)
-        self.shapes = tuple(tuple(shape[1:]) for shape in shapes)
+    def __init__(self, refs: Sequence[Ref], shares: Sequence[Share]) -> None:
+        self.refs, self.shares = tuple(refs), tuple(shares)
 
     def packed(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The only tensor as it is, or several as [N, Σ]."""
-        return tensors[0] if len(tensors) == 1 else torch.cat([one.flatten(1) for one in tensors], 1)
+        """The only tensor, [N, …] as it is or [N · times, …] as [N, times, …]; several as [N, Σ]."""
+        if len(tensors) == 1:
+            return tensors[0] if self.shares[0].times == 1 else tensors[0].unflatten(0, (-1, self.shares[0].times))
+        pairs = zip(tensors, self.shares, strict=True)
+        return torch.cat([x.permute(0, *(i + 1 for i in s.order)).reshape(-1, _size(s)) for x, s in pairs], 1)
 
     def unpacked(self, x: Tensor) -> list[Tensor]:
-        """What `packed` was given."""
+        """What `packed` was given, in the same layout in memory: another one makes other roundings."""
         if len(self.refs) == 1:
-            return [x]
-        parts = torch.split(x, [math.prod(shape) for shape in self.shapes], 1)
-        return [part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+            return [x] if self.shares[0].times == 1 else [x.flatten(0, 1)]
+        found = []
+        for part, share in zip(torch.split(x, [_size(one) for one in self.shares], 1), self.shares, strict=True):
+            laid = part.reshape(-1, *(share.shape[i] for i in share.order))
+            found.append(laid.permute(0, *(share.order.index(i) + 1 for i in range(len(share.order)))))
+        return found
+
+
+def _size(share: Share) -> int:
+    return share.times * math.prod(share.shape)
 
 
 class ReplayedPart(nn.Module):
@@ -106,7 +115,7 @@ class ReplayedPart(nn.Module):
         """A digest of the calls: two parts with the same modules may do different things with them."""
         called = [(n, c.kind, getattr(c.target, "__qualname__", c.target), c.args, c.kwargs) for n, c, _ in self.steps]
         text = repr(called)
-        text += repr((self.before.refs, self.before.shapes, self.after.refs, self.after.shapes))
+        text += repr((self.before.refs, self.before.shares, self.after.refs, self.after.shares))
         return f"{len(self.steps)} calls, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def _holder(self, path: str) -> nn.Module:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tlx.backbones.call_recording import Held, Recording, Ref, Unrecordable, recorded, refs
+from tlx.backbones.call_recording import Held, Recording, Ref, Share, Unrecordable, recorded, refs
 from tlx.backbones.replayed_part import Packing, ReplayedPart
 from tlx.backbones.stage_discovery import stirred
 from tlx.backbones.submodules import owns
@@ -25,7 +25,8 @@ def traced(model: nn.Module, sample: Tensor, classifier: str | None) -> dict[str
     makes those between two cuts. A cut is where all that is computed before it and used after it are a few tensors with
     a row an image; they are one row together. Each parameter is in one stage. `classifier` is the path of the last
     layer, a fully-connected one which gives the model's output; None: the model gives features, and `head` is empty.
-    The stages are proven: they compute bit for bit what the model does, for another number of images, too.
+    The stages are proven: they compute bit for bit what the model does, for another number of images but for roundings,
+    and what crosses a cut is of each image alone.
     """
     try:
         with torch.no_grad(), stirred(model):
@@ -39,8 +40,18 @@ def traced(model: nn.Module, sample: Tensor, classifier: str | None) -> dict[str
 
 
 def _proven(stages: Mapping[str, nn.Sequential], sample: Tensor, model: nn.Module) -> bool:
-    net = nn.Sequential(*stages.values())
-    return all(torch.equal(net(x), model(x)) for x in (sample[:2], sample[:1]))
+    two, one = sample[:2], sample[:1]
+    for stage in stages.values():
+        two, one = stage(two), stage(one)
+        if len(two) != 2 or len(one) != 1 or not _close(two[:1], one):
+            return False  # its rows are not those of the images
+    # A view of one image may be laid out otherwise than that of two, and be computed with in another order.
+    return torch.equal(two, model(sample[:2])) and _close(one, model(sample[:1]))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """The same but for roundings."""
+    return bool((a - b).abs().max() <= 0.001 * b.abs().max())
 
 
 def _opened(model: nn.Module, classifier: str | None) -> set[str]:
@@ -94,7 +105,7 @@ class _Cutting:
         for place, (first, last) in enumerate(pairwise(bounds)):
             name = self._name(first) if place else "stem" if starts else "body"
             part = self._part(first, last, unused if place == 0 else ())
-            found[name if name not in found else f"{name}_{place}"] = nn.Sequential(part)
+            found[name if name not in (*found, "head") else f"{name}_{place}"] = nn.Sequential(part)
         if len(self.order) > end:
             head = [self.model.get_submodule(self.calls[n].target) for n in self.order[end:]]
             found["head"] = nn.Sequential(*head)
@@ -126,8 +137,7 @@ class _Cutting:
         found = {ref: None for n in self.order[position:] for ref in self._refs(n) if ref.number in before}
         if self.recording.output.number in before:
             found[self.recording.output] = None
-        rows = self.recording.rows
-        return list(found) if all(ref in rows for ref in found) else None
+        return list(found) if found.keys() <= self.recording.shares.keys() else None
 
     def _refs(self, number: int) -> list[Ref]:
         call = self.calls[number]
@@ -136,9 +146,13 @@ class _Cutting:
     def _head(self) -> int | None:
         """The position where the head begins: that of the classifier, or of a dropout right before it."""
         if self.classifier is None:
-            shape = self.recording.rows.get(self.recording.output)
-            return len(self.order) if shape is not None and len(shape) in (2, 4) else None
-        if not self.order or self.calls[self.order[-1]].target != self.classifier:
+            share = self.recording.shares.get(self.recording.output, Share())
+            return len(self.order) if share.times == 1 and len(share.shape) in (1, 3) else None
+        while self.order and self.calls[self.order[-1]].target != self.classifier:
+            if not isinstance(self._module(len(self.order) - 1), nn.Identity):
+                return None
+            self.order.pop()  # what follows the classifier and does nothing
+        if not self.order:
             return None
         if not isinstance(self.model.get_submodule(self.classifier), nn.Linear):
             return None
@@ -146,7 +160,8 @@ class _Cutting:
         while end and isinstance(self._module(end - 1), nn.Dropout | nn.Identity):
             end -= 1
         crossing = self._crossing(end)
-        return end if crossing and len(crossing) == 1 and len(self.recording.rows[crossing[0]]) == 2 else None
+        share = self.recording.shares[crossing[0]] if crossing and len(crossing) == 1 else Share()
+        return end if share.times == 1 and len(share.shape) == 1 else None
 
     def _module(self, position: int) -> nn.Module | None:
         call = self.calls[self.order[position]]
@@ -188,9 +203,9 @@ class _Cutting:
 
     def _packing(self, position: int) -> Packing:
         if position == 0:
-            return Packing([Ref(-1)], [torch.Size([])])
+            return Packing([Ref(-1)], [Share()])
         crossing = self._crossing(position) or [self.recording.output]
-        return Packing(crossing, [self.recording.rows[ref] for ref in crossing])
+        return Packing(crossing, [self.recording.shares[ref] for ref in crossing])
 
 
 def _bare(module: nn.Module) -> bool:
