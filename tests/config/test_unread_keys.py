@@ -312,6 +312,7 @@ def test_what_a_run_never_looks_at_is_known(tmp_path: Path, monkeypatch: pytest.
         "backbone.url",
         "features.views",
         "features.budget",
+        "features.shared",
         "tracking.model",
     }
     seen = watch(monkeypatch)

@@ -35,7 +35,7 @@ of.Run(Path(sys.argv[1]), *of.WORDS, shared=True).rows()
 
 def watch(seen: "object") -> None:
     """Leases of a second, small shards; `seen` gets the digests of the images of each pass."""
-    feature_sharing.SHARD = SHARD
+    feature_sharing.LEAST = feature_sharing.MOST = SHARD
     sharded_features.share = partial(feature_sharing.share, expiry=1.0)  # type: ignore[assignment]
     compute = Task.compute
 
@@ -51,7 +51,8 @@ def watch(seen: "object") -> None:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The digests of the images that this process computes."""
-    monkeypatch.setattr(feature_sharing, "SHARD", SHARD)
+    monkeypatch.setattr(feature_sharing, "LEAST", SHARD)
+    monkeypatch.setattr(feature_sharing, "MOST", SHARD)
     monkeypatch.setattr(sharded_features, "share", feature_sharing.share)
     monkeypatch.setattr(Task, "compute", Task.compute)
     found = list[str]()

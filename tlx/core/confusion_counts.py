@@ -79,7 +79,7 @@ class ConfusionCounts:
 
         Of 5,000 classes it would be 150 MB; `predictions.csv` says the same of each image.
         """
-        return self.matrix().tolist() if self.classes <= WRITTEN else []  # type: ignore[return-value]
+        return self.matrix().tolist() if self.classes <= WRITTEN else []
 
     def _summed(self, of: Counts, counts: Counts) -> Counts:
         found = np.zeros(self.classes, dtype=np.int64)

@@ -22,7 +22,8 @@ from tlx.core.leases import EXPIRY, Leases
 from tlx.features.disk_cache import RowStore
 from tlx.features.feature_rows import Task
 
-SHARD = 8192  # images, a multiple of those of a pass
+LEAST, MOST = 256, 8192  # images of a shard: multiples of those of a pass, and no more files than can be mapped
+SHARDS = 64  # of a data set between these
 LOOKS = 30  # for what others have finished, in the time after which a holder is taken for dead
 
 
@@ -117,11 +118,12 @@ class _Missing:
 
     def shards(self) -> Iterator[Shard]:
         """Those with something missing, each as it is by then; every process begins at another one."""
-        starts = list(range(0, len(self.sorted), SHARD))
+        size = min(max(-(-len(self.sorted) // (SHARDS * LEAST)) * LEAST, LEAST), MOST)
+        starts = list(range(0, len(self.sorted), size))
         random.Random(os.urandom(8)).shuffle(starts)
         self._look()
         for start in starts:
-            end = min(start + SHARD, len(self.sorted))
+            end = min(start + size, len(self.sorted))
             if not self.there[start:end].all():
                 # By its images, so that other images of another process are another shard.
                 yield Shard(_digest(self.sorted[start:end]), start, end)
