@@ -172,11 +172,11 @@ class _Run(TorchFunctionMode):
 
     def _called(self, path: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # Marked before it runs: a module may change the list that it is given, as HRNet's do.
-        given = ((), {}) if self.inside else self._marked(args, kwargs)
+        given = None if self.inside else self._marked(args, kwargs)
         self.inside += 1
         made = forward(*args, **kwargs)
         self.inside -= 1
-        if not self.inside:
+        if given is not None:
             self._append("module", path, *given, made)
         return made
 

@@ -20,9 +20,8 @@ from tlx.backbones import pretrained_weights, weight_loading
 from tlx.backbones.heads import replace_head
 from tlx.backbones.huggingface import architecture
 from tlx.backbones.pooled_stages import with_pooled
-from tlx.backbones.stage_discovery import discover
 from tlx.backbones.staged_network import Net, body_head, of_parts, staged
-from tlx.backbones.traced_stages import traced
+from tlx.backbones.timm_stages import OtherStages, Traced, stages_again, stages_of
 from tlx.config.schema import Backbone, Head
 from tlx.core.activity import importing
 from tlx.core.deferred_compiler import compiler_deferred
@@ -51,21 +50,32 @@ class Original:
 
 
 def build(
-    backbone: Backbone, head: Head, classes: int, *, seed: int, offline: bool = False, drawn: bool = True
+    backbone: Backbone,
+    head: Head,
+    classes: int,
+    *,
+    seed: int,
+    offline: bool = False,
+    drawn: bool = True,
+    traced: Traced | None = None,
 ) -> tuple[Net, Preprocessing]:
     """The network with its weights and a new head, and the preprocessing that belongs to it.
 
     Random numbers come from `seed` alone; torch's global generator is left as it was. The new head's do not depend on
     where the other weights come from. `drawn=False`: where a state follows that overwrites all of it, zeros will do.
+    `traced`: of a network of timm that is built again; its stages are not searched.
 
     Raises:
         RequestError: an unknown network, weights that cannot be had or do not fit, values that contradict each other.
     """
     file = pretrained_weights.locate(backbone, offline=offline)
     # A network without a table is run to find its last layer: with zeros all its layers look alike.
-    with torch.random.fork_rng(devices=[]), nullcontext() if drawn or not backbone.stages else _Undrawn():
+    with torch.random.fork_rng(devices=[]), nullcontext() if drawn or not (backbone.stages or traced) else _Undrawn():
         torch.manual_seed(seed)
-        found = original(backbone, file)
+        try:
+            found = original(backbone, file, traced)
+        except OtherStages:
+            return build(backbone, head, classes, seed=seed, offline=offline)
         normalize = Normalize(found.preprocessing.mean, found.preprocessing.std)
         if found.parts is not None:
             net = of_parts(found.parts, found.classifier, normalize)
@@ -84,7 +94,7 @@ def build(
     return net.eval(), found.preprocessing
 
 
-def original(backbone: Backbone, file: Path | None = None) -> Original:
+def original(backbone: Backbone, file: Path | None = None, traced: Traced | None = None) -> Original:
     """The network that `backbone._target_` builds, with its own last layer and, unless `loaded`, random weights.
 
     `file`: its weights; what they will overwrite is then not drawn (a VGG takes seconds).
@@ -96,7 +106,7 @@ def original(backbone: Backbone, file: Path | None = None) -> Original:
         hint = nearest(backbone._target_, [f"tlx.backbones.{name}" for name in ("torchvision", "timm", "small_cnn")])
         raise RequestError(f"backbone._target_={backbone._target_}: no such function{hint}") from error
     with _Undrawn() if file is not None and backbone.stages else nullcontext():
-        return make(backbone, file)
+        return make(backbone, file) if traced is None else make(backbone, file, traced)  # type: ignore[call-arg]
 
 
 def torchvision(cfg: Backbone, _file: Path | None = None) -> Original:
@@ -113,7 +123,7 @@ def torchvision(cfg: Backbone, _file: Path | None = None) -> Original:
     return Original(model, cfg.stages, _preprocessing(cfg))
 
 
-def timm(cfg: Backbone, file: Path | None = None) -> Original:
+def timm(cfg: Backbone, file: Path | None = None, known: Traced | None = None) -> Original:
     """timm's model `cfg.name`; stages of the YAML, or else found by running it; preprocessing of its weights.
 
     Weights of timm's own are loaded by timm, which knows how older files are to be converted.
@@ -123,9 +133,9 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
 
     architecture(cfg.name)
     own = file is not None and cfg.weights == "imagenet" and (cfg.url or "").startswith("hub:")
-    known = library.get_pretrained_cfg(cfg.name)
+    published = library.get_pretrained_cfg(cfg.name)
     arguments: dict[str, Any] = {}
-    if known is not None and known.fixed_input_size and cfg.input_size not in (None, known.input_size[-1]):
+    if published is not None and published.fixed_input_size and cfg.input_size not in (None, published.input_size[-1]):
         arguments["img_size"] = cfg.input_size
     if own:
         arguments["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
@@ -138,31 +148,10 @@ def timm(cfg: Backbone, file: Path | None = None) -> Original:
     if cfg.stages:
         return Original(model, cfg.stages, preprocessing, loaded=own)
     size = preprocessing.input_size
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(3, 3, size, size, generator=generator)
-    parts = None
-    path = model.pretrained_cfg.get("classifier")
-    path = path if isinstance(path, str) and path in dict(model.named_modules()) else None
-    try:
-        stages = discover(model, sample[:2], path) if path else None
-        if stages is None:
-            parts = traced(model, sample, path) if path else None
-        if stages is None and parts is None:
-            path = _pooled(model, sample[:2], path)
-            parts = traced(model, sample, None) if path is None else None
-    # What layers make of maps of another size, and a network that is no classifier of everything.
-    except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
-        own_size = model.pretrained_cfg["input_size"][-1]
-        if cfg.arguments:
-            given = f"backbone.arguments={cfg.arguments}"
-            raise RequestError(
-                f"{given}: {cfg.name} cannot be used so ({reason(error)}), with images of {size} pixels"
-            ) from error
-        if size == own_size:
-            raise RequestError(f"backbone.name={cfg.name}: {reason(error)}") from error
-        raise RequestError(
-            f"backbone.input_size={size}: {cfg.name} cannot take it ({reason(error)}); its own is {own_size}"
-        ) from error
+    if known is None:
+        stages, parts, path = stages_of(model, cfg, size)
+    else:
+        stages, (parts, path) = None, stages_again(model, size, known)
     return Original(model, stages, preprocessing, classifier=path, loaded=own, parts=parts)
 
 
@@ -250,30 +239,3 @@ def _preprocessing(cfg: Backbone, known: Mapping[str, Any] | None = None) -> Pre
         raise RequestError(f"backbone.{'mean' if mean is None else 'std'}=null: {cfg.name} needs three values")
     interpolation = known.get("interpolation", "bilinear") if cfg.interpolation == "auto" else cfg.interpolation
     return Preprocessing(size, resize, crop, tuple(mean), tuple(std), interpolation, pad=pad)
-
-
-def _pooled(model: nn.Module, sample: Tensor, path: str | None) -> str | None:
-    """Where the last layer is, if without it the model gives features [N, D]; else it is taken off in timm's way."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            if path is not None and isinstance(model.get_submodule(path), nn.Linear):
-                expected = model(sample)
-                seen: list[Tensor] = []
-                handle = model.get_submodule(path).register_forward_hook(lambda _m, _a, output: seen.append(output))
-                try:
-                    model(sample)
-                finally:
-                    handle.remove()
-                if len(seen) == 1 and seen[0].ndim == 2 and torch.equal(seen[0], expected):
-                    return path
-            model.reset_classifier(0)  # type: ignore[operator]
-            features = model(sample)
-    finally:
-        model.train(training)
-    if features.ndim != 2:
-        raise RequestError(
-            f"backbone.name: {type(model).__name__} gives features of the shape {list(features.shape)}, not [N, D]"
-        )
-    return None

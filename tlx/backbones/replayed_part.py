@@ -25,7 +25,8 @@ class Packing:
     def packed(self, tensors: Sequence[Tensor]) -> Tensor:
         """The only tensor, [N, …] as it is or [N · times, …] as [N, times, …]; several as [N, Σ]."""
         if len(tensors) == 1:
-            return tensors[0] if self.shares[0].times == 1 else tensors[0].unflatten(0, (-1, self.shares[0].times))
+            share = self.shares[0]
+            return tensors[0] if share.times == 1 else tensors[0].reshape(-1, share.times, *share.shape)
         pairs = zip(tensors, self.shares, strict=True)
         return torch.cat([x.permute(0, *(i + 1 for i in s.order)).reshape(-1, _size(s)) for x, s in pairs], 1)
 

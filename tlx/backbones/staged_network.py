@@ -57,6 +57,14 @@ class Net(nn.Sequential):
         return None if table is None else {name: list(parts) for name, parts in table.items()}
 
     @property
+    def traced(self) -> tuple[str, ...]:
+        """The stages before the classifier, where they were found by tracing; else none."""
+        if self.layout.table is not None or self.layout.merged:
+            return ()
+        names = list(self._modules)
+        return tuple(names[: names.index(self.layout.classifier)])
+
+    @property
     def fine(self) -> bool:
         """False where the stages are `body` and `head` alone: it cannot be cut, or its stages are merged."""
         return not self.layout.merged

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tlx.backbones import factories
 from tlx.backbones.staged_network import Net, misfit
+from tlx.backbones.timm_stages import Traced
 from tlx.config.schema import Backbone, Head, names_weights
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError, reason, unicode
@@ -150,9 +151,11 @@ def _described(
             interpolation=seen["interpolation"],
         )
     )
+    traced = {"traced": {"stages": net.traced, "last": net.layout.last}} if net.traced else {}
     return {
         "format": FORMAT,
         "backbone": architecture,
+        **traced,
         "head": dataclasses.asdict(head),
         "classes": list(classes),
         "preprocessing": seen,
@@ -225,7 +228,9 @@ def _built(description: Mapping[str, Any]) -> tuple[Net, Format, Preprocessing, 
     backbone, head = Backbone(**description["backbone"]), Head(**description["head"])
     if problem := next(_impossible(description, preprocessing, classes, backbone), None):
         raise RequestError(f"damaged ({problem})")
-    net, _ = factories.build(backbone, head, len(classes), seed=0, offline=True, drawn=False)
+    known = description.get("traced")  # a model of earlier versions has none, and is searched
+    traced = Traced(tuple(known["stages"]), known["last"]) if known and not head.stages else None
+    net, _ = factories.build(backbone, head, len(classes), seed=0, offline=True, drawn=False, traced=traced)
     if how.cut not in dict(net.named_children()):
         raise RequestError(f"damaged ({DESCRIPTION}: cut={how.cut} is no stage)")
     return net, how, preprocessing, classes
