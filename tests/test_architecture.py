@@ -26,7 +26,10 @@ MAY_BE_HEAVY = (
     "tlx.analysis.out_of_fold",
     *(f"tlx.backbones.{name}" for name in ("factories", "heads", "neighbours_head", "pooled_stages")),
     "tlx.backbones.stage_discovery",
-    *(f"tlx.backbones.{name}" for name in ("call_recording", "memory_layout", "replayed_part", "traced_stages")),
+    *(
+        f"tlx.backbones.{name}"
+        for name in ("call_recording", "memory_layout", "replayed_part", "timm_stages", "traced_stages")
+    ),
     *(f"tlx.backbones.{name}" for name in ("staged_network", "state_dicts", "submodules", "weight_loading")),
     *(f"tlx.core.{name}" for name in ("int8_rows", "thread_pool", "torch_files")),
     *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing", "traced_view")),
