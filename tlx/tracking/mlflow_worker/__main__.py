@@ -18,6 +18,7 @@ import threading
 import time
 from typing import Any
 
+from tlx.core import own_process
 from tlx.tracking.mlflow_worker import model_registry
 from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.moved_store import follow
@@ -200,6 +201,7 @@ def main() -> None:
 
 def run() -> None:
     """The process, from its start to its end."""
+    own_process.begin()
     main()
     sys.stderr.flush()
     os._exit(0)  # no thread of a library that waits for a server can keep it alive
