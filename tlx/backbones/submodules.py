@@ -1,5 +1,6 @@
 """One piece of a network's computation as a module: a submodule, a slice of a container, a method, or a function."""
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable, Iterator
@@ -43,14 +44,14 @@ def part(model: nn.Module, path: str) -> nn.Module:
     Raises:
         RequestError: the model has no such part.
     """
-    modules = dict(model.named_modules())
     if path.startswith(".") and callable(getattr(type(model), path[1:], None)):
         return _method(model, path[1:])
-    if path in modules and path:
-        return model.get_submodule(path)
+    with contextlib.suppress(AttributeError):
+        if path:
+            return model.get_submodule(path)
     if path in GLUE:
         return GLUE[path]()
-    hint = nearest(path, [*(name for name in modules if name), *GLUE])
+    hint = nearest(path, [*(name for name, _ in model.named_modules() if name), *GLUE])
     raise RequestError(f"backbone.stages: {type(model).__name__} has no part '{path}'{hint}")
 
 
