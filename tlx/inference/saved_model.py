@@ -1,6 +1,7 @@
 """The saved model's folder: weights and a description, written whole; opened only where nobody has tampered with it."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -93,6 +94,9 @@ def save(
         _write(temporary / DESCRIPTION, {**description, "weights": checksum(temporary / WEIGHTS, "sha256")})
 
 
+_tried = set[str]()  # models that were found to work: jobs of a sweep have the same
+
+
 def try_out(
     net: Net, backbone: Backbone, head: Head, classes: Iterable[str], preprocessing: Preprocessing, how: Format
 ) -> None:
@@ -106,8 +110,12 @@ def try_out(
     """
     failed = f"backbone={backbone.name}: such a model cannot be saved and opened again, so it is not trained"
     try:
-        description = json.loads(_text(_described(net, backbone, head, classes, preprocessing, how)))
-        state = net.original_state()
+        text = _text(_described(net, backbone, head, classes, preprocessing, how))
+        description, state = json.loads(text), net.original_state()
+        kinds = [(name, value.shape, value.dtype, value.layout) for name, value in state.items()]
+        key = hashlib.sha256(f"{text}{kinds}".encode()).hexdigest()
+        if key in _tried:
+            return
         # What safetensors does not take is a kind of tensor, which shows without the values.
         serialized({name: value.new_empty(0, device="cpu") for name, value in state.items()})
         problem = misfit(_rebuilt(description).original_state(), state)
@@ -115,6 +123,7 @@ def try_out(
         raise RequestError(f"{failed} ({reason(error)})") from error
     if problem:
         raise RequestError(f"{failed} ({DESCRIPTION} makes another network: {problem})")
+    _tried.add(key)
 
 
 def _rebuilt(description: Mapping[str, Any]) -> Net:

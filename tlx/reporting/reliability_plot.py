@@ -6,6 +6,7 @@ from typing import Any
 
 from tlx.core.atomic_files import atomic
 from tlx.core.statistics import wilson
+from tlx.reporting.run_plots import place_labels
 
 BEFORE, AFTER = "#7f8c8d", "#1f5fa8"
 
@@ -21,7 +22,7 @@ def reliability(calibration: Mapping[str, Any], classes: int, path: Path) -> Non
         classes: their number; no prediction is less probable than one of so many.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(5.2, 5))  # margins by hand: constrained layout draws everything twice
     axes = figure.subplots(gridspec_kw={"left": 0.15, "right": 0.96, "bottom": 0.12, "top": 0.9})
@@ -40,12 +41,14 @@ def reliability(calibration: Mapping[str, Any], classes: int, path: Path) -> Non
     low = min(1 / classes, 0.5)
     axes.set(xlabel="probability of the predicted class", ylabel="share of correct images")
     axes.set(xlim=(low, 1.01), ylim=(-0.01, 1.02))
+    place_labels(axes, below=-0.08, beside=-0.11)
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(steps=[1, 2, 2.5, 5, 10], nbins=5))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left" if low < 0.4 else "lower right")
     images = sum(one["images"] for one in bins)
-    axes.set_title(f"{images:,} test images, temperature {calibration['temperature']:.2f}", fontsize=10)
+    axes.set_title(f"{images:,} test images, temperature {calibration['temperature']:.2f}", fontsize=10, y=1.0)
     with atomic(path) as file:
         figure.savefig(file, format="png", dpi=110, pil_kwargs={"compress_level": 1})

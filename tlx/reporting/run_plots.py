@@ -15,6 +15,7 @@ from tlx.core.confusion_counts import ConfusionCounts
 from tlx.reporting.fonts import lettering
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.ImageFont import FreeTypeFont
 
@@ -41,6 +42,8 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
 
     figure = Figure(figsize=(10, 4))  # margins by hand: constrained layout draws everything twice
     left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.08, "right": 0.98, "bottom": 0.13, "top": 0.92})
+    place_labels(left, below=-0.1, beside=-0.12)
+    place_labels(right, below=-0.1, beside=-0.12)
     epochs = [row["epoch"] for row in rows]
     style = {"marker": "o", "markersize": 4 if len(rows) > 1 else 8} if len(rows) <= 60 else {}
     left.plot(epochs, [row["train_loss"] for row in rows], color=TRAIN, label="training", **style)
@@ -52,7 +55,8 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
     margin = 0.06 * (high - low)
     right.plot(epochs, accuracies, color=VAL, label="validation", **style)
     right.set(xlabel="epoch", ylabel="validation accuracy", ylim=(low - margin, high + margin))
-    right.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
+    right.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=6))
+    left.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=6))
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if high - low > 0.06 else 1))
     phases = lettering([row["phase"] for row in rows])
     starts = [i for i, row in enumerate(rows) if i == 0 or row["phase"] != rows[i - 1]["phase"]]
@@ -67,7 +71,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
         )  # fmt: skip
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=5))
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         for number, (a, b) in enumerate(zip(starts, ends, strict=True)):
             if number:
@@ -77,7 +81,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path, choose_by: str = DEFAU
                 middle, 1.02, phases.names[a], transform=axes.get_xaxis_transform(), ha="center", parse_math=False,
                 fontproperties=FontProperties(fname=phases.font, size=9),
             )  # fmt: skip
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="best")
     _save(figure, path)
 
 
@@ -121,10 +125,12 @@ def confusion(counts: ConfusionCounts, classes: Sequence[str], path: Path) -> No
     beside = figure.add_axes(
         ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.14 / width, 0.8 * side / height)
     )
-    figure.colorbar(image, cax=beside, format="{x:.0%}").set_label("share of the label's images")
+    figure.colorbar(image, cax=beside, format="{x:.0%}", ticks=[0, 0.25, 0.5, 0.75, 1]).set_label(
+        "share of the label's images"
+    )
     right, total = int(counts.correct.sum()), int(counts.counts.sum())
     cells = f"; a cell is {each} × {each} classes" if each > 1 else ""
-    axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%}){cells}", fontsize=10)
+    axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%}){cells}", fontsize=10, y=1.0)
     _save(figure, path)
 
 
@@ -190,6 +196,12 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
             if len(set(short)) == len(set(names)):
                 return short
         length += 8
+
+
+def place_labels(axes: "Axes", *, below: float, beside: float) -> None:
+    """Puts the labels of two axes at fixed places, as shares of these: matplotlib would measure all numbers for it."""
+    axes.xaxis.set_label_coords(0.5, below)
+    axes.yaxis.set_label_coords(beside, 0.5)
 
 
 def _font(file: str, size: float) -> "FreeTypeFont":
