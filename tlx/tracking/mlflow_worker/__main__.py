@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any
 
-from tlx.core import own_process
+from tlx.core.own_process import begin
 from tlx.tracking.mlflow_worker import model_registry
 from tlx.tracking.mlflow_worker.mlflow_store import MlflowStore
 from tlx.tracking.mlflow_worker.moved_store import follow
@@ -201,7 +201,7 @@ def main() -> None:
 
 def run() -> None:
     """The process, from its start to its end."""
-    own_process.begin()
+    begin()
     main()
     sys.stderr.flush()
     os._exit(0)  # no thread of a library that waits for a server can keep it alive
