@@ -18,6 +18,7 @@ from tlx.features.frozen_forward import as_input
 from tlx.losses import cross_entropy
 from tlx.training.averaging import averaging_for
 from tlx.training.cuda_graphs import Gradients, recorder_for
+from tlx.training.depthwise_precision import depthwise_in_fp32
 from tlx.training.head_grid import heads
 from tlx.training.nearest_neighbours import knn
 from tlx.training.optimizers import go_on, optimizer_for, schedule_for
@@ -175,7 +176,7 @@ def backward(
         for some_x, some_y in zip(torch.split(x, list(sizes)), torch.split(y, list(sizes)), strict=True):
             if not len(some_y) and not always:
                 continue
-            with autocast(y.device, precision):
+            with autocast(y.device, precision), depthwise_in_fp32(y.device, precision):
                 logits = tail(as_input(some_x, precision))
             loss = loss_of(logits.float(), some_y)
             torch.autograd.backward(loss / divisor)
