@@ -164,6 +164,7 @@ def tlx_figures(
 
     Images a second count what each epoch trains and validates on, as if all had gone through the network, so that they
     compare with a loop's; `peak_share` is of the feature pass: FLOPs of the frozen part for every image that it took.
+    Where nothing is frozen it is of training, as a loop's.
     """
     jobs = sorted(summaries, key=lambda job: job["command"])
     if not jobs or any(job["status"] != "finished" for job in jobs):
@@ -175,7 +176,11 @@ def tlx_figures(
         return {"seconds": wall, "jobs": len(jobs), **accuracy}
     images, views = jobs[0]["images"], next((int(w[15:]) for w in work.overrides if w.startswith("features.views=")), 1)
     passed = views * images["train"] + images["val"] + images["test"]
-    rate = passed / parts["features"]
+    rate = passed / parts["features"] if parts["features"] else 0.0
+    peak, (frozen, tail) = machine["peak"][jobs[0]["precision"]], flops(work, machine)
+    share = rate * frozen / peak
+    if not frozen:
+        share = work.epochs * (images["train"] * 3 + images["val"]) * tail / training / peak
     compared = work.epochs * (images["train"] + images["val"]) / training
     return {
         "training": training,
@@ -183,7 +188,7 @@ def tlx_figures(
         "parts": parts,
         "images": images,
         "images_per_second": rate if work.measure == "rate" else compared,
-        "peak_share": rate * flops(work, machine)[0] / machine["peak"][jobs[0]["precision"]],
+        "peak_share": share,
         **accuracy,
     }
 

@@ -107,6 +107,15 @@ _LAYER4 = (  # in one phase, as the loops
     "strategy.phases.tune.statistics=learning",
 )
 _GPU_LOOPS = ("plain", "careful")
+_FULL: dict[str, Any] = {  # what nothing is cached for but decoded images; no figure of bf16 where there are no units
+    "train": ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"),
+    "limit": (96, 48),
+    "epochs": 4,
+    "loops": ("plain", "careful"),
+    "overrides": ("strategy=full", "strategy.phases.tune.lr=1e-3"),
+    "variants": {"tlx fp32": ("runtime.precision=fp32",), "tlx bf16": ("runtime.precision=bf16",)},
+    "claims": (Claim("tlx fp32", 1.5), Claim("tlx bf16", 3)),
+}
 _PROBE: dict[str, Any] = {
     "measure": "accuracy",
     "arch": None,
@@ -129,6 +138,11 @@ WORKS: tuple[Work, ...] = (
         "layer4", "ants/bees, layer4 and classifier, 10 epochs", "ants-bees",
         (Claim("tlx", 6), Claim("tlx fp32", 3)), train=("layer4", "fc"), epochs=10, variants=FP32,
         overrides=_LAYER4,
+    ),
+    Work("full", "ants/bees, 96 + 48 images, all layers, 4 epochs", "ants-bees", **_FULL),
+    Work(
+        "full-live", "ants/bees, 96 + 48 images, crop_flip, all layers, 4 epochs", "ants-bees",
+        augment="crop_flip", **_FULL,
     ),
     Work(
         "cifar", "CIFAR-10, 2,000 + 500 images, classifier, 5 epochs",

@@ -100,7 +100,8 @@ def test_every_work_is_the_same_for_tlx_and_for_the_loops(name: str, variant: st
         assert found.backbone.weights == "imagenet"
         return
     assert (found.backbone.name, found.backbone.weights, found.backbone.input_size) == (work.arch, "none", 224)
-    assert phase.train_from == ("last" if "layer4" in work.train else "classifier")
+    learning = {"conv1": "all", "layer4": "last"}
+    assert phase.train_from == learning.get(work.train[0], "classifier")
     assert name == "sweep" or phase.lr == work.lr
     for loop in work.loops:
         words = work.loop(loop, Path("/data"), 2, workers=3)
