@@ -71,6 +71,7 @@ MAY_BE_HEAVY = (
         f"tlx.training.{name}"
         for name in (
             "averaging",
+            "depthwise_precision",
             "head_grid",
             "logistic_regression",
             "mixing",

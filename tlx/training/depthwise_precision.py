@@ -22,7 +22,7 @@ def depthwise_in_fp32(device: torch.device, precision: str) -> AbstractContextMa
     return _DepthwiseInFp32() if device.type == "cpu" and precision == "bf16" else contextlib.nullcontext()
 
 
-class _DepthwiseInFp32(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _DepthwiseInFp32(TorchFunctionMode):
     """By the call and not by the module: networks call the function with padding of their own, too."""
 
     def __torch_function__(
