@@ -29,9 +29,10 @@ def add(path: Path, row: Row) -> None:
         temporary.write_text(json.dumps([*others, row], indent=1), encoding="utf-8")
 
 
-def table(rows: Sequence[Row], of: str) -> str:
+def table(rows: Sequence[Row], of: str, time: str = "seconds") -> str:
     """Markdown: a row a series, with seconds and MiB for each number. `of`: what is counted, as `images`.
 
+    `time`: `seconds`, or `busy`, which other work on the same machine does not lengthen.
     The last columns are between the smallest and the largest number: ms and KiB of each further one.
     """
     numbers = sorted({row["number"] for row in rows})
@@ -41,12 +42,12 @@ def table(rows: Sequence[Row], of: str) -> str:
         "|---" + "|---:" * (len(titles) + 2) + "|",
     ]
     for series, found in _by_series(rows).items():
-        cells = [_cell(found.get(number)) for number in numbers]
+        cells = [_cell(found.get(number), time) for number in numbers]
         good = sorted(number for number, row in found.items() if not _bad(row))
         more = ["–", "–"]
         if len(good) > 1:
             first, last, further = found[good[0]], found[good[-1]], good[-1] - good[0]
-            seconds, mib = last["seconds"] - first["seconds"], last["peak_mib"] - first["peak_mib"]
+            seconds, mib = last[time] - first[time], last["peak_mib"] - first["peak_mib"]
             more = [f"{1000 * seconds / further:.2f}", f"{1024 * mib / further:.1f}"]
         lines.append(f"| {series} | {' | '.join(cells)} | {' | '.join(more)} |")
     return "\n".join(lines)
@@ -63,26 +64,30 @@ def _bad(row: Row) -> bool:
     return "failed" in row or "unfinished" in row
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None, time: str) -> str:
     if row is None:
         return "–"
-    return "–" if _bad(row) else f"{row['seconds']:.1f} s, {row['peak_mib']:,.0f} MiB"
+    return "–" if _bad(row) else f"{row[time]:.1f} s, {row['peak_mib']:,.0f} MiB"
 
 
-def chart(rows: Sequence[Row], of: str, path: Path) -> None:
-    """A PNG: on the left the time of each one, on the right the peak memory, both against the number."""
+def chart(rows: Sequence[Row], of: str, path: Path, time: str = "seconds") -> None:
+    """A PNG: on the left the time of each one, on the right the peak memory, both against the number.
+
+    `time`: as of `table`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=150)
     times, memory = figure.subplots(1, 2)
-    one = of.removesuffix("s")
+    one = {"classes": "class"}.get(of, of.removesuffix("s"))
+    kind = "processor time" if time == "busy" else "time"
     for place, (series, found) in enumerate(_by_series(rows).items()):
         good = [found[number] for number in sorted(found) if not _bad(found[number])]
         numbers = [row["number"] for row in good]
         style = {"marker": "os^Dv"[place // 10 % 5], "markersize": 4, "linewidth": 1.2, "label": series}
-        times.plot(numbers, [1000 * row["seconds"] / row["number"] for row in good], color=f"C{place}", **style)
+        times.plot(numbers, [1000 * row[time] / row["number"] for row in good], color=f"C{place}", **style)
         memory.plot(numbers, [row["peak_mib"] for row in good], color=f"C{place}", **style)
-    times.set(title=f"time of each {one}, ms", xlabel=of, xscale="log", yscale="log")
+    times.set(title=f"{kind} of each {one}, ms", xlabel=of, xscale="log", yscale="log")
     memory.set(title="peak memory, MiB", xlabel=of, xscale="log", ylim=(0, None))
     for axes in (times, memory):
         axes.spines[["top", "right"]].set_visible(False)

@@ -16,14 +16,17 @@ from PIL import Image
 from torch import nn
 
 from bench import __main__ as door
-from bench import forward, growth, intervals, plain, runner, scale, small_images, synthetic, tables
+from bench import counts, forward, growth, intervals, made_counts, plain, runner, scale, small_images, synthetic, tables
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
+from tlx.comparison.comparison import compared
 from tlx.config.compose import compose
 from tlx.config.multirun import jobs
 from tlx.config.schema import Config
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError
+from tlx.datasets import readers
+from tlx.sweeps.sweep_plan import plan
 
 MACHINE: dict[str, Any] = {
     "processor": "Made up", "cores": 2, "threads": 2, "amx_bf16": True, "bf16": True, "gpu": None,
@@ -397,6 +400,28 @@ def test_growth_is_a_table_and_a_picture_of_one_file_of_results(tmp_path: Path) 
     growth.chart(rows, "images", tmp_path / "growth.png")
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.width == 1500
+
+
+def test_copies_of_jobs_are_as_many_configurations_and_images_have_as_many_classes(tmp_path: Path) -> None:
+    source = Path(__file__).parent / "assets" / "0.1.0" / "sweeps" / "lr"
+    made_counts.sweep(source, tmp_path / "copies", 7)
+    found = compared(sorted(file.parent for file in (tmp_path / "copies").glob("*/summary.json")))
+    assert len(found.configurations) == 7
+    assert all(one.n == 1 for one in found.configurations)
+    made_counts.classes(tmp_path, 5)
+    parts = readers.image_folder(str(tmp_path / "data"))
+    assert len(parts.classes) == 5
+    assert len(parts.train) == 3 * len(parts.test or ()) == 15
+
+
+def test_every_command_of_growth_is_one_that_python_takes(tmp_path: Path) -> None:
+    for what, commands in counts.COMMANDS.items():
+        assert counts.NUMBERS[what]
+        for typed in commands.values():
+            module, *words = typed(tmp_path, 20)
+            assert module in ("-m", "-c")
+            assert all(isinstance(word, str) for word in words)
+    assert len(plan(counts.jobs(tmp_path, 20), None)[0]) == 20
 
 
 def test_sources_of_growth_hold_the_same_images_and_a_command_that_is_interrupted_goes_on(

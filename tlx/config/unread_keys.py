@@ -97,8 +97,14 @@ def _beside(line: str, override: str, job: Typed, readers: Sequence[Typed]) -> s
 
 def varied(job: Sequence[str], jobs: Iterable[Sequence[str]]) -> list[str]:
     """The overrides of a job that not all of `jobs` have."""
-    every = [set(other) for other in jobs]
-    return [override for override in job if not all(override in other for other in every)]
+    shared = common(jobs)
+    return [override for override in job if override not in shared]
+
+
+def common(jobs: Iterable[Sequence[str]]) -> set[str]:
+    """The overrides that all jobs have."""
+    first, *others = jobs
+    return set(first).intersection(*others)
 
 
 def unread(node: DictConfig, *, several: bool) -> dict[str, str]:

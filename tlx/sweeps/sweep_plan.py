@@ -17,7 +17,7 @@ from tlx.config.command_line import command
 from tlx.config.identity import key
 from tlx.config.resolvers import choices_of
 from tlx.config.schema import Config
-from tlx.config.unread_keys import Typed, refuse, unread, varied
+from tlx.config.unread_keys import Typed, common, refuse, unread, varied
 from tlx.config.validation import checked
 from tlx.core.errors import RequestError, shown
 
@@ -66,8 +66,11 @@ def plan(overrides: Sequence[str], config_dir: str | None) -> tuple[list[Planned
     )
     for job, some in zip(first, each, strict=True):
         jobs += [job] if some == [job[0]] else itertools.islice(repeated, len(some))
-    every = [one for one, *_ in jobs]
-    typed = [Typed(one, unread(node, several=True), varied(one, every), choices_of(node)) for one, node, *_ in jobs]
+    shared = common([one for one, *_ in jobs])
+    typed = [
+        Typed(one, unread(node, several=True), [word for word in one if word not in shared], choices_of(node))
+        for one, node, *_ in jobs
+    ]
     refuse(typed)
     all_differ([(config, one) for one, _, _, config in jobs])
     found: dict[str, Planned] = {}
@@ -136,8 +139,10 @@ def all_differ(requested: Sequence[tuple[Config, Sequence[str]]]) -> None:
         RequestError: some would; the line names the values in which they differ.
     """
     jobs = [(key(_without_idle_patience(config)), typed) for config, typed in requested]
-    for known_by, _ in jobs:
-        same = [typed for other, typed in jobs if other == known_by]
+    alike: dict[str, list[Sequence[str]]] = {}
+    for known_by, typed in jobs:
+        alike.setdefault(known_by, []).append(typed)
+    for same in alike.values():
         names = dict.fromkeys(shown(override) for typed in same for override in varied(typed, same))
         if len(same) > 1 and names:
             raise RequestError(
@@ -183,12 +188,12 @@ _SAME = r"\W*(sweep\.name|output|tracking[.=]|launch=|hydra[./]|seeds=|folds=|re
 
 def _one_for_all(jobs: Sequence[Sequence[str]]) -> None:
     """What says where a sweep is and how it runs cannot differ from job to job; nor does `seeds` go with many seeds."""
-    every = dict.fromkeys(override for job in jobs for override in job)
-    differing = [override for override in every if not all(override in job for job in jobs)]
+    shared = common(jobs)
+    differing = list(dict.fromkeys(override for job in jobs for override in job if override not in shared))
     for override in differing:
         if re.match(_SAME, override):
             raise RequestError(f"{override}: must be the same for all jobs of a sweep")
-    seeds = next((override for override in every if override.startswith("seeds=")), None)
+    seeds = next((override for job in jobs for override in job if override.startswith("seeds=")), None)
     if seeds and (several := [override for override in differing if override.startswith("seed=")]):
         raise RequestError(f"{seeds}: goes with one seed, the first; leave it out, or {', '.join(several)}")
 
