@@ -16,7 +16,20 @@ from PIL import Image
 from torch import nn
 
 from bench import __main__ as door
-from bench import counts, forward, growth, intervals, made_counts, plain, runner, scale, small_images, synthetic, tables
+from bench import (
+    counts,
+    forward,
+    growth,
+    intervals,
+    made_counts,
+    plain,
+    runner,
+    scale,
+    small_images,
+    startup,
+    synthetic,
+    tables,
+)
 from bench.works import BY_NAME, WORKS, Work
 from tests.conftest import ROOT
 from tlx.comparison.comparison import compared
@@ -445,3 +458,15 @@ def test_sources_of_growth_hold_the_same_images_and_a_command_that_is_interrupte
     (row,) = growth.known(tmp_path / "results.json")
     assert (row["seconds"], row["busy"], row["peak_mib"], row["own_mib"]) == (7.0, 11.0, 90.0, 60.0)
     assert "unfinished" not in row
+
+
+def test_startup_compares_each_round_with_its_own_import(tmp_path: Path) -> None:
+    table = startup.commands(tmp_path, ["seed=1"])
+    pairs = {name: [(1.0, 2.0), (2.0, 4.0)] if name == startup.TORCH else [(2.0, 2.0), (4.0, 4.0)] for name in table}
+    pairs["a sweep of 10 jobs with MLflow"] = [(10.0, 18.0), (12.0, 20.0)]
+    lines = startup.markdown(table, pairs).splitlines()
+    assert "| `predict` of one image | 3.00 | 3.00 | 2.00× | 1.00× | ≤ 1.6×, not met |" in lines
+    assert "| a run without MLflow | 3.00 | 3.00 | 2.00× | 1.00× | ≤ 2.3×, met |" in lines
+    assert "| a sweep's further job with MLflow | 1.00 | 2.00 | 0.75× | 0.75× | ≤ 1.0 s, met |" in lines
+    rounds = [table["a sweep of 2 jobs with MLflow"].words(number) for number in range(3)]
+    assert len({word for words in rounds for word in words if word.startswith("training.lr=")}) == 3
