@@ -125,9 +125,7 @@ def confusion(counts: ConfusionCounts, classes: Sequence[str], path: Path) -> No
     beside = figure.add_axes(
         ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.14 / width, 0.8 * side / height)
     )
-    figure.colorbar(image, cax=beside, format="{x:.0%}", ticks=[0, 0.25, 0.5, 0.75, 1]).set_label(
-        "share of the label's images"
-    )
+    figure.colorbar(image, cax=beside, format="{x:.0%}").set_label("share of the label's images")
     right, total = int(counts.correct.sum()), int(counts.counts.sum())
     cells = f"; a cell is {each} × {each} classes" if each > 1 else ""
     axes.set_title(f"{right} of {total} correct ({right / max(total, 1):.1%}){cells}", fontsize=10, y=1.0)
