@@ -3,7 +3,8 @@
 Of all models of timm with at most --most million parameters, --models are drawn by --seed. Each, with random weights
 and its own input size, goes through strategy=feature_extraction, finetune and full: plan, one epoch of each phase,
 save, open, predict. A few drawn images will do. Small models come first. What has been tried is not tried again: a row
-of FOLDER/rows.jsonl each, so that it may be stopped, and goes on after a model that ends the process. Prints Markdown.
+of FOLDER/rows.jsonl each, so that it may be stopped, and goes on after a model that ends the process. --plan builds and
+cuts each network and plans strategy=finetune, and trains nothing: a second or two each. Prints Markdown.
 """
 
 import argparse
@@ -38,17 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--most", type=float, default=100, metavar="M", help="million parameters (default: %(default)s)"
     )
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="models to try once more, or: refused")
+    parser.add_argument("--plan", action="store_true", help="only plan; in a FOLDER of its own")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # the process that tries
     given = parser.parse_args(argv)
     given.out = given.out.absolute()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.here:
-        _try_all(given.out)
+        _try_all(given.out, plan=given.plan)
         return 0
     (given.out / "drawn.json").write_text(json.dumps(drawn(given.out, given.models, given.seed, given.most)))
     _forget(given.out, given.again)
+    words = ["-m", "bench.timm_models", "--out", str(given.out), "--here", *(["--plan"] if given.plan else [])]
     while waiting := _waiting(given.out):
-        done = process(python(["-m", "bench.timm_models", "--out", str(given.out), "--here"]))
+        done = process(python(words))
         left = _waiting(given.out)
         if left and (done.code or len(left) == len(waiting)):  # the first of them has ended the process
             _add(given.out, {"name": left[0]["name"], **dict.fromkeys(STRATEGIES, f"process ended: {done.error}")})
@@ -97,22 +100,23 @@ def table(out: Path) -> str:
     found = rows(out)
     good = [row for row in found if not _refused(row)]
     cut = [row for row in found if row.get("stages", 0) > 2]
+    tried = [name for name in STRATEGIES if any(name in row for row in found)]
     lines = [
-        f"{len(good)} of {len(found)} models went through all of {', '.join(STRATEGIES)}; {len(cut)} have stages.",
+        f"{len(good)} of {len(found)} models went through all of {', '.join(tried)}; {len(cut)} have stages.",
         "",
-        f"| model | parameters | stages | last | {' | '.join(STRATEGIES)} |",
-        "|---|---:|---:|---:|" + "---|" * len(STRATEGIES),
+        f"| model | parameters | stages | last | {' | '.join(tried)} |",
+        "|---|---:|---:|---:|" + "---|" * len(tried),
     ]
     for row in found:
         if _refused(row):
-            cells = [(row[name] or "well").replace("|", "/") for name in STRATEGIES]
+            cells = [(row.get(name) or "well").replace("|", "/") for name in tried]
             facts = [f"{row.get(key, 0):,}" for key in ("parameters", "stages", "last")]
             lines.append(f"| {row['name']} | {' | '.join(facts)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _refused(row: dict[str, Any]) -> bool:
-    return any(row[name] for name in STRATEGIES)
+    return any(row.get(name) for name in STRATEGIES)
 
 
 def _waiting(out: Path) -> list[dict[str, Any]]:
@@ -130,28 +134,50 @@ def _add(out: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _try_all(out: Path) -> None:
+def _try_all(out: Path, *, plan: bool) -> None:
     """Tries what has not been tried, in this process."""
     os.chdir(out)
     images = _images(out / "images")
     for one in _waiting(out):
         began = time.perf_counter()
-        row = {**one, **dict(_tried(one["name"], images, out / "runs"))}
+        words = [
+            "backbone=timm", f"backbone.name={one['name']}", "backbone.weights=none", "dataset=image_folder",
+            f"dataset.root={images}", "dataset.audit=off", "training.batch_size=2", "training.epochs=1",
+            "tracking=none", f"output={out / 'runs'}", "resume=never",
+        ]  # fmt: skip
+        row = {**one, **dict(_planned(words) if plan else _tried(words, images))}
         row["seconds"] = round(time.perf_counter() - began, 1)
         _add(out, row)
-        why = "; ".join(f"{name}: {row[name]}" for name in STRATEGIES if row[name])
+        why = "; ".join(f"{name}: {row[name]}" for name in STRATEGIES if row.get(name))
         print(f"{row['name']}, {row.get('stages', 0)} stages, {row['seconds']} s: {why or 'well'}", flush=True)
 
 
-def _tried(name: str, images: Path, output: Path) -> Iterator[tuple[str, Any]]:
+def _planned(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Whether strategy=finetune can be planned, and what was found of the stages."""
+    from tlx.config.compose import compose, without_hydra
+    from tlx.config.validation import checked
+    from tlx.core.stopwatch import Clock
+    from tlx.runs.prepare import prepare
+
+    try:
+        plans = prepare(checked(without_hydra(compose([*words, "strategy=finetune"]))), Clock()).plan
+    except Exception as error:  # whatever it is, it belongs into the table
+        yield "finetune", f"{type(error).__name__}: {error}".splitlines()[0]
+        return
+    yield "finetune", ""
+    yield from _stages(plans)
+
+
+def _stages(plans: Sequence[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+    stages = plans[-1]["stages"]
+    yield "stages", len(stages)
+    yield "last", sum(stage["learns"] for stage in stages[:-1])
+
+
+def _tried(common: Sequence[str], images: Path) -> Iterator[tuple[str, Any]]:
     """What the three strategies make of a model, and what was found of its stages."""
     import tlx
 
-    common = [
-        "backbone=timm", f"backbone.name={name}", "backbone.weights=none", "dataset=image_folder",
-        f"dataset.root={images}", "dataset.audit=off", "training.batch_size=2", "training.epochs=1", "tracking=none",
-        f"output={output}", "resume=never",
-    ]  # fmt: skip
     for strategy in STRATEGIES:
         words = [*common, f"strategy={strategy}"]
         if strategy == "finetune":
@@ -165,10 +191,8 @@ def _tried(name: str, images: Path, output: Path) -> Iterator[tuple[str, Any]]:
         good = summary.status in ("finished", "diverged") and list(predictions[0].probabilities) == summary.classes
         yield strategy, "" if good else f"{summary.status}: {summary.error}"
         plans = json.loads((summary.folder / "plan.json").read_text())
-        stages = (plans if isinstance(plans, list) else list(plans.values()))[-1]["stages"]
-        yield "stages", len(stages)
         if strategy == "finetune":
-            yield "last", sum(stage["learns"] for stage in stages[:-1])
+            yield from _stages(plans)
         shutil.rmtree(summary.folder)  # a saved model of 100 million parameters is 400 MB
 
 
