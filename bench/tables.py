@@ -124,8 +124,8 @@ def _method(results: Mapping[str, Any]) -> str:
         f"{rounds}; in a round each contender runs once, in turn, in a process of its own. {ran} {careful}"
         "The loops train on all training images and look at the test images after each epoch; tlx keeps a fifth of "
         "ants/bees' training images for validation and looks at the test images before and after training, which is "
-        "not in its seconds of training. Networks of the rows on speed have random weights, and tlx begins each "
-        "repetition with an empty store."
+        "not in its seconds of training; where a row names the numbers of images, both have as many. Networks of the "
+        "rows on speed have random weights, and tlx begins each repetition with an empty store."
     )
 
 
