@@ -21,7 +21,9 @@ from bench.scale import machine
 from bench.works import python
 
 NUMBERS = {"classes": (2, 100, 1_000, 5_000), "jobs": (10, 100, 1_000), "runs": (10, 100, 1_000, 10_000)}
-TINY = ("backbone=small_cnn", "backbone.input_size=16", "training.epochs=2", "tracking.system_metrics=false")
+TINY = ("backbone=small_cnn", "backbone.input_size=16", "training.epochs=2")
+TRACKED = ("tracking.system_metrics=false", "tracking.model=false")
+UNTRACKED = ("tracking=none",)
 SHAPES = ("dataset.per_class=4", "dataset.audit=off")
 PLAN = "import sys; from tlx.sweeps.sweep_plan import plan; print(len(plan(sys.argv[1:], None)[0]))"
 
@@ -37,7 +39,7 @@ def jobs(below: Path, n: int) -> list[str]:
     """What is typed for a sweep: ten seeds, and as many learning rates as make `n` jobs."""
     rates = ",".join(f"{1e-4 * (1 + i):g}" for i in range(-(-n // 10)))
     seeds = ",".join(map(str, range(min(n, 10))))
-    return [*TINY, *SHAPES, "tracking.model=false", f"training.lr={rates}", f"seed={seeds}", f"output={below / 'out'}"]
+    return [*TINY, *SHAPES, f"training.lr={rates}", f"seed={seeds}", f"output={below / 'out'}"]
 
 
 def tlx(*words: str) -> list[str]:
@@ -48,14 +50,14 @@ def tlx(*words: str) -> list[str]:
 # What is run by Python, by what grows and a name; in this order, since some need what others leave.
 COMMANDS: Mapping[str, Mapping[str, Typed]] = {
     "classes": {
-        "run": lambda below, n: tlx(*TINY, *images(below), "tracking=none", f"output={below / 'out'}"),
+        "run": lambda below, n: tlx(*TINY, *images(below), *UNTRACKED, f"output={below / 'out'}"),
         "page": lambda below, n: tlx("report", "latest", "--output", str(below / "out")),
         "evaluate": lambda below, n: tlx("evaluate", "latest", *images(below), f"output={below / 'out'}"),
     },
     "jobs": {
         "plan": lambda below, n: ["-c", PLAN, *jobs(below, n), "sweep.name=real"],
-        "sweep": lambda below, n: tlx("-m", *jobs(below, n), "sweep.name=real"),
-        "sweep without MLflow": lambda below, n: tlx("-m", *jobs(below, n), "sweep.name=plain", "tracking=none"),
+        "sweep": lambda below, n: tlx("-m", *jobs(below, n), *TRACKED, "sweep.name=real"),
+        "sweep without MLflow": lambda below, n: tlx("-m", *jobs(below, n), *UNTRACKED, "sweep.name=plain"),
         "compare": lambda below, n: tlx("compare", "copies", "--output", str(below / "copies")),
     },
     "runs": {
@@ -63,7 +65,7 @@ COMMANDS: Mapping[str, Mapping[str, Typed]] = {
         "runs, by accuracy": lambda below, n: tlx("runs", "test_accuracy>0.9", "--output", str(below / "out")),
         "cache": lambda below, n: tlx("cache", "--output", str(below / "out")),
         "runs show latest": lambda below, n: tlx("runs", "show", "latest", "--output", str(below / "out")),
-        "a new run": lambda below, n: tlx(*TINY, *SHAPES, f"output={below / 'out'}"),
+        "a new run": lambda below, n: tlx(*TINY, *SHAPES, *TRACKED, f"output={below / 'out'}"),
     },
 }
 
@@ -76,11 +78,11 @@ def make(what: str, below: Path, n: int) -> None:
     if what == "classes":
         made_counts.classes(making, n)
     elif what == "jobs":
-        _run(tlx("-m", *jobs(making, 10), "sweep.name=real", "tracking=none"))
+        _run(tlx("-m", *jobs(making, 10), *UNTRACKED, "sweep.name=real"))
         made_counts.sweep(making / "out" / "sweeps" / "real", making / "copies" / "sweeps" / "copies", n)
         shutil.rmtree(making / "out")
     else:
-        _run(tlx(*TINY, *SHAPES, f"output={making / 'out'}"))
+        _run(tlx(*TINY, *SHAPES, *TRACKED, f"output={making / 'out'}"))
         made_counts.runs(making / "out", n)
     making.rename(below)
 
