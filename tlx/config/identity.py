@@ -79,6 +79,7 @@ ADDED: dict[str, Any] = {
     "head.stages": [],
     "evaluation.views": [],
     "head.references": 0,
+    "features.shared": False,
 }
 
 
