@@ -114,12 +114,30 @@ def test_a_run_is_saved_and_opened_like_any_other(tmp_path: Path) -> None:
     assert not cached.not_converged
 
 
+def test_empty_rows_have_no_part_and_a_change_of_the_rows_is_seen() -> None:
+    (x, y), (others, labels) = features(40), features(60)
+    head = NeighbourVote(12, 3, 500)
+    head.neighbours.fill_(7)
+    for rows, of in ((x, y), (others, labels), (x[:25], y[:25])):
+        head.fill(rows, of, torch.ones(len(of)))
+        full = NeighbourVote(12, 3, len(of))
+        full.neighbours.fill_(7)
+        full.fill(rows, of, torch.ones(len(of)))
+        assert torch.allclose(head(x), full(x), atol=1e-6)
+    after = NeighbourVote(12, 3, 500)
+    before = after(x)
+    after.load_state_dict(head.state_dict())
+    assert torch.equal(after(x), head(x))
+    assert not torch.equal(after(x), before)
+
+
 def test_the_head_can_be_exported() -> None:
     x, y = features(40)
     context = context_of(x, y, 3)
     list(knn(context))
     program = torch.export.export(context.net, (x[:5],), dynamic_shapes=({0: torch.export.Dim("images")},))
     assert torch.allclose(program.module()(x), context.net(x), atol=1e-6)
+    assert {t.dtype for t in program.state_dict.values() if t.ndim == 2} == {torch.int8}  # and not four times as large
 
 
 def test_the_defaults_of_the_strategy() -> None:

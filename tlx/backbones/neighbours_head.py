@@ -4,6 +4,8 @@ Source: Wu et al. (2018), "Unsupervised feature learning via non-parametric inst
 DINO's evaluation (Caron et al. 2021), for the vote.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,6 +56,7 @@ class NeighbourVote(nn.Module):
         self.register_buffer("weights", torch.zeros(references, device=device))
         self.register_buffer("neighbours", torch.ones((), dtype=torch.int64, device=device))
         self.register_buffer("sharpness", torch.tensor(SHARPNESS, device=device))
+        self._known: tuple[Any, tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
 
     def extra_repr(self) -> str:
         """Its sizes: two networks with other ones are not the same."""
@@ -76,13 +79,31 @@ class NeighbourVote(nn.Module):
 
     def logits(self, features: Tensor, neighbours: Tensor, own: Tensor | None = None) -> Tensor:
         """As `forward`, with another k. `own`: int64 [N], for each row the reference image that has no vote in it."""
-        cosines = functional.normalize(features) @ self.references.float().T / self.lengths
-        cosines = torch.where(self.weights > 0, cosines, -2.0)
+        references, lengths, labels, weights = self._filled()
+        cosines = functional.normalize(features) @ references.T / lengths
+        cosines = torch.where(weights > 0, cosines, -2.0)
         if own is not None:
             cosines = cosines.scatter(1, own[:, None], -2.0)
-        near, places = cosines.topk(min(MOST, len(self.references)), dim=1)
+        near, places = cosines.topk(min(MOST, len(references)), dim=1)
         rank = torch.arange(near.shape[1], device=near.device)
         there = (rank < neighbours) & (near > -1.5)
-        votes = torch.exp((near - near[:, :1]) / self.sharpness) * self.weights[places] * there
+        votes = torch.exp((near - near[:, :1]) / self.sharpness) * weights[places] * there
         empty = votes.new_zeros(votes.shape[0], self.classes)
-        return (empty.scatter_add(1, self.labels[places], votes) + _OTHERS / self.classes).log()
+        return (empty.scatter_add(1, labels[places], votes) + _OTHERS / self.classes).log()
+
+    def _filled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`references`, as float32, `lengths`, `labels` and `weights`, without the empty rows at the end.
+
+        They are made once: in a pass of few rows they would take most of its time. They would also take memory without
+        bound, for what each pass leaves lies between what it has freed. An export has the int8 rows, all of them.
+        """
+        every = (self.references, self.lengths, self.labels, self.weights)
+        if torch.jit.is_tracing() or any(type(one) is not Tensor or one.is_inference() for one in every):  # type: ignore[attr-defined,no-untyped-call]
+            return self.references.float(), *every[1:]
+        now = [(one._version, one.data_ptr(), one.device) for one in every]
+        if self._known is None or self._known[0] != now:
+            there = self.weights.nonzero()
+            count = int(there[-1]) + 1 if len(there) else 1
+            references, lengths, labels, weights = (one[:count] for one in every)
+            self._known = now, (references.float(), lengths, labels, weights)
+        return self._known[1]
