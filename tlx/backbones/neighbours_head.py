@@ -4,13 +4,12 @@ Source: Wu et al. (2018), "Unsupervised feature learning via non-parametric inst
 DINO's evaluation (Caron et al. 2021), for the vote.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx.core.int8_rows import quantised
+from tlx.core.made_once import MadeOnce, keepable
 
 __all__ = ["MOST", "SHARPNESS", "NeighbourVote"]
 
@@ -56,7 +55,7 @@ class NeighbourVote(nn.Module):
         self.register_buffer("weights", torch.zeros(references, device=device))
         self.register_buffer("neighbours", torch.ones((), dtype=torch.int64, device=device))
         self.register_buffer("sharpness", torch.tensor(SHARPNESS, device=device))
-        self._known: tuple[Any, tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
+        self._rows = MadeOnce[tuple[Tensor, Tensor, Tensor, Tensor]]()
 
     def extra_repr(self) -> str:
         """Its sizes: two networks with other ones are not the same."""
@@ -94,16 +93,15 @@ class NeighbourVote(nn.Module):
     def _filled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`references`, as float32, `lengths`, `labels` and `weights`, without the empty rows at the end.
 
-        They are made once: in a pass of few rows they would take most of its time. They would also take memory without
-        bound, for what each pass leaves lies between what it has freed. An export has the int8 rows, all of them.
+        An export has the int8 rows, all of them.
         """
         every = (self.references, self.lengths, self.labels, self.weights)
-        if torch.jit.is_tracing() or any(type(one) is not Tensor or one.is_inference() for one in every):  # type: ignore[attr-defined,no-untyped-call]
+        if not keepable(every):
             return self.references.float(), *every[1:]
-        now = [(one._version, one.data_ptr(), one.device) for one in every]
-        if self._known is None or self._known[0] != now:
+
+        def made() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             there = self.weights.nonzero()
-            count = int(there[-1]) + 1 if len(there) else 1
-            references, lengths, labels, weights = (one[:count] for one in every)
-            self._known = now, (references.float(), lengths, labels, weights)
-        return self._known[1]
+            references, lengths, labels, weights = (one[: int(there[-1]) + 1 if len(there) else 1] for one in every)
+            return references.float(), lengths, labels, weights
+
+        return self._rows.get(every, made)

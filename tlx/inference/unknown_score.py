@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlx.core.errors import RequestError
+from tlx.core.made_once import MadeOnce, keepable
 from tlx.features.pooled_rows import vectors
 
 __all__ = ["FILE", "UnknownScore", "read", "written"]
@@ -43,6 +44,7 @@ class UnknownScore(nn.Module):
         self.register_buffer("reference", reference)
         self.register_buffer("lengths", reference.float().norm(dim=1).clamp(min=1))
         self.neighbours, self.threshold = neighbours, threshold
+        self._floats = MadeOnce[Tensor]()
 
     def forward(self, features: Tensor) -> Tensor:
         """Of rows as the last stage takes them: `[N, D]`, or maps or tokens, which are averaged."""
@@ -52,7 +54,9 @@ class UnknownScore(nn.Module):
     def cosines(self, features: Tensor) -> Tensor:
         """To each reference image, float32 `[N, R]`."""
         directions = functional.normalize(vectors(features.float()))
-        return directions @ self.reference.float().T / self.lengths
+        rows = self.reference
+        reference = self._floats.get([rows], rows.float) if keepable([rows]) else rows.float()
+        return directions @ reference.T / self.lengths
 
 
 def written(folder: Path, score: UnknownScore) -> dict[str, Any]:
