@@ -31,7 +31,7 @@ MAY_BE_HEAVY = (
         for name in ("call_recording", "memory_layout", "replayed_part", "timm_stages", "traced_stages")
     ),
     *(f"tlx.backbones.{name}" for name in ("staged_network", "state_dicts", "submodules", "weight_loading")),
-    *(f"tlx.core.{name}" for name in ("int8_rows", "thread_pool", "torch_files")),
+    *(f"tlx.core.{name}" for name in ("int8_rows", "made_once", "thread_pool", "torch_files")),
     *(f"tlx.datasets.{name}" for name in ("augmentation", "preprocessing", "traced_view")),
     *(f"tlx.distributed.{name}" for name in ("data_parallel",)),
     "tlx.features",
