@@ -16,7 +16,7 @@ from tlx.sweeps.sweep_plan import Planned, single
 
 __all__ = ["CandidateRun", "CandidateStrategy", "checked", "planned", "strategies", "tuned_epochs"]
 KNOWN = Path(__file__).parent / "strategies.yaml"
-STEPS, FEWEST, MOST = 300, 3, 15  # of the optimizer that fine-tuning is to have, and epochs for that
+STEPS, FEWEST, MOST = 300, 3, 10  # of the optimizer that fine-tuning is to have, and epochs for that
 BATCH = 32
 
 

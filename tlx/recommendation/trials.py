@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Trials"]
 log = logging.getLogger("tlx")
-BATCH, STEPS = 8, 2  # images of a timed training step, and steps; the last one counts
+# Images of a timed training step: as many small ones as train together, for a step on few of them takes hardly less
+# time, and few large ones, since one of many would take seconds. Steps; the last one counts.
+PIXELS, FEWEST, MOST, STEPS = 8 * 224 * 224, 8, 32, 2
 ABOVE = 1.15  # what an epoch takes beside its steps
 EACH = 3.0  # seconds of a run beside its training
 
@@ -215,7 +217,8 @@ def first_job(planned: Planned) -> Job:
 def _step(job: Job, cut: int, learning: "tuple[str, ...]") -> tuple[float, float]:
     """Seconds an image of a training step of what lies behind a cut, and of its forward pass alone."""
     size = job.preprocessing.input_size
-    pixels = torch.zeros(BATCH, 3, size, size, dtype=torch.uint8, device=job.device)
+    batch = min(max(PIXELS // size**2, FEWEST), MOST)
+    pixels = torch.zeros(batch, 3, size, size, dtype=torch.uint8, device=job.device)
     names = set(learning)
     for name, parameter in job.net.named_parameters():
         parameter.requires_grad_(name in names)
@@ -225,10 +228,10 @@ def _step(job: Job, cut: int, learning: "tuple[str, ...]") -> tuple[float, float
     taken = forward = 0.0
     for _ in range(STEPS):
         began = time.perf_counter()
-        loss = functional.cross_entropy(job.net[cut:](x), torch.zeros(BATCH, dtype=torch.int64, device=job.device))
-        forward = (time.perf_counter() - began) / BATCH
+        loss = functional.cross_entropy(job.net[cut:](x), torch.zeros(batch, dtype=torch.int64, device=job.device))
+        forward = (time.perf_counter() - began) / batch
         torch.autograd.backward(loss)
         if job.device.type == "cuda":
             torch.cuda.synchronize()
-        taken = (time.perf_counter() - began) / BATCH
+        taken = (time.perf_counter() - began) / batch
     return taken, forward
