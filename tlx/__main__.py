@@ -1,19 +1,22 @@
 """`python -m tlx`, and the script `tlx`."""
 
 import sys
+from typing import NoReturn
 
 from tlx.core import own_process
 
 __all__ = ["main"]
 
 
-def main() -> int:
-    """Runs the process's command line and returns its exit code."""
+def main() -> NoReturn:
+    """Runs the process's command line and ends the process."""
     own_process.begin()  # before anything large is imported
     from tlx.cli.main import main as run
 
-    return run()
+    code = run()
+    own_process.end(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -63,6 +63,15 @@ with own_process.uncollected():
     import json
 assert gc.isenabled() and gc.get_freeze_count() and gc.get_threshold() == own_process.USUAL < before
 assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+import weakref
+class Net: pass
+net = Net()
+net.own = net
+freed = weakref.ref(net)
+with own_process.uncollected():  # a later import, when there are networks
+    del net
+gc.collect()
+assert freed() is None
 """)
     assert done.returncode == 0, done.stderr
 

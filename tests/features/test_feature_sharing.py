@@ -1,5 +1,6 @@
 """Several machines fill one store: what one computes no other does, and one that is killed costs what it held."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.features.test_feature_cache import Run
-from tlx.features import feature_sharing, sharded_features
+from tlx.features import disk_cache, feature_sharing, sharded_features
 from tlx.features.feature_rows import Task
 
 WORDS = ("dataset.train=30",)
@@ -128,3 +129,18 @@ def test_where_nothing_can_be_written_all_is_computed_here(tmp_path: Path, watch
     run = Run(tmp_path / "both", *WORDS, shared=True)
     assert torch.equal(run.x(), expected)
     assert sum("cannot be shared" in line for line in run.said) == 1
+
+
+def test_where_the_folder_keeps_nothing_all_is_computed_here(
+    tmp_path: Path, watched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota may refuse the last file of a block only."""
+    expected = Run(tmp_path / "alone", *WORDS).x()
+    watched.clear()
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(disk_cache, "write_names", refused)
+    assert torch.equal(Run(tmp_path / "both", *WORDS, shared=True).x(), expected)
+    assert len(watched) <= len(set(watched)) + SHARD  # the first shard was computed in vain

@@ -37,7 +37,7 @@ CONVOLUTIONS = [
 ]
 BINARY = [
     *((x, y) for x in (MAP, MAP_LAST) for y in (2.0, 3, x, GATE, GATE_LAST, SCALE, SCALE[:1])),
-    *((y, x) for x in (MAP, MAP_LAST) for y in (GATE, GATE_LAST, SCALE, SCALE[:1])),
+    *((y, x) for x in (MAP, MAP_LAST) for y in (SCALE, SCALE[:1])),
     *((HALF, 2.0), (ROWS, ROWS), (ROWS, ROWS[0])),
 ]
 CALLS: list[tuple[Any, tuple[Any, ...]]] = [
@@ -63,6 +63,8 @@ UNKNOWN: list[tuple[Any, tuple[Any, ...]]] = [
     (aten.add.Tensor, (MAP, MAP_LAST)),
     (aten.add.Tensor, (MAP, HALF)),
     (aten.add.Tensor, (blank(8, 1), blank(1, 9))),
+    (aten.add.Tensor, (blank(1, 7, 5), blank(2, 5, 7).transpose(1, 2))),  # the first has a layout of its own
+    (aten.mul.Tensor, (blank(6, 4, 4), blank(2, 6, 4, 4).contiguous(memory_format=LAST))),
     (aten.add.Tensor, (ROWS, 1j)),
     (aten.cat.default, ([MAP, MAP_LAST], 1)),
     (aten.convolution.default, (MAP, blank(6, 4, 3, 3), None, [1, 1], [0, 0], [1, 1], True, [0, 0], 1)),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from tlx.cli.subcommands import subcommand
 from tlx.cli.train import run_or_show
 from tlx.config import tracking_uri
-from tlx.core import output_streams, own_process, stopwatch
+from tlx.core import output_streams, stopwatch
 from tlx.core.atomic_files import FULL
 from tlx.core.deferred_compiler import compiler_deferred
 from tlx.core.device import import_from_here
@@ -33,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = tracking_uri.typed(sys.argv[1:] if argv is None else argv)
     silent = COMPLETION if sys.stdout.isatty() else COMPLETION | TEXTS
     with screen.of_whole_lines() if silent & set(arguments) else screen.live():
-        code = _answered(arguments, argv)
-    if argv is None:
-        own_process.end(code)
-    return code
+        return _answered(arguments, argv)
 
 
 def _answered(arguments: list[str], argv: Sequence[str] | None) -> int:

@@ -12,7 +12,7 @@ __all__ = ["begin", "end", "uncollected"]
 RARELY = 50_000  # new objects until the next search for garbage: what is imported first is none
 USUAL = gc.get_threshold()
 _code: int | None = None  # the process's exit code, once it is known
-_is_own = False
+_is_own = _frozen = False
 
 
 def begin() -> None:
@@ -38,15 +38,17 @@ def end(code: int) -> None:
 def uncollected() -> Iterator[None]:
     """A block that imports: without searches for garbage among what is imported, which is none.
 
-    In a process of one's own what is imported is left out of later searches, too: of torch's modules each takes a
-    third of a second.
+    In a process of one's own what is imported first is left out of later searches, too: of torch's modules each takes
+    a third of a second. What is imported later is not, for networks that are to be freed may be there by then.
     """
+    global _frozen
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if _is_own:
+        if _is_own and not _frozen:
+            _frozen = True
             gc.freeze()
             gc.set_threshold(*USUAL)
         if enabled:

@@ -47,6 +47,8 @@ def share(task: Task, store: RowStore, namespace: str, about: Mapping[str, str],
                     if mine and len(rows := missing.of(shard)):
                         if not _write(task, store, namespace, [keys[i] for i in rows], rows, about, making):
                             return computed
+                        if len(missing.of(shard)):  # the folder has not kept them, and has said why
+                            return computed
                         computed += len(rows)
             if not missing.any():
                 return computed

@@ -135,6 +135,8 @@ def _of_two(x: Any, y: Any) -> Tensor | None:
         return _like(x)
     if x.dtype != y.dtype or (x.shape == y.shape and _steps(x) != _steps(y)):
         return None
+    if x.numel() < y.numel() and len(_steps(x)) > 1:  # torch takes the layout of the first that has one
+        return None
     larger, smaller = (x, y) if x.numel() >= y.numel() else (y, x)
     sides = zip(reversed(larger.shape), reversed(smaller.shape), strict=False)
     repeats = smaller.ndim <= larger.ndim and all(own in (1, n) for n, own in sides)
