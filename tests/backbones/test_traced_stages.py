@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.backbones.test_factories import configured
+from tlx.backbones import factories
 from tlx.backbones.factories import build
 from tlx.backbones.staged_network import Net, of_parts
 from tlx.backbones.timm_stages import Traced
@@ -242,7 +243,11 @@ def test_a_way_that_depends_on_pixels_is_not_cut() -> None:
     assert traced(Undecided().eval(), torch.randn(3, 3, SIZE, SIZE), "fc") is None
 
 
-def test_stages_of_timm_models_whose_blocks_do_not_run_in_sequence() -> None:
+def test_stages_of_timm_models_whose_blocks_do_not_run_in_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, search = list[str](), factories.stages_of
+    monkeypatch.setattr(
+        factories, "stages_of", lambda model, cfg, size: searched.append(cfg.name) or search(model, cfg, size)
+    )
     stages: Mapping[str, int] = {"test_mambaout": 7, "deit_tiny_distilled_patch16_224": 14}
     for name, least in stages.items():
         config = configured("timm", name=name, weights="none", input_size=SIZE)
@@ -253,11 +258,15 @@ def test_stages_of_timm_models_whose_blocks_do_not_run_in_sequence() -> None:
         assert {key for key in net.original_state() if "head" not in key} == {key for key in keys if "head" not in key}
         x = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
         others = Traced(("stem", "other"), net.layout.last)  # as another version of timm may have made them
-        for known in (None, Traced(net.traced, net.layout.last), others):
+        same = [Traced(net.traced, net.layout.last)] if net.traced else []  # none of a chain of modules
+        for known in (None, *same, others):
             again, _ = build(config, Head(), 3, seed=1, drawn=False, traced=known)
             again.load_original(net.original_state())
             assert torch.equal(net(x), again(x))
             assert again.traced == net.traced
+        assert searched == [name] * 3  # the first time, with nothing known, and with what is no more
+        assert same or not name.startswith("deit")
+        searched.clear()
 
 
 def test_last_holds_a_tenth_of_the_parameters_before_the_classifier() -> None:

@@ -69,13 +69,19 @@ def build(
         RequestError: an unknown network, weights that cannot be had or do not fit, values that contradict each other.
     """
     file = pretrained_weights.locate(backbone, offline=offline)
+    try:
+        return _built(backbone, head, classes, file, seed, traced, drawn=drawn)
+    except OtherStages:
+        return _built(backbone, head, classes, file, seed, None, drawn=drawn)
+
+
+def _built(
+    backbone: Backbone, head: Head, classes: int, file: Path | None, seed: int, traced: Traced | None, *, drawn: bool
+) -> tuple[Net, Preprocessing]:
     # A network without a table is run to find its last layer: with zeros all its layers look alike.
     with torch.random.fork_rng(devices=[]), nullcontext() if drawn or not (backbone.stages or traced) else _Undrawn():
         torch.manual_seed(seed)
-        try:
-            found = original(backbone, file, traced)
-        except OtherStages:
-            return build(backbone, head, classes, seed=seed, offline=offline)
+        found = original(backbone, file, traced)
         normalize = Normalize(found.preprocessing.mean, found.preprocessing.std)
         if found.parts is not None:
             net = of_parts(found.parts, found.classifier, normalize)

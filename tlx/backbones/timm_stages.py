@@ -27,6 +27,8 @@ class OtherStages(Exception):
     """Tracing does not find what it found at another time."""
 
 
+# What layers raise that are given maps of another size, and a network that is no classifier of everything.
+UNFIT = (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError)
 Parts = Mapping[str, nn.Sequential]
 
 
@@ -49,8 +51,7 @@ def stages_of(model: Any, cfg: Backbone, size: int) -> tuple[dict[str, list[str]
         if stages is None and parts is None:
             path = _pooled(model, sample[:2], path)
             parts = traced(model, sample, None) if path is None else None
-    # What layers make of maps of another size, and a network that is no classifier of everything.
-    except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
+    except UNFIT as error:
         own_size = model.pretrained_cfg["input_size"][-1]
         if cfg.arguments:
             given = f"backbone.arguments={cfg.arguments}"
@@ -71,10 +72,16 @@ def stages_again(model: Any, size: int, known: Traced) -> tuple[Parts, str | Non
     Raises:
         OtherStages: they are others than `known`.
     """
-    path = known.last if isinstance(dict(model.named_modules()).get(known.last), nn.Linear) else None
-    if path is None:
-        model.reset_classifier(0)
-    parts = retraced(model, _sample(size), path, known.stages)
+    parts, path = None, known.last if isinstance(dict(model.named_modules()).get(known.last), nn.Linear) else None
+    try:
+        if path is not None:
+            parts = retraced(model, _sample(size), path, known.stages)
+        if parts is None:  # its last layer was taken off; the new one has the name of one that it had
+            path = None
+            model.reset_classifier(0)
+            parts = retraced(model, _sample(size), None, known.stages)
+    except UNFIT as error:
+        raise OtherStages from error
     if parts is None:
         raise OtherStages
     return parts, path

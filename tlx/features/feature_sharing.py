@@ -35,7 +35,7 @@ def share(task: Task, store: RowStore, namespace: str, about: Mapping[str, str],
     keys = task.keys()
     if not store.takes(len(keys), task.outline.row_bytes):
         return 0
-    missing = _Missing(store, namespace, keys, task.outline.row_bytes)
+    missing = MissingRows(store, namespace, keys, task.outline.row_bytes)
     leases = Leases(store.folder / namespace, lambda making: store.discard(namespace, making), expiry)
     computed, waits = 0, False
     try:
@@ -45,9 +45,8 @@ def share(task: Task, store: RowStore, namespace: str, about: Mapping[str, str],
                 making = uuid.uuid4().hex[:16]
                 with leases.claim(shard.name, making) as mine:
                     if mine and len(rows := missing.of(shard)):
-                        if not _write(task, store, namespace, [keys[i] for i in rows], rows, about, making):
-                            return computed
-                        if len(missing.of(shard)):  # the folder has not kept them, and has said why
+                        kept = _write(task, store, namespace, [keys[i] for i in rows], rows, about, making)
+                        if not kept or len(missing.of(shard)):  # the store has said why
                             return computed
                         computed += len(rows)
             if not missing.any():
@@ -91,7 +90,7 @@ class Shard:
 
 
 @dataclass
-class _Missing:
+class MissingRows:
     """Which rows the store lacks, as far as its blocks have been looked at; of images that are the same, one."""
 
     store: RowStore

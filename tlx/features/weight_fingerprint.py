@@ -34,12 +34,8 @@ def fingerprint(module: nn.Module) -> str:
 
 def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and then buffers, in torch's order and by its names; a run asks often, and torch takes its time."""
-    parameters, buffers, modules, tensors = (
-        list[tuple[str, Tensor]](),
-        list[tuple[str, Tensor]](),
-        set[int](),
-        set[int](),
-    )
+    parameters, buffers = list[tuple[str, Tensor]](), list[tuple[str, Tensor]]()
+    modules, tensors = set[int](), set[int]()  # by id: what is shared has the first of its names
 
     def walk(inner: nn.Module, prefix: str) -> None:
         if id(inner) in modules:
