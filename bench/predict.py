@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.runner import Unmeasured, process
+from bench.runner import Unmeasured, answered, process
 from bench.works import python
 from tlx.core.atomic_files import atomic
 from tlx.core.errors import RequestError
@@ -103,39 +103,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=5_000, help="so many; more than 500 (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), metavar="FOLDER")
     given = parser.parse_args(argv)
-    try:
-        if given.images <= FEW:
-            raise RequestError(f"--images {given.images}: must be above {FEW}")
-        with tempfile.TemporaryDirectory(prefix="tlx-bench-") as place:
-            folder, rng = Path(place), np.random.default_rng(1)
-            run = trained(folder, *(given.overrides or ["backbone=resnet18"]))
-            print(f"drawing {given.images:,} images", file=sys.stderr)
-            (folder / "images" / "few").mkdir(parents=True)
-            for i in range(given.images):
-                name = f"few/{i:05}.jpg" if i < FEW else f"{i:05}.jpg"
-                photograph(rng).save(folder / "images" / name, quality=90)
-            few = subcommand(run, folder / "images" / "few", folder / "few.csv")
-            all_ = subcommand(run, folder / "images", folder / "all.csv")
-            ratios = shares(run, folder / "images")
-        lines = [
-            "| images | images/s | largest size, MiB |",
-            "|---|---|---|",
-            f"| {FEW:,} | {few[0]:.0f} | {few[1]:.0f} |",
-            f"| {given.images:,} | {all_[0]:.0f} | {all_[1]:.0f} |",
-            "",
-            f"Files as fast as the network alone: {statistics.median(ratios):.0%} "
-            f"(median of {len(ratios)} chunks of {FEW}, {min(ratios):.0%} to {max(ratios):.0%})",
-        ]
-        with atomic(given.out / "predict.md") as path:
-            path.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    except RequestError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except Unmeasured as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
-    return 0
+    return answered(lambda: _measured(given))
+
+
+def _measured(given: argparse.Namespace) -> str:
+    """The table.
+
+    Raises:
+        RequestError, Unmeasured: nothing can be measured so.
+    """
+    if given.images <= FEW:
+        raise RequestError(f"--images {given.images}: must be above {FEW}")
+    with tempfile.TemporaryDirectory(prefix="tlx-bench-") as place:
+        folder, rng = Path(place), np.random.default_rng(1)
+        run = trained(folder, *(given.overrides or ["backbone=resnet18"]))
+        print(f"drawing {given.images:,} images", file=sys.stderr)
+        (folder / "images" / "few").mkdir(parents=True)
+        for i in range(given.images):
+            name = f"few/{i:05}.jpg" if i < FEW else f"{i:05}.jpg"
+            photograph(rng).save(folder / "images" / name, quality=90)
+        few = subcommand(run, folder / "images" / "few", folder / "few.csv")
+        all_ = subcommand(run, folder / "images", folder / "all.csv")
+        ratios = shares(run, folder / "images")
+    lines = [
+        "| images | images/s | largest size, MiB |",
+        "|---|---|---|",
+        f"| {FEW:,} | {few[0]:.0f} | {few[1]:.0f} |",
+        f"| {given.images:,} | {all_[0]:.0f} | {all_[1]:.0f} |",
+        "",
+        f"Files as fast as the network alone: {statistics.median(ratios):.0%} "
+        f"(median of {len(ratios)} chunks of {FEW}, {min(ratios):.0%} to {max(ratios):.0%})",
+    ]
+    with atomic(given.out / "predict.md") as path:
+        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

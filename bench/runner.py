@@ -11,12 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.works import Work, python
+from tlx.core.errors import RequestError
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = 2  # epochs of a loop that are run unless all are requested
@@ -24,6 +25,16 @@ SAMPLE = 2  # epochs of a loop that are run unless all are requested
 
 class Unmeasured(Exception):
     """What the figures need to be compared with is not known."""
+
+
+def answered(measure: Callable[[], str]) -> int:
+    """Prints what is measured. Exit codes as tlx's: 0 all well, 1 it failed, 2 the request was wrong."""
+    try:
+        print(measure())
+    except (RequestError, Unmeasured) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, RequestError) else 1
+    return 0
 
 
 @dataclass

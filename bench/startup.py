@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.predict import photograph
-from bench.runner import Unmeasured, process
+from bench.runner import Unmeasured, answered, process
 from bench.scale import machine
 from bench.works import python
 from tlx.core.atomic_files import atomic
@@ -152,27 +152,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("bench-results"), metavar="FOLDER", help="default: %(default)s"
     )
     given = parser.parse_args(argv)
-    try:
-        if given.rounds < 1:
-            raise RequestError(f"--rounds {given.rounds}: must be at least 1")
-        with tempfile.TemporaryDirectory(prefix="tlx-bench-") as place:
-            below = Path(place)
-            table = commands(below, given.overrides)
-            table = {name: one for name, one in table.items() if name == TORCH or any(w in name for w in given.only)}
-            prepare(below, given.overrides)
-            found = measured(table, given.rounds)
-        text = f"On {machine()}; medians of {given.rounds} rounds.\n\n{markdown(table, found)}\n"
-        for name, content in (("startup.md", text), ("startup.json", json.dumps(found, indent=1))):
-            with atomic(given.out / name) as path:
-                path.write_text(content, encoding="utf-8")
-    except RequestError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except Unmeasured as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print(text, end="")
-    return 0
+    return answered(lambda: _table(given))
+
+
+def _table(given: argparse.Namespace) -> str:
+    """Measures what was requested, and writes it into files.
+
+    Raises:
+        RequestError, Unmeasured: nothing can be measured so.
+    """
+    if given.rounds < 1:
+        raise RequestError(f"--rounds {given.rounds}: must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="tlx-bench-") as place:
+        below = Path(place)
+        table = commands(below, given.overrides)
+        table = {name: one for name, one in table.items() if name == TORCH or any(w in name for w in given.only)}
+        prepare(below, given.overrides)
+        found = measured(table, given.rounds)
+    text = f"On {machine()}; medians of {given.rounds} rounds.\n\n{markdown(table, found)}\n"
+    for name, content in (("startup.md", text), ("startup.json", json.dumps(found, indent=1))):
+        with atomic(given.out / name) as path:
+            path.write_text(content, encoding="utf-8")
+    return text.rstrip("\n")
 
 
 if __name__ == "__main__":
